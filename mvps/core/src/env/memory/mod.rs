@@ -1,0 +1,1 @@
+//! In-memory implementations, for tests and as the reference of the conformance suites.

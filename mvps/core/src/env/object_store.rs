@@ -1,0 +1,144 @@
+//! Object storage: the only long-term home of an image.
+
+use std::ops::Range;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+/// What went wrong, by what the caller does next.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum StoreError {
+    /// There is no such object (or no such upload).
+    #[error("object not found: {key}")]
+    NotFound {
+        /// The key that was asked for.
+        key: String,
+    },
+    /// A conditional create found the name taken (S3: 412 Precondition Failed).
+    #[error("object exists already: {key}")]
+    AlreadyExists {
+        /// The key that was to be created.
+        key: String,
+    },
+    /// The store did not answer, answered with a server error or asked to slow down, or a
+    /// concurrent conditional request was in the way (S3: 409). The operation **may or may not**
+    /// have been applied, and may still be applied later. Retry.
+    #[error("object store unavailable: {reason}")]
+    Unavailable {
+        /// What the store or the connection said.
+        reason: String,
+    },
+    /// What came back is not what was asked for (a short body, a wrong length).
+    #[error("object store returned a corrupt answer for {key}: {reason}")]
+    Corrupt {
+        /// The key that was asked for.
+        key: String,
+        /// What was wrong with the answer.
+        reason: String,
+    },
+    /// The credentials do not allow it. Retrying does not help until somebody changes them.
+    #[error("object store denied access: {reason}")]
+    Denied {
+        /// What the store said.
+        reason: String,
+    },
+    /// The request itself is wrong (no such bucket, an invalid argument).
+    #[error("object store refused the request: {reason}")]
+    Invalid {
+        /// What the store said.
+        reason: String,
+    },
+}
+
+/// One row of a listing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ObjectEntry {
+    /// The whole key.
+    pub key: String,
+    /// Its size in bytes.
+    pub size: u64,
+}
+
+/// The store's name for a multipart upload.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UploadId(pub String);
+
+/// What the store returned for one uploaded part (S3: its ETag), needed to complete the upload.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PartTag(pub String);
+
+/// One multipart upload that was started and neither completed nor aborted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UploadEntry {
+    /// The key it would create.
+    pub key: String,
+    /// Its id.
+    pub upload: UploadId,
+}
+
+/// An object store with conditional create and strongly consistent listing. Keys are relative to
+/// the store's configured prefix and are UTF-8 of `[A-Za-z0-9._/-]`.
+///
+/// A failed or cancelled call may have been applied, or be applied at any later time; the core's
+/// retry wrapper and the protocol live with that. Implementations do **not** retry and do not
+/// bound time.
+#[async_trait]
+pub trait ObjectStore: Send + Sync + 'static {
+    /// Writes an object, replacing any of that name (S3: PutObject).
+    async fn put(&self, key: &str, body: Bytes) -> Result<(), StoreError>;
+
+    /// Writes an object only if there is none of that name (S3: PutObject, `If-None-Match: *`).
+    /// Of several concurrent creates of one name exactly one succeeds.
+    async fn create(&self, key: &str, body: Bytes) -> Result<(), StoreError>;
+
+    /// Starts a multipart upload (S3: CreateMultipartUpload).
+    async fn start_upload(&self, key: &str) -> Result<UploadId, StoreError>;
+
+    /// Uploads part `number` (from 1). All parts but the last have equal sizes of at least 5 MiB.
+    /// Uploading a number again replaces that part.
+    async fn upload_part(
+        &self,
+        key: &str,
+        upload: &UploadId,
+        number: u32,
+        body: Bytes,
+    ) -> Result<PartTag, StoreError>;
+
+    /// Makes the object of parts 1..=n, in order (S3: CompleteMultipartUpload).
+    async fn complete_upload(
+        &self,
+        key: &str,
+        upload: &UploadId,
+        parts: &[PartTag],
+    ) -> Result<(), StoreError>;
+
+    /// Forgets an upload and its parts. An unknown upload is a success.
+    async fn abort_upload(&self, key: &str, upload: &UploadId) -> Result<(), StoreError>;
+
+    /// All uploads under `prefix` that are in progress (S3: ListMultipartUploads, all pages).
+    async fn list_uploads(&self, prefix: &str) -> Result<Vec<UploadEntry>, StoreError>;
+
+    /// A whole object.
+    async fn get(&self, key: &str) -> Result<Bytes, StoreError>;
+
+    /// Bytes `range` of an object. A range that reaches past the object's end is
+    /// [`StoreError::Corrupt`], never a short answer.
+    async fn get_range(&self, key: &str, range: Range<u64>) -> Result<Bytes, StoreError>;
+
+    /// Up to `limit` objects whose keys begin with `prefix` and are greater than `start_after`, in
+    /// ascending order of keys' bytes. Fewer than `limit` means that there are no more.
+    async fn list(
+        &self,
+        prefix: &str,
+        start_after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<ObjectEntry>, StoreError>;
+
+    /// The distinct next path components (up to and including the next `/`) below `prefix`, which
+    /// ends in `/` or is empty, in ascending order (S3: ListObjectsV2 with a delimiter, all
+    /// pages).
+    async fn list_folders(&self, prefix: &str) -> Result<Vec<String>, StoreError>;
+
+    /// Deletes objects; one result per key, in order. A missing object is a success.
+    async fn delete(&self, keys: &[String]) -> Vec<Result<(), StoreError>>;
+}
