@@ -1,8 +1,15 @@
 //! The engine of mvps, the multi-versioned page store.
 //!
 //! Reading order: [`ids`] and [`env`] (the vocabulary and the world), [`format`] (what is stored),
-//! [`nbd`] (what is spoken).
+//! [`nbd`] (what is spoken), [`engine`] (how a write becomes durable), [`session`] (who asks).
 
+pub mod admin;
+pub mod client;
+pub mod engine;
 pub mod env;
 pub mod format;
 pub mod ids;
+pub mod nbd;
+pub mod session;
+pub mod store;
+pub mod token;

@@ -1,0 +1,1 @@
+//! Operations on images by an operator: takeover, adopt, show, list.

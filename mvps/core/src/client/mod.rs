@@ -1,0 +1,1 @@
+//! The async NBD client, with typed transactions.

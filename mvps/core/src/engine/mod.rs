@@ -1,0 +1,1 @@
+//! One open image: commits, views, checkpoints, publication.

@@ -1,0 +1,1 @@
+//! NBD connections: negotiation, admission, requests and transactions of one client.

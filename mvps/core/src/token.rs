@@ -1,0 +1,1 @@
+//! Export names: signed tokens and their claims.
