@@ -1,1 +1,3 @@
 //! One open image: commits, views, checkpoints, publication.
+
+pub mod range_map;
