@@ -104,7 +104,9 @@ pub trait ObjectStore: Send + Sync + 'static {
         body: Bytes,
     ) -> Result<PartTag, StoreError>;
 
-    /// Makes the object of parts 1..=n, in order (S3: CompleteMultipartUpload).
+    /// Makes the object of parts 1..=n, in order, replacing any of that name (S3:
+    /// CompleteMultipartUpload). [`StoreError::NotFound`] if there is no such upload (any more),
+    /// [`StoreError::Invalid`] if a part is missing, too small or has another tag.
     async fn complete_upload(
         &self,
         key: &str,
@@ -122,7 +124,7 @@ pub trait ObjectStore: Send + Sync + 'static {
     async fn get(&self, key: &str) -> Result<Bytes, StoreError>;
 
     /// Bytes `range` of an object. A range that reaches past the object's end is
-    /// [`StoreError::Corrupt`], never a short answer.
+    /// [`StoreError::Corrupt`], never a short answer. An empty range is a caller's bug.
     async fn get_range(&self, key: &str, range: Range<u64>) -> Result<Bytes, StoreError>;
 
     /// Up to `limit` objects whose keys begin with `prefix` and are greater than `start_after`, in
@@ -135,8 +137,8 @@ pub trait ObjectStore: Send + Sync + 'static {
     ) -> Result<Vec<ObjectEntry>, StoreError>;
 
     /// The distinct next path components (up to and including the next `/`) below `prefix`, which
-    /// ends in `/` or is empty, in ascending order (S3: ListObjectsV2 with a delimiter, all
-    /// pages).
+    /// ends in `/` or is empty, in ascending order, without the prefix: `images/` gives `disk0/`
+    /// (S3: ListObjectsV2 with a delimiter, all pages).
     async fn list_folders(&self, prefix: &str) -> Result<Vec<String>, StoreError>;
 
     /// Deletes objects; one result per key, in order. A missing object is a success.

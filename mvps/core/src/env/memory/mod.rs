@@ -1,1 +1,15 @@
 //! In-memory implementations, for tests and as the reference of the conformance suites.
+//!
+//! Nothing here needs a runtime, except [`testing`], which is there for this crate's unit tests
+//! only. Must never be reachable from a production build: the parent module is compiled for tests
+//! and under the feature `conformance`.
+
+mod manual_clock;
+mod object_store;
+mod seeded_entropy;
+#[cfg(test)]
+pub mod testing;
+
+pub use manual_clock::ManualClock;
+pub use object_store::{MemoryObjectStore, Operation, OperationKind, Verdict};
+pub use seeded_entropy::SeededEntropy;
