@@ -22,7 +22,8 @@ use std::sync::Arc;
 
 pub use buffer_store::{
     BufferBatch, BufferError, BufferHandle, BufferRecord, BufferStore, BufferStores, BufferUsage,
-    PageRun, RecordEntry, RecordHeader, RecordRef, Recovered, RecoveredGeneration,
+    CHECKSUM_UNIT_BYTES, PageRun, RECORD_MAX_BYTES, RecordEntry, RecordHeader, RecordRef,
+    Recovered, RecoveredGeneration,
 };
 pub use clock::{Clock, Moment, WallTime};
 pub use entropy::{Entropy, EntropyExt};

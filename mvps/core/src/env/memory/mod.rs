@@ -4,12 +4,15 @@
 //! only. Must never be reachable from a production build: the parent module is compiled for tests
 //! and under the feature `conformance`.
 
+mod buffer_disk;
+mod buffer_store;
 mod manual_clock;
 mod object_store;
 mod seeded_entropy;
 #[cfg(test)]
 pub mod testing;
 
+pub use buffer_store::{BufferCopy, BufferFault, Crash, MemoryBufferStores};
 pub use manual_clock::ManualClock;
 pub use object_store::{MemoryObjectStore, Operation, OperationKind, Verdict};
 pub use seeded_entropy::SeededEntropy;
