@@ -1,3 +1,5 @@
 //! One open image: commits, views, checkpoints, publication.
 
 pub mod range_map;
+pub mod read_ahead;
+pub mod single_flight;
