@@ -1,1 +1,7 @@
-//! mvps
+//! mvps: the engine of `mvps-core` on tokio, a local buffer and S3-compatible object storage.
+//!
+//! Reading order: [`cli`] (what can be asked for), [`runtime`] (the environment traits on tokio).
+#![warn(missing_docs)]
+
+pub mod cli;
+pub mod runtime;

@@ -1,0 +1,41 @@
+//! The command line of `mvps`: parsing, and what each subcommand prints.
+//!
+//! Results go to stdout, logs and errors to stderr. The exit code is 0 if what was asked for was
+//! done, 1 if it failed, 2 if the command line was wrong.
+
+mod args;
+mod quantity;
+
+#[cfg(test)]
+mod tests;
+
+use std::ffi::OsString;
+
+use clap::Parser as _;
+
+pub use args::{
+    BufferStoreArgs, CheckpointArgs, Cli, Command, DurabilityArg, ImageAdoptArgs, ImageArgs,
+    ImageCommand, ImageListArgs, ImageNameArgs, ImageStoreArgs, ImageStoreKind, LogArgs, LogFormat,
+    OutputArgs, OutputFormat, ServeArgs, StatusArgs, TokenArgs, TuningArgs,
+};
+pub use quantity::{ByteSize, parse_address, parse_span};
+
+/// Parses a whole command line, the program's name first.
+///
+/// # Errors
+/// What clap says; also for `--help` and `--version`, which it prints.
+pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Error> {
+    Cli::try_parse_from(with_default_subcommand(arguments.into_iter().collect()))
+}
+
+/// `serve` is meant where no subcommand is named: `mvps`, `mvps --listen …`.
+fn with_default_subcommand(mut arguments: Vec<OsString>) -> Vec<OsString> {
+    let names_one = arguments.get(1).is_some_and(|first| {
+        let first = first.to_string_lossy();
+        !first.starts_with('-') || matches!(&*first, "-h" | "--help" | "-V" | "--version")
+    });
+    if !names_one {
+        arguments.insert(arguments.len().min(1), OsString::from("serve"));
+    }
+    arguments
+}

@@ -1,0 +1,126 @@
+//! The command line is a contract: what parses, to what, and under which environment names.
+
+use clap::CommandFactory as _;
+use mvps_core::env::Address;
+
+use super::*;
+
+fn parse_line(line: &str) -> Result<Cli, clap::Error> {
+    parse(line.split_whitespace().map(OsString::from))
+}
+
+fn serve_args(line: &str) -> ServeArgs {
+    match parse_line(line).expect(line).command {
+        Command::Serve(args) => *args,
+        other => panic!("{line}: parsed as {other:?}"),
+    }
+}
+
+#[test]
+fn serve_is_the_default() {
+    for line in ["mvps", "mvps serve"] {
+        let args = serve_args(line);
+        assert_eq!(args.listen, [Address::Tcp("127.0.0.1:10809".to_owned())]);
+        assert_eq!(args.images.image_store, None);
+        assert_eq!(args.tuning.checkpoint_interval_ms, 60_000);
+        assert_eq!(args.tuning.checkpoint_bytes, ByteSize(256 << 20));
+        assert_eq!(args.tuning.buffer_limit_bytes, ByteSize(8 << 30));
+        assert_eq!(args.tuning.cache_bytes, ByteSize(256 << 20));
+        assert_eq!(args.tuning.durability, DurabilityArg::Local);
+        assert_eq!(args.log.log_format, LogFormat::Human);
+    }
+}
+
+#[test]
+fn the_original_command_line_works() {
+    let args = serve_args(
+        "mvps --listen 0.0.0.0:10809 --listen unix:/run/mvps.sock --image-store s3 \
+         --image-store-s3-bucket b --image-store-s3-prefix p/ --buffer-store-path /var/lib/mvps \
+         --checkpoint-interval-ms 5000 --buffer-limit-bytes 1GiB --durability object-store \
+         --log-format json --unsafe-no-fencing",
+    );
+    let unix = Address::Unix("/run/mvps.sock".into());
+    assert_eq!(
+        args.listen,
+        [Address::Tcp("0.0.0.0:10809".to_owned()), unix]
+    );
+    assert_eq!(args.images.image_store, Some(ImageStoreKind::S3));
+    assert_eq!(args.images.image_store_s3_bucket.as_deref(), Some("b"));
+    assert_eq!(args.images.image_store_s3_prefix.as_deref(), Some("p/"));
+    assert_eq!(
+        args.buffer.buffer_store_path,
+        std::path::Path::new("/var/lib/mvps")
+    );
+    assert_eq!(args.tuning.checkpoint_interval_ms, 5000);
+    assert_eq!(args.tuning.buffer_limit_bytes, ByteSize(1 << 30));
+    assert_eq!(args.tuning.durability, DurabilityArg::ObjectStore);
+    assert_eq!(args.log.log_format, LogFormat::Json);
+    assert!(args.images.unsafe_no_fencing);
+}
+
+#[test]
+fn every_subcommand_parses() {
+    for line in [
+        "mvps token --image disk0 --size 10GiB",
+        "mvps token --image disk0 --client-id a --read-only --snapshot s --expires 12h",
+        "mvps token --image disk0 --version 7 --durability object-store --page-size 16KiB",
+        "mvps image list --image-store local --image-store-local-path /d --output json",
+        "mvps image show disk0",
+        "mvps image takeover disk0 --image-store s3 --image-store-s3-bucket b",
+        "mvps image adopt disk0 --buffer-store-path /b",
+        "mvps status --output json --buffer-store-path /b",
+        "mvps checkpoint disk0 --buffer-store-path /b",
+    ] {
+        parse_line(line).expect(line);
+    }
+}
+
+#[test]
+fn what_is_wrong_is_refused() {
+    for line in [
+        "mvps sevre",
+        "mvps --listen nowhere",
+        "mvps --image-store ftp",
+        "mvps --checkpoint-interval-ms 0",
+        "mvps --cache-bytes lots",
+        "mvps token",
+        "mvps token --image -disk",
+        "mvps token --image disk0 --snapshot s --version 1",
+        "mvps image show no/slash",
+        "mvps checkpoint",
+    ] {
+        parse_line(line).expect_err(line);
+    }
+}
+
+#[test]
+fn every_flag_has_its_environment_variable() {
+    fn check(command: &clap::Command, flags: &mut usize) {
+        for argument in command
+            .get_arguments()
+            .filter(|argument| !argument.is_positional())
+        {
+            let long = argument.get_long().expect("every flag has a long name");
+            if matches!(long, "help" | "version") && argument.get_env().is_none() {
+                continue;
+            }
+            let expected = format!("MVPS_TE_{}", long.replace('-', "_").to_uppercase());
+            let actual = argument
+                .get_env()
+                .map(|name| name.to_string_lossy().into_owned());
+            assert_eq!(actual, Some(expected), "--{long} of {}", command.get_name());
+            *flags += 1;
+        }
+        command
+            .get_subcommands()
+            .for_each(|inner| check(inner, flags));
+    }
+    let mut flags = 0;
+    check(&Cli::command(), &mut flags);
+    assert!(flags > 30, "only {flags} flags were looked at");
+}
+
+#[test]
+fn clap_finds_no_contradiction() {
+    Cli::command().debug_assert();
+}
