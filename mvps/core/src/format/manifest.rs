@@ -1,4 +1,10 @@
-//! The manifest: one published version of an image (protocol §§1–5).
+//! The manifest: one published version of an image (protocol §§1–5). How it is written is in
+//! [`encoding`]; what must hold in every manifest, in [`validation`].
+
+mod encoding;
+mod validation;
+
+pub use validation::{InvalidManifest, OWNER_MAX_BYTES, READER_ID_MAX_BYTES};
 
 use super::object_name::ObjectName;
 use crate::env::WallTime;
