@@ -11,4 +11,5 @@ mod spawner;
 pub use clock::TokioClock;
 pub use entropy::OsEntropy;
 pub use network::TokioNetwork;
+pub(crate) use network::remove_stale_socket;
 pub use spawner::TokioSpawner;

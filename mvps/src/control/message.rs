@@ -1,0 +1,183 @@
+//! What goes over the control socket. Fields are only ever added.
+
+use serde::{Deserialize, Serialize};
+
+/// What can be asked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "request", rename_all = "snake_case")]
+pub enum Request {
+    /// What the server does.
+    Status,
+    /// Checkpoint an open image now; the reply comes when it is published.
+    Checkpoint {
+        /// The image.
+        image: String,
+    },
+}
+
+/// What is answered.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "reply", rename_all = "snake_case")]
+pub enum Reply {
+    /// To [`Request::Status`].
+    Status(Box<NodeReport>),
+    /// To [`Request::Checkpoint`].
+    Checkpointed(CheckpointDone),
+    /// It could not be done.
+    Failed {
+        /// Why, and what to do.
+        message: String,
+    },
+}
+
+/// A checkpoint that was asked for is published.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckpointDone {
+    /// The image.
+    pub image: String,
+    /// The published version.
+    pub version: u64,
+}
+
+/// What a server does.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeReport {
+    /// Version of the program.
+    pub server_version: String,
+    /// Process id.
+    pub pid: u32,
+    /// Time since it started.
+    pub uptime_ms: u64,
+    /// Where it listens.
+    pub listen: Vec<String>,
+    /// Where its images live.
+    pub image_store: String,
+    /// Where its buffer stores are.
+    pub buffer_store_path: String,
+    /// Resident memory now, if the system tells.
+    pub rss_bytes: Option<u64>,
+    /// The most resident memory so far, if the system tells.
+    pub rss_peak_bytes: Option<u64>,
+    /// Requests to the object store since the start, retries counted each.
+    pub object_store: ObjectStoreReport,
+    /// Open images, ascending by name.
+    pub images: Vec<ImageReport>,
+}
+
+/// Requests to the object store, by operation.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ObjectStoreReport {
+    /// All operations together.
+    pub requests: u64,
+    /// Of these, how many failed because the store was unavailable.
+    pub unavailable: u64,
+    /// Bytes sent in bodies of requests that succeeded.
+    pub sent_bytes: u64,
+    /// Bytes received in bodies.
+    pub received_bytes: u64,
+    /// By operation.
+    pub operations: Vec<OperationReport>,
+}
+
+/// Requests of one kind.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OperationReport {
+    /// Which: `put`, `create`, `get`, …
+    pub operation: String,
+    /// How many were sent.
+    pub requests: u64,
+    /// Of these, how many did not succeed, whatever the reason.
+    pub failures: u64,
+}
+
+/// Whether an image can be written to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Health {
+    /// Yes.
+    Healthy,
+    /// No: another writer has it.
+    Fenced,
+    /// No: its buffer store failed or is full. Reads go on.
+    Poisoned,
+}
+
+/// One open image.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageReport {
+    /// Its name.
+    pub image: String,
+    /// Its size.
+    pub size_bytes: u64,
+    /// Its page size.
+    pub page_size_bytes: u64,
+    /// The last commit.
+    pub lsn: u64,
+    /// The last commit that is synced to the buffer store.
+    pub flushed_lsn: u64,
+    /// The newest version in the object store.
+    pub published_version: u64,
+    /// The last commit in it.
+    pub published_lsn: u64,
+    /// Bytes in the buffer store that are not yet published.
+    pub buffered_bytes: u64,
+    /// Sealed generations that wait for their checkpoint.
+    pub generations_waiting: u64,
+    /// Attached connections.
+    pub connections: u64,
+    /// Epoch number and tenure id.
+    pub tenure: String,
+    /// Whether it takes writes.
+    pub health: Health,
+    /// Why it does not.
+    pub reason: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_look_like_this_on_the_wire() {
+        let check = |request: Request, expected: &str| {
+            assert_eq!(serde_json::to_string(&request).expect("json"), expected);
+            assert_eq!(
+                serde_json::from_str::<Request>(expected).expect("parses"),
+                request
+            );
+        };
+        check(Request::Status, r#"{"request":"status"}"#);
+        check(
+            Request::Checkpoint {
+                image: "disk0".to_owned(),
+            },
+            r#"{"request":"checkpoint","image":"disk0"}"#,
+        );
+        serde_json::from_str::<Request>(r#"{"request":"explode"}"#).expect_err("unknown");
+    }
+
+    #[test]
+    fn replies_look_like_this_on_the_wire() {
+        let check = |reply: Reply, expected: &str| {
+            assert_eq!(serde_json::to_string(&reply).expect("json"), expected);
+            assert_eq!(
+                serde_json::from_str::<Reply>(expected).expect("parses"),
+                reply
+            );
+        };
+        check(
+            Reply::Failed {
+                message: "no such image".to_owned(),
+            },
+            r#"{"reply":"failed","message":"no such image"}"#,
+        );
+        let done = CheckpointDone {
+            image: "disk0".to_owned(),
+            version: 7,
+        };
+        check(
+            Reply::Checkpointed(done),
+            r#"{"reply":"checkpointed","image":"disk0","version":7}"#,
+        );
+    }
+}
