@@ -28,7 +28,9 @@ pub use buffer_store::{
 pub use clock::{Clock, Moment, WallTime};
 pub use entropy::{Entropy, EntropyExt};
 pub use network::{Address, Connection, Listener, Network, PeerName};
-pub use object_store::{ObjectEntry, ObjectStore, PartTag, StoreError, UploadEntry, UploadId};
+pub use object_store::{
+    ObjectEntry, ObjectStore, OperationKind, PartTag, StoreError, UploadEntry, UploadId,
+};
 pub use spawner::{Spawner, SpawnerExt};
 
 /// One node's world, handed to everything that acts on that node.

@@ -20,12 +20,19 @@ pub enum StoreError {
         /// The key that was to be created.
         key: String,
     },
-    /// The store did not answer, answered with a server error or asked to slow down, or a
-    /// concurrent conditional request was in the way (S3: 409). The operation **may or may not**
+    /// The store did not answer, answered with a server error, or a concurrent conditional request was in the way (S3: 409). The operation **may or may not**
     /// have been applied, and may still be applied later. Retry.
     #[error("object store unavailable: {reason}")]
     Unavailable {
         /// What the store or the connection said.
+        reason: String,
+    },
+    /// The store asks everybody to slow down (S3: 503 SlowDown, 429). As [`Self::Unavailable`],
+    /// and every other request should wait too. The retry wrapper handles it; callers of the
+    /// wrapper see [`Self::Unavailable`].
+    #[error("object store asks to slow down: {reason}")]
+    SlowDown {
+        /// What the store said.
         reason: String,
     },
     /// What came back is not what was asked for (a short body, a wrong length).
@@ -74,6 +81,61 @@ pub struct UploadEntry {
     pub key: String,
     /// Its id.
     pub upload: UploadId,
+}
+
+/// Names the methods of [`ObjectStore`], for counters and scripts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[expect(missing_docs, reason = "each is the method of its name")]
+pub enum OperationKind {
+    Put,
+    Create,
+    StartUpload,
+    UploadPart,
+    CompleteUpload,
+    AbortUpload,
+    ListUploads,
+    Get,
+    GetRange,
+    List,
+    ListFolders,
+    Delete,
+}
+
+impl OperationKind {
+    /// Every kind, in order.
+    pub const ALL: [Self; 12] = [
+        Self::Put,
+        Self::Create,
+        Self::StartUpload,
+        Self::UploadPart,
+        Self::CompleteUpload,
+        Self::AbortUpload,
+        Self::ListUploads,
+        Self::Get,
+        Self::GetRange,
+        Self::List,
+        Self::ListFolders,
+        Self::Delete,
+    ];
+
+    /// The method's name.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Put => "put",
+            Self::Create => "create",
+            Self::StartUpload => "start_upload",
+            Self::UploadPart => "upload_part",
+            Self::CompleteUpload => "complete_upload",
+            Self::AbortUpload => "abort_upload",
+            Self::ListUploads => "list_uploads",
+            Self::Get => "get",
+            Self::GetRange => "get_range",
+            Self::List => "list",
+            Self::ListFolders => "list_folders",
+            Self::Delete => "delete",
+        }
+    }
 }
 
 /// An object store with conditional create and strongly consistent listing. Keys are relative to

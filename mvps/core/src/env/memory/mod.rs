@@ -14,5 +14,7 @@ pub mod testing;
 
 pub use buffer_store::{BufferCopy, BufferFault, Crash, MemoryBufferStores};
 pub use manual_clock::ManualClock;
-pub use object_store::{MemoryObjectStore, Operation, OperationKind, Verdict};
+pub use object_store::{MemoryObjectStore, Operation, Verdict};
 pub use seeded_entropy::SeededEntropy;
+
+pub use crate::env::OperationKind;

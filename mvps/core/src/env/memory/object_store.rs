@@ -12,28 +12,12 @@ use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use futures_util::future::BoxFuture;
 
-use crate::env::{ObjectEntry, ObjectStore, PartTag, StoreError, UploadEntry, UploadId};
+use crate::env::{
+    ObjectEntry, ObjectStore, OperationKind, PartTag, StoreError, UploadEntry, UploadId,
+};
 
 /// S3 refuses to complete an upload with a smaller part, except the last.
 const PART_MIN_BYTES: usize = 5 * 1024 * 1024;
-
-/// Which method of [`ObjectStore`] was called.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[expect(missing_docs, reason = "each is the method of its name")]
-pub enum OperationKind {
-    Put,
-    Create,
-    StartUpload,
-    UploadPart,
-    CompleteUpload,
-    AbortUpload,
-    ListUploads,
-    Get,
-    GetRange,
-    List,
-    ListFolders,
-    Delete,
-}
 
 /// One call, as the script sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
