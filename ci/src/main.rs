@@ -1,1 +1,83 @@
-fn main() {}
+//! `cargo ci …`: the checks, drivers and measurements of mvps, the same here and on a CI machine.
+//!
+//! Everything runs the real binary from outside, as a user would. Nothing here is part of the
+//! product, and nothing here may make a failing check pass: a driver that cannot run fails.
+
+#![allow(clippy::print_stdout)] // A command-line program's results go to standard output.
+
+mod check;
+mod command;
+mod daemon;
+mod filesystem;
+mod image_file;
+mod interop;
+mod machine;
+mod report;
+mod server;
+mod token;
+mod workspace;
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+use workspace::Profile;
+
+/// What `cargo ci` understands.
+#[derive(Parser)]
+#[command(name = "cargo ci", about = "Checks, drivers and measurements of mvps")]
+struct Arguments {
+    #[command(subcommand)]
+    word: Word,
+}
+
+/// Which binary the drivers run.
+#[derive(clap::Args, Clone, Debug)]
+struct Binary {
+    /// Run this binary instead of building one.
+    #[arg(long)]
+    mvps: Option<PathBuf>,
+    /// How to build it.
+    #[arg(long, value_enum, default_value = "dev")]
+    profile: Profile,
+}
+
+impl Binary {
+    fn path(&self) -> Result<PathBuf> {
+        match &self.mvps {
+            Some(path) => Ok(std::path::absolute(path)?),
+            None => workspace::build_mvps(self.profile),
+        }
+    }
+}
+
+#[derive(Subcommand)]
+enum Word {
+    /// Formatting, lints, dependency rules, bans, length of files.
+    Check,
+    /// NBD clients of every make against the daemon: local store, S3 server.
+    Interop {
+        #[command(flatten)]
+        binary: Binary,
+        /// Run the suite against another server instead, to prove the suite itself.
+        #[arg(long, value_enum)]
+        against: Option<server::StandInKind>,
+    },
+    /// A real filesystem on an attached disk, found again with an empty buffer store.
+    Filesystem {
+        #[command(flatten)]
+        binary: Binary,
+        /// Run against another server instead, to prove the driver itself.
+        #[arg(long, value_enum)]
+        against: Option<server::StandInKind>,
+    },
+}
+
+fn main() -> Result<()> {
+    match Arguments::parse().word {
+        Word::Check => check::run(),
+        Word::Interop { binary, against } => interop::run(&binary, against),
+        Word::Filesystem { binary, against } => filesystem::run_all(&binary, against),
+    }
+}

@@ -1,0 +1,278 @@
+//! One `mvps serve` process, as a user starts it, and what the drivers do to it.
+//!
+//! Invariant: dropping a [`Daemon`] kills its process; a driver leaves none behind.
+
+use std::fs::{self, File};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+
+use crate::command::{self, Finished};
+use crate::token::{self, Claims};
+
+/// How long a daemon may take until it accepts connections.
+const START_LIMIT: Duration = Duration::from_secs(30);
+
+/// How long a clean shutdown may take: it drains, checkpoints and marks every image clean.
+const STOP_LIMIT: Duration = Duration::from_secs(120);
+
+/// How long an operator's command may take.
+const COMMAND_LIMIT: Duration = Duration::from_secs(120);
+
+/// Where images live for good.
+#[derive(Debug, Clone)]
+pub enum ObjectStore {
+    /// A directory.
+    Local(PathBuf),
+}
+
+/// Where a daemon listens.
+#[derive(Debug, Clone)]
+pub enum Listen {
+    /// On a loopback port.
+    Tcp(SocketAddr),
+    /// On a unix socket.
+    Unix(PathBuf),
+}
+
+impl Listen {
+    /// A loopback port that was free a moment ago.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub fn free_port() -> Result<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0").context("a free port")?;
+        Ok(Self::Tcp(listener.local_addr()?))
+    }
+
+    fn accepts(&self) -> bool {
+        match self {
+            Self::Tcp(address) => TcpStream::connect(address).is_ok(),
+            Self::Unix(path) => UnixStream::connect(path).is_ok(),
+        }
+    }
+
+    fn flag(&self) -> String {
+        match self {
+            Self::Tcp(address) => address.to_string(),
+            Self::Unix(path) => format!("unix:{}", path.display()),
+        }
+    }
+
+    /// The NBD URI of `export` here.
+    pub fn uri(&self, export: &str) -> String {
+        match self {
+            Self::Tcp(address) => format!("nbd://{address}/{export}"),
+            Self::Unix(path) => format!("nbd+unix:///{export}?socket={}", path.display()),
+        }
+    }
+}
+
+/// How to start a daemon; the same value starts it again after a kill.
+#[derive(Debug, Clone)]
+pub struct Setup {
+    /// The binary.
+    pub binary: PathBuf,
+    /// Where images live.
+    pub store: ObjectStore,
+    /// Its buffer store.
+    pub buffer: PathBuf,
+    /// Where it listens.
+    pub listen: Listen,
+    /// Further flags.
+    pub flags: Vec<String>,
+    /// Where its log goes (appended to).
+    pub log: PathBuf,
+}
+
+impl Setup {
+    /// A daemon of `binary` on `store`, with buffer and log below `directory`.
+    ///
+    /// # Errors
+    /// If no port is free.
+    pub fn new(binary: &Path, store: ObjectStore, directory: &Path) -> Result<Self> {
+        fs::create_dir_all(directory)?;
+        Ok(Self {
+            binary: binary.to_owned(),
+            store,
+            buffer: directory.join("buffer"),
+            listen: Listen::free_port()?,
+            flags: Vec::new(),
+            log: directory.join("mvps.log"),
+        })
+    }
+
+    /// A command of the binary in the environment of this setup: every flag has a variable, and
+    /// those of the stores suit every subcommand.
+    pub fn command(&self, words: &[&str]) -> Command {
+        let mut command = Command::new(&self.binary);
+        command.args(words);
+        match &self.store {
+            ObjectStore::Local(path) => {
+                command.env("MVPS_TE_IMAGE_STORE", "local");
+                command.env("MVPS_TE_IMAGE_STORE_LOCAL_PATH", path);
+            }
+        }
+        command
+            .env("MVPS_TE_BUFFER_STORE_PATH", &self.buffer)
+            .env("MVPS_TE_JWT_SECRET", token::SECRET)
+            .env("AWS_ACCESS_KEY_ID", "mvps-ci")
+            .env("AWS_SECRET_ACCESS_KEY", "mvps-ci-secret")
+            .env("AWS_REGION", "us-east-1");
+        command
+    }
+
+    /// Runs an operator's command that must succeed.
+    ///
+    /// # Errors
+    /// If it fails.
+    pub fn operate(&self, words: &[&str]) -> Result<Finished> {
+        command::run(&mut self.command(words), COMMAND_LIMIT)
+    }
+
+    /// Starts the daemon and waits until it accepts connections.
+    ///
+    /// # Errors
+    /// If it ends or does not listen in time; the end of its log is in the error.
+    pub fn start(&self) -> Result<Daemon> {
+        let log = File::options().create(true).append(true).open(&self.log)?;
+        let mut command = self.command(&["serve"]);
+        command
+            .args(["--listen", &self.listen.flag()])
+            .args(&self.flags)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log);
+        let child = command
+            .spawn()
+            .with_context(|| format!("starting {}", self.binary.display()))?;
+        let mut daemon = Daemon {
+            child,
+            setup: self.clone(),
+        };
+        daemon.wait_until_ready()?;
+        Ok(daemon)
+    }
+}
+
+/// A running daemon.
+#[derive(Debug)]
+pub struct Daemon {
+    child: Child,
+    setup: Setup,
+}
+
+impl Daemon {
+    fn wait_until_ready(&mut self) -> Result<()> {
+        let deadline = Instant::now() + START_LIMIT;
+        loop {
+            if let Some(status) = self.child.try_wait()? {
+                bail!("mvps serve ended: {status}\n{}", self.log_tail());
+            }
+            if self.setup.listen.accepts() {
+                return Ok(());
+            }
+            if Instant::now() > deadline {
+                bail!("mvps serve does not listen\n{}", self.log_tail());
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// How it was started.
+    pub fn setup(&self) -> &Setup {
+        &self.setup
+    }
+
+    /// The NBD URI that `claims` open.
+    pub fn uri(&self, claims: &Claims) -> String {
+        self.setup.listen.uri(&claims.sign())
+    }
+
+    /// The last lines of its log.
+    pub fn log_tail(&self) -> String {
+        let text = fs::read_to_string(&self.setup.log).unwrap_or_default();
+        format!("log of mvps:\n{}", command::tail(&text))
+    }
+
+    /// SIGTERM, then waits for the clean end.
+    ///
+    /// # Errors
+    /// If it does not end in time, or not with success.
+    pub fn stop(mut self) -> Result<Duration> {
+        let started = Instant::now();
+        command::terminate(&self.child)?;
+        let status: Option<ExitStatus> = command::wait_within(&mut self.child, STOP_LIMIT)?;
+        match status {
+            Some(status) if status.success() => Ok(started.elapsed()),
+            Some(status) => bail!("mvps ended with {status}\n{}", self.log_tail()),
+            None => bail!(
+                "mvps still runs {STOP_LIMIT:?} after SIGTERM\n{}",
+                self.log_tail()
+            ),
+        }
+    }
+
+    /// Fails if the process has ended by itself.
+    ///
+    /// # Errors
+    /// With its exit status and the end of its log.
+    pub fn must_run(&mut self) -> Result<()> {
+        match self.child.try_wait()? {
+            None => Ok(()),
+            Some(status) => bail!("mvps ended by itself: {status}\n{}", self.log_tail()),
+        }
+    }
+
+    /// Resident memory now, and at its highest, in bytes.
+    ///
+    /// # Errors
+    /// If the process is gone.
+    pub fn memory_bytes(&self) -> Result<(u64, u64)> {
+        memory_bytes_of(self.child.id())
+    }
+
+    /// Asks for a checkpoint of `image` and waits for it.
+    ///
+    /// # Errors
+    /// If the daemon refuses.
+    pub fn checkpoint(&self, image: &str) -> Result<Finished> {
+        self.setup.operate(&["checkpoint", image])
+    }
+
+    /// What `mvps status --output json` says.
+    ///
+    /// # Errors
+    /// If it is not JSON.
+    pub fn status(&self) -> Result<Value> {
+        let output = self.setup.operate(&["status", "--output", "json"])?.stdout;
+        serde_json::from_str(&output).with_context(|| format!("not JSON: {output}"))
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _gone_already = self.child.kill();
+        let _reaped_already = self.child.wait();
+    }
+}
+
+/// Resident memory of process `id` now, and at its highest, in bytes.
+///
+/// # Errors
+/// If the process is gone.
+pub fn memory_bytes_of(id: u32) -> Result<(u64, u64)> {
+    let status = fs::read_to_string(format!("/proc/{id}/status"))?;
+    let field = |name: &str| -> Result<u64> {
+        let line = status.lines().find(|line| line.starts_with(name));
+        let line = line.with_context(|| format!("no {name} of process {id}"))?;
+        let kib = line.split_whitespace().nth(1).context("a number of kB")?;
+        Ok(kib.parse::<u64>()? * 1024)
+    };
+    Ok((field("VmRSS:")?, field("VmHWM:")?))
+}

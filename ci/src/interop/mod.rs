@@ -1,0 +1,72 @@
+//! `cargo ci interop`: NBD clients that know nothing of mvps attach, write, trim and verify.
+//!
+//! Each check uses an image of its own, has a limit of time, and shows the client's own output
+//! when it fails.
+
+mod fio;
+mod policy;
+mod scripts;
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use tempfile::TempDir;
+
+use crate::Binary;
+use crate::daemon::{ObjectStore, Setup};
+use crate::machine;
+use crate::report::Report;
+use crate::server::{Server, StandInKind, StandIns};
+
+/// The size of the images of most checks.
+pub const IMAGE_BYTES: u64 = 256 * 1024 * 1024;
+
+/// Runs the suite on the local store and on the S3 server, or against a stand-in.
+///
+/// # Errors
+/// If a check fails or a tool is missing.
+pub fn run(binary: &Binary, against: Option<StandInKind>) -> Result<()> {
+    machine::ensure(machine::NBD_TOOLS)?;
+    let directory = TempDir::with_prefix("mvps-interop").context("a scratch directory")?;
+    let mut report = Report::default();
+    if let Some(kind) = against {
+        let mut stand_ins = StandIns::new(kind, directory.path());
+        suite(&mut report, kind.name(), &mut stand_ins, directory.path());
+        return report.finish(&format!("cargo ci interop, against {}", kind.name()));
+    }
+    let binary = binary.path()?;
+    let local = directory.path().join("local");
+    let store = ObjectStore::Local(local.join("objects"));
+    on_store(&mut report, "local", &binary, store, &local)?;
+    report.finish("cargo ci interop")
+}
+
+/// The suite and the rules of mvps itself against one daemon on `store`.
+fn on_store(
+    report: &mut Report,
+    area: &str,
+    binary: &Path,
+    store: ObjectStore,
+    directory: &Path,
+) -> Result<()> {
+    let mut setup = Setup::new(binary, store, directory)?;
+    let socket = directory.join("nbd.sock");
+    setup.flags = vec!["--listen".into(), format!("unix:{}", socket.display())];
+    let mut daemon = setup.start()?;
+    suite(report, area, &mut daemon, directory);
+    policy::checks(report, area, &mut daemon, &socket);
+    report.check(area, "clean shutdown (SIGTERM)", || {
+        let (resident, highest) = daemon.memory_bytes()?;
+        let took = daemon.stop()?;
+        let mib = |bytes| bytes / (1024 * 1024);
+        let memory = format!("RSS {} MiB, highest {} MiB", mib(resident), mib(highest));
+        Ok(format!("{:.1} s, {memory}", took.as_secs_f64()))
+    });
+    Ok(())
+}
+
+/// What any NBD server with trim, zeroes and flush passes.
+fn suite(report: &mut Report, area: &str, server: &mut dyn Server, directory: &Path) {
+    scripts::checks(report, area, server, directory);
+    fio::checks(report, area, server);
+}

@@ -1,0 +1,82 @@
+//! Where the workspace is, its sources, and its binaries, built on demand.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use serde_json::Value;
+
+use crate::command;
+
+/// A build of everything from nothing, on two cores.
+const BUILD_LIMIT: Duration = Duration::from_secs(2400);
+
+/// The directories that hold the workspace's own Rust sources.
+const SOURCES: &[&str] = &["mvps", "mvps-gc", "sim", "fuzz", "tests", "ci"];
+
+/// The root of the workspace.
+pub fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("ci is a member of the workspace")
+}
+
+/// Every Rust source of the workspace, relative to its root, sorted.
+///
+/// # Errors
+/// If a directory cannot be read.
+pub fn rust_files() -> Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for directory in SOURCES {
+        collect(&root().join(directory), &mut files)?;
+    }
+    files.sort();
+    Ok(files)
+}
+
+fn collect(directory: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
+    if !directory.is_dir() {
+        return Ok(());
+    }
+    for entry in std::fs::read_dir(directory)? {
+        let path = entry?.path();
+        if path.is_dir() && !path.ends_with("target") {
+            collect(&path, files)?;
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            files.push(path.strip_prefix(root())?.to_owned());
+        }
+    }
+    Ok(())
+}
+
+/// How a binary is compiled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Profile {
+    /// Quick to compile.
+    Dev,
+    /// As users run it; the only one whose figures mean anything.
+    Release,
+}
+
+/// Builds the binary `mvps` and says where it is.
+///
+/// # Errors
+/// If it does not compile.
+pub fn build_mvps(profile: Profile) -> Result<PathBuf> {
+    let mut cargo = Command::new("cargo");
+    cargo
+        .args(["build", "--package", "mvps", "--bin", "mvps"])
+        .args(["--message-format", "json-render-diagnostics"])
+        .current_dir(root());
+    if profile == Profile::Release {
+        cargo.arg("--release");
+    }
+    let output = command::run(&mut cargo, BUILD_LIMIT)?.stdout;
+    output
+        .lines()
+        .filter_map(|line| serde_json::from_str::<Value>(line).ok())
+        .filter(|message| message["target"]["name"] == "mvps")
+        .find_map(|message| message["executable"].as_str().map(PathBuf::from))
+        .context("cargo built no executable called mvps")
+}
