@@ -18,6 +18,7 @@ mod token;
 mod workspace;
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -74,7 +75,17 @@ enum Word {
     },
 }
 
-fn main() -> Result<()> {
+fn main() -> ExitCode {
+    match obey() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn obey() -> Result<()> {
     match Arguments::parse().word {
         Word::Check => check::run(),
         Word::Interop { binary, against } => interop::run(&binary, against),
