@@ -242,6 +242,3 @@ fn decode_runs(
     reader.require(pages.len() == count, "fewer pages than counted")?;
     Ok(pages)
 }
-
-#[cfg(test)]
-mod tests;

@@ -280,6 +280,3 @@ impl SegmentFooter {
         Ok(Self { index })
     }
 }
-
-#[cfg(test)]
-mod tests;

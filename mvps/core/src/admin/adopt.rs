@@ -1,0 +1,91 @@
+//! `mvps image adopt IMAGE`: lets the buffer store of a server that was taken over back in, with
+//! everything it holds, as long as nothing was committed since (protocol §2, end).
+
+use crate::engine::protocol::{OPEN_ATTEMPTS_MAX, OpenError, Opener, TakingOffice};
+use crate::env::BufferStores;
+use crate::format::manifest::Office;
+use crate::ids::ImageId;
+
+use super::{AdminError, named};
+
+/// A buffer store that is in office again.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Adopted {
+    /// The image.
+    pub image: String,
+    /// The version that put it in office.
+    pub version: u64,
+    /// The LSN of the last checkpoint.
+    pub checkpoint_lsn: u64,
+    /// The last LSN that the buffer store holds, which a server will continue from.
+    pub buffer_lsn: u64,
+    /// It was in office already; nothing was published.
+    pub was_in_office: bool,
+}
+
+/// Locks the buffer store of the image, checks that the image's newest manifest is clean and
+/// continues in it, and puts it in office without serving. A server started on it afterwards
+/// opens the image in the ordinary way.
+///
+/// # Errors
+/// [`AdminError`].
+pub async fn adopt(
+    opener: &Opener<'_>,
+    buffers: &dyn BufferStores,
+    image: &ImageId,
+) -> Result<Adopted, AdminError> {
+    let location = buffers.location(image);
+    let recovered = buffers.open(image).await?;
+    if recovered.metadata.is_none() {
+        return Err(AdminError::NoBufferStore {
+            image: image.clone(),
+            location,
+        });
+    }
+    let mut office =
+        TakingOffice::begin(opener, &recovered, image, &location).map_err(AdminError::Open)?;
+    for _ in 0..OPEN_ATTEMPTS_MAX {
+        let found = opener.manifests.newest(image).await?;
+        let newest = found.ok_or_else(|| AdminError::NoSuchImage {
+            image: image.clone(),
+        })?;
+        let image = image.clone();
+        let buffer = office.buffer();
+        let adopted = |version: u64, was_in_office| Adopted {
+            image: newest.image.to_string(),
+            version,
+            checkpoint_lsn: newest.lsn.0,
+            buffer_lsn: buffer.last_lsn.max(newest.lsn).0,
+            was_in_office,
+        };
+        if matches!(newest.office, Office::Tombstone | Office::Abandoned) {
+            return Err(AdminError::Deleted { image });
+        }
+        if buffer.owns(newest.tenure) && buffer.last_lsn >= newest.lsn {
+            return Ok(adopted(newest.version.0, true));
+        }
+        if newest.office != Office::Clean {
+            let owner = named(&newest.owner);
+            return Err(AdminError::InOffice { image, owner });
+        }
+        if !buffer.continues(&newest) {
+            return Err(AdminError::OtherHistory {
+                image,
+                buffer: buffer.last_lsn,
+                image_lsn: newest.lsn,
+                location,
+            });
+        }
+        let done = adopted(newest.version.next().0, false);
+        let body = office.compose_open(&newest, newest.size_bytes);
+        if office
+            .attempt(body, false)
+            .await
+            .map_err(AdminError::Open)?
+            .is_some()
+        {
+            return Ok(done);
+        }
+    }
+    Err(AdminError::Open(OpenError::Contended))
+}

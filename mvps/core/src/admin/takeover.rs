@@ -1,0 +1,79 @@
+//! `mvps image takeover IMAGE`: takes an image from the server in office, which is gone or is to be
+//! fenced, and gives up what that server did not checkpoint (protocol §2).
+//!
+//! Invariant: one call deposes at most one tenure, the one it found in office. If another got in
+//! meanwhile, that is the operator's to decide.
+
+use crate::engine::protocol::{
+    ManifestStore, Outcome, Publisher, compose_takeover, next_tenure, publish,
+};
+use crate::env::{Clock, Entropy};
+use crate::format::manifest::{Manifest, Office};
+use crate::ids::{ImageId, Tenure};
+
+use super::report::ImageReport;
+use super::{AdminError, named};
+
+/// How many publications by others may come in between. Each is one checkpoint or snapshot that
+/// landed within one request's time.
+const TAKEOVER_ATTEMPTS_MAX: usize = 64;
+
+/// What a takeover found.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "kebab-case", tag = "outcome", content = "image")]
+pub enum TakeoverOutcome {
+    /// The image is clean now; what was given up is in its newest takeover.
+    TakenOver(ImageReport),
+    /// Nobody was in office: there was nothing to take.
+    WasClean(ImageReport),
+}
+
+/// Publishes a clean manifest with a new epoch and the takeover on record.
+///
+/// # Errors
+/// [`AdminError`].
+pub async fn takeover(
+    manifests: &ManifestStore,
+    clock: &dyn Clock,
+    entropy: &dyn Entropy,
+    image: &ImageId,
+) -> Result<TakeoverOutcome, AdminError> {
+    let found = manifests.newest(image).await?;
+    let mut base = found.ok_or_else(|| AdminError::NoSuchImage {
+        image: image.clone(),
+    })?;
+    let deposed = base.tenure;
+    for _ in 0..TAKEOVER_ATTEMPTS_MAX {
+        if let Some(end) = judge_takeover(&base, deposed) {
+            return end;
+        }
+        let tenure = next_tenure(Some(&base), entropy);
+        let body = compose_takeover(&base, tenure, clock.wall());
+        base = match publish(manifests, &body, Publisher::Server).await? {
+            Outcome::Counted(newest) | Outcome::Merge(newest) | Outcome::Fenced(newest) => newest,
+        };
+    }
+    Err(AdminError::Contended {
+        image: image.clone(),
+    })
+}
+
+/// What the newest manifest says of the wish to depose `deposed`: `None` if it is in office.
+fn judge_takeover(
+    newest: &Manifest,
+    deposed: Tenure,
+) -> Option<Result<TakeoverOutcome, AdminError>> {
+    let image = newest.image.clone();
+    let on_record = newest.takeovers.iter().any(|record| record.from == deposed);
+    match newest.office {
+        Office::Tombstone | Office::Abandoned => Some(Err(AdminError::Deleted { image })),
+        // Also if somebody opened the image since.
+        _ if on_record => Some(Ok(TakeoverOutcome::TakenOver(ImageReport::of(newest)))),
+        Office::Clean => Some(Ok(TakeoverOutcome::WasClean(ImageReport::of(newest)))),
+        Office::InOffice if newest.tenure == deposed => None,
+        Office::InOffice => Some(Err(AdminError::OwnerChanged {
+            image,
+            owner: named(&newest.owner),
+        })),
+    }
+}

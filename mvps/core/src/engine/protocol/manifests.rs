@@ -1,0 +1,185 @@
+//! Reads and creates the manifests of an image in object storage.
+//!
+//! Invariants: the newest manifest is the first of a listing; a manifest's bytes are believed only
+//! if they decode as the manifest of that image and version.
+//!
+//! Must never: replace or delete a manifest, or take an unreadable one for an absent one.
+
+use crate::env::StoreError;
+use crate::format::codec::FormatError;
+use crate::format::manifest::Manifest;
+use crate::format::object_name::{
+    images_prefix, manifest_key, manifests_prefix, parse_image_folder, parse_manifest_key,
+};
+use crate::ids::{ImageId, Version};
+use crate::store::{Patience, RetryingStore};
+
+/// How often the newest manifest may be deleted between its listing and its reading before that
+/// is taken for a fault: each time, somebody published a newer one and the collector forgot it,
+/// within one request's time.
+const VANISHED_MAX: usize = 16;
+
+/// How many manifests one request lists.
+const LIST_PAGE: usize = 1000;
+
+/// Why a manifest could not be read, by what the caller does next.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ManifestError {
+    /// The store did not answer, or refused.
+    #[error("{0}")]
+    Store(#[from] StoreError),
+    /// There is no such version (any more).
+    #[error("image {image} has no version {version}")]
+    NoSuchVersion {
+        /// The image.
+        image: ImageId,
+        /// The version.
+        version: Version,
+    },
+    /// It was written by a newer mvps. Upgrade; nothing else helps.
+    #[error("{key}: {reason}")]
+    NewerFormat {
+        /// Where.
+        key: String,
+        /// Which format it is.
+        reason: FormatError,
+    },
+    /// It is damaged, or something that is no manifest lies among the manifests.
+    #[error("{key} cannot be read as a manifest: {reason}")]
+    Corrupt {
+        /// Where.
+        key: String,
+        /// What is wrong.
+        reason: FormatError,
+    },
+}
+
+impl ManifestError {
+    fn format(key: String, reason: FormatError) -> Self {
+        match reason {
+            FormatError::NewerFormat { .. } => Self::NewerFormat { key, reason },
+            FormatError::Corrupt { .. } => Self::Corrupt { key, reason },
+        }
+    }
+}
+
+/// The manifests of all images of one object store.
+#[derive(Clone)]
+pub struct ManifestStore {
+    objects: RetryingStore,
+}
+
+impl ManifestStore {
+    /// The manifests in `objects`.
+    #[must_use]
+    pub fn new(objects: RetryingStore) -> Self {
+        Self { objects }
+    }
+
+    /// The same manifests for a caller that waits differently.
+    #[must_use]
+    pub fn with_patience(&self, patience: Patience) -> Self {
+        Self {
+            objects: self.objects.with_patience(patience),
+        }
+    }
+
+    /// The version of the newest manifest of `image`: one LIST. `None` if there is none.
+    ///
+    /// # Errors
+    /// [`ManifestError::Store`], or [`ManifestError::Corrupt`] if something else lies there.
+    pub async fn newest_version(&self, image: &ImageId) -> Result<Option<Version>, ManifestError> {
+        let prefix = manifests_prefix(image);
+        let entries = self.objects.list(&prefix, None, 1).await?;
+        entries
+            .first()
+            .map(|entry| version_of(&entry.key))
+            .transpose()
+    }
+
+    /// The newest manifest of `image`: one LIST and one GET. `None` if there is none.
+    ///
+    /// # Errors
+    /// [`ManifestError`], never for an image that merely does not exist.
+    pub async fn newest(&self, image: &ImageId) -> Result<Option<Manifest>, ManifestError> {
+        let mut vanished = 0;
+        loop {
+            let Some(version) = self.newest_version(image).await? else {
+                return Ok(None);
+            };
+            match self.load(image, version).await {
+                // Somebody published a newer one, and the collector deleted this one.
+                Err(ManifestError::NoSuchVersion { .. }) if vanished < VANISHED_MAX => {
+                    vanished += 1;
+                }
+                other => return other.map(Some),
+            }
+        }
+    }
+
+    /// One version of `image`.
+    ///
+    /// # Errors
+    /// [`ManifestError`]; [`ManifestError::NoSuchVersion`] if it does not exist.
+    pub async fn load(&self, image: &ImageId, version: Version) -> Result<Manifest, ManifestError> {
+        let key = manifest_key(image, version);
+        match self.objects.get(&key).await {
+            Ok(bytes) => Manifest::decode(image, version, &bytes)
+                .map_err(|reason| ManifestError::format(key, reason)),
+            Err(StoreError::NotFound { .. }) => Err(ManifestError::NoSuchVersion {
+                image: image.clone(),
+                version,
+            }),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// All versions of `image` that have a manifest, newest first.
+    ///
+    /// # Errors
+    /// [`ManifestError::Store`], or [`ManifestError::Corrupt`] if something else lies there.
+    pub async fn list_versions(&self, image: &ImageId) -> Result<Vec<Version>, ManifestError> {
+        let prefix = manifests_prefix(image);
+        let mut versions = Vec::new();
+        let mut last: Option<String> = None;
+        loop {
+            let page = self
+                .objects
+                .list(&prefix, last.as_deref(), LIST_PAGE)
+                .await?;
+            for entry in &page {
+                versions.push(version_of(&entry.key)?);
+            }
+            if page.len() < LIST_PAGE {
+                return Ok(versions);
+            }
+            last = page.last().map(|entry| entry.key.clone());
+        }
+    }
+
+    /// The names that have, or had, an image. Folders that are no image's are left out.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn list_images(&self) -> Result<Vec<ImageId>, StoreError> {
+        let prefix = images_prefix();
+        let folders = self.objects.list_folders(prefix).await?;
+        let images = folders
+            .iter()
+            .filter_map(|folder| parse_image_folder(&format!("{prefix}{folder}")).ok());
+        Ok(images.collect())
+    }
+
+    /// Creates `manifest` under its version's name. Only `publish` calls it: what it answers is
+    /// not evidence that the publication counted.
+    pub(super) async fn create(&self, manifest: &Manifest) -> Result<(), StoreError> {
+        let key = manifest_key(&manifest.image, manifest.version);
+        self.objects.create(&key, manifest.encode()).await
+    }
+}
+
+fn version_of(key: &str) -> Result<Version, ManifestError> {
+    parse_manifest_key(key)
+        .map(|(_, version)| version)
+        .map_err(|reason| ManifestError::format(key.to_owned(), reason))
+}

@@ -1,0 +1,263 @@
+//! Whether the server may still acknowledge: the tenure check (protocol §3.8).
+//!
+//! A deposed server finds out by listing the newest manifest. It does so before it acknowledges
+//! the first write or flush after [`TENURE_CONFIRMATION_LIMIT`] without confirmation; an idle
+//! server sends nothing. A store that does not answer stops nobody (an outage must not stop
+//! writes), but the server keeps asking.
+//!
+//! Invariant: once deposed, never again in office.
+
+use std::time::Duration;
+
+use crate::env::{Moment, StoreError};
+use crate::format::manifest::Manifest;
+use crate::ids::{ImageId, Tenure, Version};
+use crate::store::Patience;
+
+use super::manifests::{ManifestError, ManifestStore};
+
+/// How long a server acknowledges writes on the strength of its last confirmation: the bound that
+/// the documentation states for a deposed server. One LIST per ten seconds of use costs nothing.
+pub const TENURE_CONFIRMATION_LIMIT: Duration = Duration::from_secs(10);
+
+/// While the store does not answer, a server that is in use asks again this often.
+pub const TENURE_RETRY_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How long a check waits for the store. A write that is to be acknowledged waits with it, once at
+/// the beginning of an outage; a LIST that is going to be answered takes a fraction of this.
+pub const TENURE_CHECK_PATIENCE: Duration = Duration::from_secs(3);
+
+/// What a write or flush that is ready to be acknowledged has to wait for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Gate {
+    /// Nothing: acknowledge.
+    Acknowledge,
+    /// Acknowledge, and start a check beside it: the store did not answer the last one.
+    AcknowledgeAndCheck,
+    /// A check: start one.
+    CheckFirst,
+    /// The check that is under way.
+    AwaitCheck,
+    /// It is never acknowledged: the tenure is over.
+    Fenced,
+}
+
+/// What a check found, without its evidence.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CheckOutcome {
+    /// Still in office.
+    InOffice,
+    /// Another tenure has the image.
+    Deposed,
+    /// The store did not answer.
+    Unreachable,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    Confirmed,
+    /// The last check got no answer.
+    Unreachable {
+        asked_at: Moment,
+    },
+    Deposed,
+}
+
+/// Decides when to check; sends nothing itself.
+#[derive(Debug, Clone)]
+pub struct TenureCheck {
+    limit: Duration,
+    /// The tenure was in office at this moment or later.
+    confirmed_at: Moment,
+    standing: Standing,
+    /// When the check under way was started.
+    under_way: Option<Moment>,
+}
+
+impl TenureCheck {
+    /// A tenure that was confirmed at `confirmed_at`: the moment *before* the listing was sent.
+    #[must_use]
+    pub fn new(confirmed_at: Moment, limit: Duration) -> Self {
+        Self {
+            limit,
+            confirmed_at,
+            standing: Standing::Confirmed,
+            under_way: None,
+        }
+    }
+
+    /// What a request that is ready to be acknowledged at `now` waits for.
+    #[must_use]
+    pub fn gate(&self, now: Moment) -> Gate {
+        let checking = self.under_way.is_some();
+        match self.standing {
+            Standing::Deposed => Gate::Fenced,
+            Standing::Confirmed if now.since(self.confirmed_at) < self.limit => Gate::Acknowledge,
+            Standing::Confirmed if checking => Gate::AwaitCheck,
+            Standing::Confirmed => Gate::CheckFirst,
+            Standing::Unreachable { .. } if checking => Gate::Acknowledge,
+            Standing::Unreachable { asked_at } if now.since(asked_at) < TENURE_RETRY_INTERVAL => {
+                Gate::Acknowledge
+            }
+            Standing::Unreachable { .. } => Gate::AcknowledgeAndCheck,
+        }
+    }
+
+    /// A check is started at `now`; [`Self::finish`] ends it.
+    pub fn start(&mut self, now: Moment) {
+        self.under_way = Some(now);
+    }
+
+    /// The check under way ended at `now`.
+    pub fn finish(&mut self, outcome: CheckOutcome, now: Moment) {
+        let started_at = self.under_way.take();
+        match outcome {
+            CheckOutcome::InOffice => {
+                if let Some(started_at) = started_at {
+                    self.confirmed(started_at);
+                }
+            }
+            CheckOutcome::Deposed => self.deposed(),
+            CheckOutcome::Unreachable => {
+                if self.standing != Standing::Deposed {
+                    self.standing = Standing::Unreachable { asked_at: now };
+                }
+            }
+        }
+    }
+
+    /// A counted publication, or any other listing sent at or after `at`, showed the tenure in
+    /// office.
+    pub fn confirmed(&mut self, at: Moment) {
+        if self.standing == Standing::Deposed {
+            return;
+        }
+        self.standing = Standing::Confirmed;
+        self.confirmed_at = self.confirmed_at.max(at);
+    }
+
+    /// A publication or check showed another tenure.
+    pub fn deposed(&mut self) {
+        self.standing = Standing::Deposed;
+    }
+}
+
+/// What a check found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TenureFinding {
+    /// The newest manifest is still the one that the server knows.
+    InOffice,
+    /// Still in office; others published this in between. It is the base of the next publication.
+    InOfficeWith(Box<Manifest>),
+    /// Another tenure has the image.
+    Deposed(Box<Manifest>),
+    /// The image's manifests are gone: somebody deleted them by hand.
+    Vanished,
+    /// The store did not answer.
+    Unreachable(StoreError),
+    /// The newest manifest cannot be read. It is not this server's, which reads its own: whoever
+    /// wrote it may be in office, so nothing is acknowledged on the strength of it.
+    Unreadable(ManifestError),
+}
+
+impl TenureFinding {
+    /// What it means for acknowledgements.
+    #[must_use]
+    pub fn outcome(&self) -> CheckOutcome {
+        match self {
+            Self::InOffice | Self::InOfficeWith(_) => CheckOutcome::InOffice,
+            Self::Unreachable(_) => CheckOutcome::Unreachable,
+            Self::Deposed(_) | Self::Vanished | Self::Unreadable(_) => CheckOutcome::Deposed,
+        }
+    }
+}
+
+/// Lists the newest manifest (one request, sent once, as long as nobody else published) and says
+/// whether `tenure`, whose newest known version is `known`, is in office. Answers within about
+/// [`TENURE_CHECK_PATIENCE`], or twice that if somebody else published.
+pub async fn check_tenure(
+    manifests: &ManifestStore,
+    image: &ImageId,
+    tenure: Tenure,
+    known: Version,
+) -> TenureFinding {
+    let manifests = manifests.with_patience(Patience::For(TENURE_CHECK_PATIENCE));
+    match manifests.newest_version(image).await {
+        Ok(Some(version)) if version == known => return TenureFinding::InOffice,
+        Ok(Some(_)) => {}
+        Ok(None) => return TenureFinding::Vanished,
+        Err(ManifestError::Store(error)) => return TenureFinding::Unreachable(error),
+        Err(error) => return TenureFinding::Unreadable(error),
+    }
+    match manifests.newest(image).await {
+        Ok(Some(newest)) if newest.tenure == tenure => {
+            TenureFinding::InOfficeWith(Box::new(newest))
+        }
+        Ok(Some(newest)) => TenureFinding::Deposed(Box::new(newest)),
+        Ok(None) => TenureFinding::Vanished,
+        Err(ManifestError::Store(error)) => TenureFinding::Unreachable(error),
+        Err(error) => TenureFinding::Unreadable(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seconds: u64) -> Moment {
+        Moment(Duration::from_secs(seconds))
+    }
+
+    #[test]
+    fn a_confirmation_lasts_its_limit() {
+        let check = TenureCheck::new(at(0), TENURE_CONFIRMATION_LIMIT);
+        assert_eq!(check.gate(at(9)), Gate::Acknowledge);
+        assert_eq!(check.gate(at(10)), Gate::CheckFirst);
+    }
+
+    #[test]
+    fn a_check_confirms_the_moment_it_was_started_at() {
+        let mut check = TenureCheck::new(at(0), TENURE_CONFIRMATION_LIMIT);
+        check.start(at(12));
+        assert_eq!(check.gate(at(13)), Gate::AwaitCheck);
+        check.finish(CheckOutcome::InOffice, at(17));
+        assert_eq!(check.gate(at(21)), Gate::Acknowledge);
+        assert_eq!(check.gate(at(22)), Gate::CheckFirst);
+    }
+
+    #[test]
+    fn an_unreachable_store_stops_nobody_and_is_asked_again_while_in_use() {
+        let mut check = TenureCheck::new(at(0), TENURE_CONFIRMATION_LIMIT);
+        check.start(at(10));
+        check.finish(CheckOutcome::Unreachable, at(15));
+        assert_eq!(check.gate(at(15)), Gate::Acknowledge);
+        assert_eq!(check.gate(at(16)), Gate::AcknowledgeAndCheck);
+        check.start(at(16));
+        assert_eq!(check.gate(at(19)), Gate::Acknowledge);
+        check.finish(CheckOutcome::InOffice, at(20));
+        assert_eq!(check.gate(at(25)), Gate::Acknowledge);
+        assert_eq!(check.gate(at(26)), Gate::CheckFirst);
+    }
+
+    #[test]
+    fn deposed_is_for_ever() {
+        let mut check = TenureCheck::new(at(0), TENURE_CONFIRMATION_LIMIT);
+        check.start(at(1));
+        check.finish(CheckOutcome::Deposed, at(2));
+        check.confirmed(at(3));
+        check.start(at(4));
+        check.finish(CheckOutcome::Unreachable, at(5));
+        check.start(at(6));
+        check.finish(CheckOutcome::InOffice, at(7));
+        assert_eq!(check.gate(at(3)), Gate::Fenced);
+    }
+
+    #[test]
+    fn a_publication_confirms_too_and_never_backwards() {
+        let mut check = TenureCheck::new(at(0), TENURE_CONFIRMATION_LIMIT);
+        check.confirmed(at(8));
+        check.confirmed(at(5));
+        assert_eq!(check.gate(at(17)), Gate::Acknowledge);
+        assert_eq!(check.gate(at(18)), Gate::CheckFirst);
+    }
+}
