@@ -9,9 +9,7 @@ use xxhash_rust::xxh3::Xxh3Default;
 
 use super::codec::{FormatError, ObjectSeed, Reader, RecordKind, Writer};
 use super::manifest::Manifest;
-use crate::ids::{
-    BufferStoreId, EpochNumber, ImageId, Incarnation, Lsn, Tenure, TenureId, Version,
-};
+use crate::ids::{BufferStoreId, ImageId, Incarnation, Lsn, Tenure, Version};
 
 /// Most pending tenures. Each is one attempt to open that was cut off between publication and
 /// re-check; so many in a row without one success mean that something else is wrong, and the
@@ -102,11 +100,11 @@ impl BufferMetadata {
             writer.u128(incarnation.0);
         }
         if let Some(tenure) = &self.confirmed {
-            write_tenure(&mut writer, tenure);
+            writer.tenure(tenure);
         }
         writer.count(self.pending.len());
         for tenure in &self.pending {
-            write_tenure(&mut writer, tenure);
+            writer.tenure(tenure);
         }
         writer.u64(self.last_lsn.0);
         if let Some(published) = &self.published {
@@ -124,11 +122,8 @@ impl BufferMetadata {
     pub fn decode(image: &ImageId, bytes: &[u8]) -> Result<Self, FormatError> {
         let mut reader = Reader::open(RecordKind::BufferMetadata, seed(image), bytes)?;
         let buffer_store = BufferStoreId(reader.u128()?);
-        reader.require(
-            reader.clone().text()? == image.as_str(),
-            "it is another image's",
-        )?;
-        reader.text()?;
+        let found = reader.text()?;
+        reader.require(found == image.as_str(), "it is another image's")?;
         let flags = reader.u8()?;
         reader.require(flags < 8, "unknown flags")?;
         let incarnation = if flags & 1 == 0 {
@@ -139,7 +134,7 @@ impl BufferMetadata {
         let confirmed = if flags & 2 == 0 {
             None
         } else {
-            Some(read_tenure(&mut reader)?)
+            Some(reader.tenure()?)
         };
         let pending_count = reader.count(24)?;
         reader.require(
@@ -148,7 +143,7 @@ impl BufferMetadata {
         )?;
         let mut pending = Vec::with_capacity(pending_count);
         for _ in 0..pending_count {
-            pending.push(read_tenure(&mut reader)?);
+            pending.push(reader.tenure()?);
         }
         let last_lsn = Lsn(reader.u64()?);
         let published = if flags & 4 == 0 {
@@ -179,15 +174,5 @@ fn seed(image: &ImageId) -> ObjectSeed {
     ObjectSeed::of_key(&format!("buffer/{image}"))
 }
 
-/// Appends a tenure: 24 bytes.
-pub(super) fn write_tenure(writer: &mut Writer, tenure: &Tenure) {
-    writer.u64(tenure.epoch.0);
-    writer.u128(tenure.id.0);
-}
-
-pub(super) fn read_tenure(reader: &mut Reader<'_>) -> Result<Tenure, FormatError> {
-    Ok(Tenure {
-        epoch: EpochNumber(reader.u64()?),
-        id: TenureId(reader.u128()?),
-    })
-}
+#[cfg(test)]
+mod tests;

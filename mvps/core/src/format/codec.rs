@@ -14,6 +14,8 @@ use std::fmt;
 use bytes::Bytes;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
+use crate::ids::{EpochNumber, Tenure, TenureId};
+
 /// Why bytes are not a record, by what the caller does next.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FormatError {
@@ -65,7 +67,7 @@ pub enum RecordKind {
 }
 
 impl RecordKind {
-    /// The first four bytes of an envelope of this kind.
+    /// The first four bytes of an envelope of this kind (a frame and a name are none).
     #[must_use]
     pub const fn magic(self) -> [u8; 4] {
         match self {
@@ -217,6 +219,12 @@ impl Writer {
     pub fn text(&mut self, text: &str) {
         self.count(text.len());
         self.bytes.extend_from_slice(text.as_bytes());
+    }
+
+    /// Appends a tenure: 24 bytes.
+    pub fn tenure(&mut self, tenure: &Tenure) {
+        self.u64(tenure.epoch.0);
+        self.u128(tenure.id.0);
     }
 
     /// Ends the envelope. Panics if the body is 4 GiB or longer: every record's limits keep it far
@@ -430,6 +438,17 @@ impl<'a> Reader<'a> {
         std::str::from_utf8(text).map_err(|_| self.corrupt("a text is not UTF-8"))
     }
 
+    /// The next tenure.
+    ///
+    /// # Errors
+    /// [`FormatError::Corrupt`] at the end.
+    pub fn tenure(&mut self) -> Result<Tenure, FormatError> {
+        Ok(Tenure {
+            epoch: EpochNumber(self.u64()?),
+            id: TenureId(self.u128()?),
+        })
+    }
+
     /// Checks that nothing is left.
     ///
     /// # Errors
@@ -438,3 +457,6 @@ impl<'a> Reader<'a> {
         self.require(self.rest.is_empty(), "bytes follow its end")
     }
 }
+
+#[cfg(test)]
+mod tests;

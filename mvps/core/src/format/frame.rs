@@ -242,3 +242,6 @@ fn decode_runs(
     reader.require(pages.len() == count, "fewer pages than counted")?;
     Ok(pages)
 }
+
+#[cfg(test)]
+mod tests;

@@ -203,3 +203,8 @@ pub struct Manifest {
     /// Takeovers, oldest first.
     pub takeovers: Vec<Takeover>,
 }
+
+#[cfg(test)]
+mod tests;
+#[cfg(test)]
+pub(crate) use tests::example_manifest;

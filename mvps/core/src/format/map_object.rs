@@ -281,8 +281,15 @@ pub struct MapFooter {
 
 impl MapFooter {
     /// [`MAP_FOOTER_BYTES`] bytes.
+    ///
+    /// # Panics
+    /// If the root's span is empty.
     #[must_use]
     pub fn encode(&self, seed: ObjectSeed) -> Bytes {
+        assert!(
+            self.root.is_none_or(|root| root.bytes > 0),
+            "a root is not empty"
+        );
         let root = self.root.unwrap_or(ByteSpan {
             offset: 0,
             bytes: 0,
@@ -313,3 +320,6 @@ impl MapFooter {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -13,3 +13,6 @@ pub mod manifest;
 pub mod map_object;
 pub mod object_name;
 pub mod segment;
+
+#[cfg(test)]
+mod damage;

@@ -168,3 +168,6 @@ fn parse_object(key: &str) -> Option<ObjectName> {
 fn hex_u64(text: &str) -> Option<u64> {
     u64::from_str_radix(text, 16).ok()
 }
+
+#[cfg(test)]
+mod tests;

@@ -280,3 +280,6 @@ impl SegmentFooter {
         Ok(Self { index })
     }
 }
+
+#[cfg(test)]
+mod tests;

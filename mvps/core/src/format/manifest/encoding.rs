@@ -8,7 +8,6 @@ use super::{
     RootEntry, SegmentEntry, SegmentId, Snapshot, Takeover,
 };
 use crate::env::WallTime;
-use crate::format::buffer_metadata::{read_tenure, write_tenure};
 use crate::format::codec::{FormatError, ObjectSeed, Reader, RecordKind, Writer};
 use crate::format::object_name::{ObjectKind, ObjectName, manifest_key};
 use crate::ids::{
@@ -45,6 +44,8 @@ impl Manifest {
         let origins = Origins::read(&mut reader)?;
         read_objects(&mut reader, &origins, &mut manifest)?;
         read_history(&mut reader, &origins, &mut manifest)?;
+        let used = Origins::of(&manifest).0 == origins.0;
+        reader.require(used, "the origins are not those of the names")?;
         let in_place = manifest.image == *image && manifest.version == version;
         reader.require(in_place, "it is another image's or version's")?;
         reader.finish()?;
@@ -58,7 +59,7 @@ impl Manifest {
         writer.text(self.image.as_str());
         writer.varint(self.version.0);
         writer.u128(self.incarnation.0);
-        write_tenure(writer, &self.tenure);
+        writer.tenure(&self.tenure);
         writer.u8(match self.office {
             Office::InOffice => 0,
             Office::Clean => 1,
@@ -129,7 +130,7 @@ impl Manifest {
         }
         writer.count(self.takeovers.len());
         for takeover in &self.takeovers {
-            write_tenure(writer, &takeover.from);
+            writer.tenure(&takeover.from);
             writer.varint(takeover.at_lsn.0);
             writer.varint(takeover.at.unix_ms);
         }
@@ -255,7 +256,7 @@ fn read_head(reader: &mut Reader<'_>) -> Result<Manifest, FormatError> {
         image: read_image(reader)?,
         version: Version(reader.varint()?),
         incarnation: Incarnation(reader.u128()?),
-        tenure: read_tenure(reader)?,
+        tenure: reader.tenure()?,
         office: match reader.u8()? {
             0 => Office::InOffice,
             1 => Office::Clean,
@@ -372,7 +373,7 @@ fn read_history(
     manifest.pins = read_many(reader, 4, |reader| read_pin(reader, origins))?;
     manifest.takeovers = read_many(reader, 26, |reader| {
         Ok(Takeover {
-            from: read_tenure(reader)?,
+            from: reader.tenure()?,
             at_lsn: Lsn(reader.varint()?),
             at: WallTime {
                 unix_ms: reader.varint()?,
