@@ -222,14 +222,10 @@ pub struct TokenArgs {
     /// Size of the image: creates it if there is none, grows it if it is smaller.
     #[arg(long, env = "MVPS_TE_SIZE", value_name = "SIZE")]
     pub size: Option<ByteSize>,
-    /// Page size of an image that is created: 4KiB, 8KiB, 16KiB, 32KiB or 64KiB.
-    #[arg(
-        long,
-        env = "MVPS_TE_PAGE_SIZE",
-        value_name = "SIZE",
-        default_value = "4KiB"
-    )]
-    pub page_size: ByteSize,
+    /// Page size: 4KiB, 8KiB, 16KiB, 32KiB or 64KiB [default: 4KiB if it creates the image, else
+    /// whatever the image has].
+    #[arg(long, env = "MVPS_TE_PAGE_SIZE", value_name = "SIZE")]
+    pub page_size: Option<ByteSize>,
     /// A new connection with the same client id ends the previous one.
     #[arg(long, env = "MVPS_TE_CLIENT_ID", value_name = "ID")]
     pub client_id: Option<String>,

@@ -5,6 +5,9 @@
 
 mod args;
 mod quantity;
+mod report;
+mod run;
+mod token;
 
 #[cfg(test)]
 mod tests;
@@ -19,6 +22,7 @@ pub use args::{
     OutputArgs, OutputFormat, ServeArgs, StatusArgs, TokenArgs, TuningArgs,
 };
 pub use quantity::{ByteSize, parse_address, parse_span};
+pub use run::main;
 
 /// Parses a whole command line, the program's name first.
 ///

@@ -11,5 +11,5 @@ mod settings;
 pub use counted_store::{CountedStore, ObjectStoreCounters};
 pub use folder_lock::FolderLock;
 pub use memory::ResidentMemory;
-pub use secret::{JwtSecret, SECRET_VARIABLE};
+pub use secret::{JwtSecret, SECRET_FILE, SECRET_VARIABLE};
 pub use settings::{EMBEDDED_PATH, ImageStoreChoice, SettingsError};

@@ -9,8 +9,13 @@ use std::path::Path;
 use anyhow::{Context as _, bail};
 use mvps_core::env::{Entropy, EntropyExt as _};
 
+use super::settings::EMBEDDED_PATH;
+
 /// Environment variable that holds the secret.
 pub const SECRET_VARIABLE: &str = "MVPS_TE_JWT_SECRET";
+
+/// The file in [`EMBEDDED_PATH`] that holds the generated secret.
+pub const SECRET_FILE: &str = "secret";
 
 /// The secret. Prints nothing of itself.
 #[derive(Clone, PartialEq, Eq)]
@@ -36,6 +41,27 @@ impl JwtSecret {
         }
     }
 
+    /// The secret of the environment, else that of the embedded store if it has one.
+    ///
+    /// # Errors
+    /// If there is neither.
+    pub fn of_environment_or_embedded() -> anyhow::Result<Self> {
+        if let Some(secret) = Self::from_environment()? {
+            return Ok(secret);
+        }
+        let path = Path::new(EMBEDDED_PATH).join(SECRET_FILE);
+        if path.exists() {
+            return Self::load(&path);
+        }
+        bail!("no secret to sign with: set {SECRET_VARIABLE} to the server's")
+    }
+
+    /// A secret that is known.
+    #[cfg(test)]
+    pub(crate) fn of_test(secret: &str) -> Self {
+        Self(secret.to_owned())
+    }
+
     /// The secret in the file `path`, which is made, with mode 0600, if there is none.
     ///
     /// # Errors
@@ -45,6 +71,10 @@ impl JwtSecret {
             generate(path, entropy)
                 .with_context(|| format!("the secret {} cannot be made", path.display()))?;
         }
+        Self::load(path)
+    }
+
+    fn load(path: &Path) -> anyhow::Result<Self> {
         let describe = || format!("the secret {} cannot be read", path.display());
         let file = File::open(path).with_context(describe)?;
         let mode = file.metadata().with_context(describe)?.permissions().mode();
