@@ -4,6 +4,7 @@
 //! done, 1 if it failed, 2 if the command line was wrong.
 
 mod args;
+mod image;
 mod quantity;
 mod report;
 mod run;

@@ -3,8 +3,10 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use mvps_core::admin::ImageReport;
+
 use super::ByteSize;
-use crate::control::{Health, ImageReport, NodeReport};
+use crate::control::{Health, ImageReport as OpenImage, NodeReport};
 
 /// What a server does.
 #[must_use]
@@ -35,16 +37,16 @@ pub fn node(node: &NodeReport) -> String {
     line(
         "object store",
         format!(
-            "{} requests ({} unanswered), {} sent, {} received",
+            "{} requests ({} of them retried), {} sent, {} received",
             store.requests,
-            store.unavailable,
+            store.failed,
             ByteSize(store.sent_bytes),
             ByteSize(store.received_bytes)
         ),
     );
-    let used = store.operations.iter().filter(|row| row.requests > 0);
+    let used = store.operations.iter();
     let used: Vec<_> = used
-        .map(|row| format!("{} {}", row.operation, row.requests))
+        .map(|(operation, count)| format!("{operation} {count}"))
         .collect();
     if !used.is_empty() {
         line("", used.join(", "));
@@ -52,11 +54,13 @@ pub fn node(node: &NodeReport) -> String {
     if node.images.is_empty() {
         line("images", "none is open".to_owned());
     }
-    node.images.iter().for_each(|open| image(&mut text, open));
+    node.images
+        .iter()
+        .for_each(|open| open_image(&mut text, open));
     text
 }
 
-fn image(text: &mut String, image: &ImageReport) {
+fn open_image(text: &mut String, image: &OpenImage) {
     let health = match image.health {
         Health::Healthy => "healthy",
         Health::Fenced => "FENCED",
@@ -90,14 +94,126 @@ fn image(text: &mut String, image: &ImageReport) {
     );
 }
 
+/// What an image's newest manifest says.
+#[must_use]
+pub fn image(image: &ImageReport) -> String {
+    let mut text = String::new();
+    let mut line = |name: &str, value: String| {
+        let _ = writeln!(text, "{name:<12}{value}");
+    };
+    line("image", image.image.clone());
+    line(
+        "size",
+        format!(
+            "{} ({} bytes)",
+            ByteSize(image.size_bytes),
+            image.size_bytes
+        ),
+    );
+    line("page size", ByteSize(image.page_size_bytes).to_string());
+    line("office", office(image));
+    line("epoch", format!("{}, tenure {}", image.epoch, image.tenure));
+    line(
+        "version",
+        format!(
+            "{} with LSN {}, published {}; kept from version {}",
+            image.version,
+            image.lsn,
+            utc(image.published_at_unix_ms),
+            image.oldest_retained_version
+        ),
+    );
+    line(
+        "stored",
+        format!(
+            "{} in {} segments and {} map objects; {} objects wait for their last readers",
+            ByteSize(image.stored_bytes),
+            image.segments,
+            image.map_objects,
+            image.retired_objects
+        ),
+    );
+    for snapshot in &image.snapshots {
+        let made = utc(snapshot.created_at_unix_ms);
+        line(
+            "snapshot",
+            format!(
+                "{}: version {}, made {made}",
+                snapshot.name, snapshot.version
+            ),
+        );
+    }
+    for pin in &image.pins {
+        let kept = match (pin.version, pin.objects) {
+            (Some(version), _) => format!("version {version}"),
+            (None, objects) => format!("{} objects", objects.unwrap_or(0)),
+        };
+        line("pin", format!("{} keeps {kept}", pin.holder));
+    }
+    for takeover in &image.takeovers {
+        line(
+            "takeover",
+            format!(
+                "from epoch {}, back to LSN {}, {}",
+                takeover.from_epoch,
+                takeover.at_lsn,
+                utc(takeover.at_unix_ms)
+            ),
+        );
+    }
+    text
+}
+
+/// Who has the image.
+#[must_use]
+pub fn office(image: &ImageReport) -> String {
+    match (image.office, image.owner.as_str()) {
+        ("in-office", "") => "in office: a server that did not name itself".to_owned(),
+        ("in-office", owner) => format!("in office: {owner}"),
+        ("clean", _) => "clean: any server may open it".to_owned(),
+        (other, _) => other.to_owned(),
+    }
+}
+
+/// `2026-11-22 17:15:10 UTC`.
+fn utc(unix_ms: u64) -> String {
+    let (days, seconds) = (unix_ms / 86_400_000, unix_ms / 1000 % 86_400);
+    // Years of 365.2425 days, counted from March so that the leap day is a year's last.
+    let days = days + 719_468;
+    let (era, day_of_era) = (days / 146_097, days % 146_097);
+    let year_of_era =
+        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_from_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = if month_from_march < 10 {
+        month_from_march + 3
+    } else {
+        month_from_march - 9
+    };
+    let year = era * 400 + year_of_era + u64::from(month <= 2);
+    let (hour, minute, second) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
+    format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02} UTC")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::control::ObjectStoreReport;
 
     #[test]
+    fn times_are_shown_in_utc() {
+        let check = |unix_ms: u64, expected: &str| assert_eq!(utc(unix_ms), expected);
+        check(0, "1970-01-01 00:00:00 UTC");
+        check(951_782_400_000, "2000-02-29 00:00:00 UTC");
+        check(1_700_000_000_999, "2023-11-14 22:13:20 UTC");
+        check(4_107_542_399_000, "2100-02-28 23:59:59 UTC");
+        check(4_107_542_400_000, "2100-03-01 00:00:00 UTC");
+    }
+
+    #[test]
     fn a_report_names_what_is_wrong() {
-        let open = ImageReport {
+        let open = OpenImage {
             image: "disk0".to_owned(),
             size_bytes: 10 << 30,
             page_size_bytes: 4096,

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 
-use super::{CheckpointArgs, Command, OutputFormat, StatusArgs, report, token};
+use super::{CheckpointArgs, Command, OutputFormat, StatusArgs, image, report, token};
 use crate::control::{Reply, Request, ask};
 
 /// The binary: parses the process's arguments, carries them out, and reports what went wrong.
@@ -29,7 +29,7 @@ fn carry_out(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Serve(_) => anyhow::bail!("the server is not in this build yet"),
         Command::Token(args) => print(&token::make(&args)?),
-        Command::Image(_) => anyhow::bail!("work on images is not in this build yet"),
+        Command::Image(args) => print(&block_on(image::carry_out(args.command))??),
         Command::Status(args) => status(&args),
         Command::Checkpoint(args) => checkpoint(&args),
     }

@@ -1,5 +1,8 @@
 //! What goes over the control socket. Fields are only ever added.
 
+use std::collections::BTreeMap;
+
+use mvps_core::store::StoreStatistics;
 use serde::{Deserialize, Serialize};
 
 /// What can be asked.
@@ -58,36 +61,45 @@ pub struct NodeReport {
     pub rss_bytes: Option<u64>,
     /// The most resident memory so far, if the system tells.
     pub rss_peak_bytes: Option<u64>,
-    /// Requests to the object store since the start, retries counted each.
+    /// Requests to the object store since the start, retries included.
     pub object_store: ObjectStoreReport,
     /// Open images, ascending by name.
     pub images: Vec<ImageReport>,
 }
 
-/// Requests to the object store, by operation.
+/// Requests to the object store. One that is retried counts each time.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ObjectStoreReport {
     /// All operations together.
     pub requests: u64,
-    /// Of these, how many failed because the store was unavailable.
-    pub unavailable: u64,
+    /// Of these, those that failed in a way that is retried: no answer, a server error, "slow
+    /// down".
+    pub failed: u64,
+    /// Of these, those that have not ended.
+    pub in_flight: u64,
     /// Bytes sent in bodies of requests that succeeded.
     pub sent_bytes: u64,
     /// Bytes received in bodies.
     pub received_bytes: u64,
-    /// By operation.
-    pub operations: Vec<OperationReport>,
+    /// Requests by operation: `put`, `create`, `get`, …
+    pub operations: BTreeMap<String, u64>,
 }
 
-/// Requests of one kind.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct OperationReport {
-    /// Which: `put`, `create`, `get`, …
-    pub operation: String,
-    /// How many were sent.
-    pub requests: u64,
-    /// Of these, how many did not succeed, whatever the reason.
-    pub failures: u64,
+impl From<StoreStatistics> for ObjectStoreReport {
+    fn from(statistics: StoreStatistics) -> Self {
+        Self {
+            requests: statistics.tries.values().sum(),
+            failed: statistics.failed_tries,
+            in_flight: statistics.in_flight,
+            sent_bytes: statistics.put_bytes,
+            received_bytes: statistics.got_bytes,
+            operations: statistics
+                .tries
+                .into_iter()
+                .map(|(operation, requests)| (operation.to_owned(), requests))
+                .collect(),
+        }
+    }
 }
 
 /// Whether an image can be written to.

@@ -13,8 +13,7 @@ use std::path::{Path, PathBuf};
 
 pub use client::{ControlError, ask};
 pub use message::{
-    CheckpointDone, Health, ImageReport, NodeReport, ObjectStoreReport, OperationReport, Reply,
-    Request,
+    CheckpointDone, Health, ImageReport, NodeReport, ObjectStoreReport, Reply, Request,
 };
 pub use server::{ControlHandler, ControlServer};
 

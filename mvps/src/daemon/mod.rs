@@ -2,14 +2,16 @@
 //!
 //! Builds one environment out of the flags, serves until it is told to stop, then drains.
 
-mod counted_store;
+mod drain;
 mod folder_lock;
 mod memory;
 mod secret;
 mod settings;
+mod stores;
 
-pub use counted_store::{CountedStore, ObjectStoreCounters};
+pub use drain::{DrainPatience, DrainVerdict};
 pub use folder_lock::FolderLock;
 pub use memory::ResidentMemory;
 pub use secret::{JwtSecret, SECRET_FILE, SECRET_VARIABLE};
 pub use settings::{EMBEDDED_PATH, ImageStoreChoice, SettingsError};
+pub use stores::{open_buffer_stores, open_object_store, this_process};
