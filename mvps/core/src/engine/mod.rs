@@ -1,5 +1,8 @@
 //! One open image: commits, views, checkpoints, publication.
 
+pub mod map;
+pub mod object_cache;
+pub mod object_reads;
 pub mod protocol;
 pub mod range_map;
 pub mod read_ahead;
