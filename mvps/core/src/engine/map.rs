@@ -4,8 +4,7 @@
 //! fold wrote: leaves of [`LEAF_PAGES`] pages, fetched when somebody asks and kept in a bounded
 //! cache, under a root that is resident. The *overlay* holds what segments since then changed.
 //!
-//! Invariants: the overlay wins over the base. A page that neither knows reads as zeroes. Every
-//! location that a look-up returns is of a segment that [`Map::segment_name`] knows.
+//! Invariants: the overlay wins over the base. A page that neither knows reads as zeroes.
 //!
 //! Must never: change after it was made (a view holds it), or fetch a leaf that the overlay hides
 //! completely.
@@ -96,6 +95,54 @@ impl Map {
     #[must_use]
     pub fn segment_name(&self, segment: SegmentId) -> Option<&Arc<ObjectName>> {
         self.segments.get(&segment)
+    }
+
+    pub(super) fn overlay(&self) -> &RangeMap<Option<PageLocation>> {
+        &self.overlay
+    }
+
+    pub(super) fn root(&self) -> &Root {
+        &self.root
+    }
+
+    /// The map objects that the root's leaves are in, and the root's own.
+    pub(super) fn objects(&self) -> &BTreeMap<MapObjectId, ObjectName> {
+        &self.objects
+    }
+
+    pub(super) fn leaf_reads(&self) -> &LeafReads {
+        &self.leaves
+    }
+
+    /// A leaf of the base.
+    pub(super) async fn leaf(&self, leaf: &RootLeaf) -> Result<Arc<Leaf>, ReadError> {
+        match self
+            .name_of(leaf)
+            .and_then(|name| self.leaves.cached(name, leaf))
+        {
+            Some(cached) => Ok(cached),
+            None => self.fetch(leaf).await,
+        }
+    }
+
+    /// The map of the same content after a fold wrote everything into a new base.
+    pub(super) fn folded(
+        &self,
+        root: Arc<Root>,
+        objects: Arc<BTreeMap<MapObjectId, ObjectName>>,
+        live_pages: &BTreeMap<SegmentId, u32>,
+    ) -> Self {
+        let live = self
+            .segments
+            .iter()
+            .filter(|(id, _)| live_pages.contains_key(id));
+        Self {
+            overlay: RangeMap::new(),
+            root,
+            objects,
+            segments: live.map(|(id, name)| (*id, Arc::clone(name))).collect(),
+            leaves: Arc::clone(&self.leaves),
+        }
     }
 
     /// How many entries the overlay has: what a fold would clear.
@@ -251,7 +298,11 @@ fn range_of(span: &PageSpan) -> Range<PageNumber> {
 
 /// Calls `each` with what lies in `pages` (counted from the leaf's first): the first page, how
 /// many, and where the first one is.
-fn for_each_extent(leaf: &Leaf, pages: Range<u64>, mut each: impl FnMut(u64, u64, PageLocation)) {
+pub(super) fn for_each_extent(
+    leaf: &Leaf,
+    pages: Range<u64>,
+    mut each: impl FnMut(u64, u64, PageLocation),
+) {
     let end_of = |extent: &LeafExtent| u64::from(extent.first) + u64::from(extent.pages);
     let from = leaf
         .extents

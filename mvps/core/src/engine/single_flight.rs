@@ -10,7 +10,7 @@
 //! Must never: keep results (that is a cache's work), start tasks, or hold its lock across an
 //! await.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_util::FutureExt;
@@ -106,26 +106,33 @@ where
     pub fn board(
         &self,
         keys: &[K],
-        plan: impl FnOnce(&[K]) -> Vec<Departure<K, T>>,
+        plan: impl FnOnce(&BTreeSet<K>) -> Vec<Departure<K, T>>,
     ) -> Vec<Flight<T>> {
-        let mut flights = self.board.lock();
+        // Every flight touched here is held until the lock is released: dropping the last holder of
+        // a flight takes it.
+        let mut held: Vec<Flight<T>> = Vec::new();
         let mut found: BTreeMap<K, Flight<T>> = BTreeMap::new();
-        let mut missing = Vec::new();
+        let mut flights = self.board.lock();
+        let mut missing = BTreeSet::new();
         for key in keys {
             let entry = flights.under_way.get(key);
             match entry.and_then(|(_, flight)| flight.upgrade()) {
-                Some(flight) => drop(found.insert(key.clone(), flight)),
-                None if missing.contains(key) => {}
-                None => missing.push(key.clone()),
+                Some(flight) => {
+                    held.push(flight.clone());
+                    found.insert(key.clone(), flight);
+                }
+                None => {
+                    missing.insert(key.clone());
+                }
             }
         }
         if !missing.is_empty() {
             for departure in plan(&missing) {
                 let flight = self.start(&mut flights, &departure.keys, departure.request);
+                held.push(flight.clone());
                 found.extend(departure.keys.into_iter().map(|key| (key, flight.clone())));
             }
         }
-        // Flights are dropped, if at all, after the lock: dropping the last holder of one takes it.
         drop(flights);
         let flight_of = |key| found.get(key).cloned().expect("every key has a flight");
         keys.iter().map(flight_of).collect()
@@ -206,7 +213,7 @@ mod tests {
                     sum
                 };
                 vec![Departure {
-                    keys: missing.to_vec(),
+                    keys: missing.iter().copied().collect(),
                     request: request.boxed(),
                 }]
             })

@@ -12,7 +12,7 @@ use super::{LeafReads, Map};
 use crate::engine::object_reads::{Piece, ReadError};
 use crate::format::codec::RecordKind;
 use crate::format::manifest::{Manifest, MapObjectId, SegmentEntry, SegmentId};
-use crate::format::map_object::Root;
+use crate::format::map_object::{LEAF_PAGES, Root};
 use crate::format::object_name::{ObjectName, manifest_key};
 use crate::format::segment::SegmentIndex;
 
@@ -51,7 +51,12 @@ impl Map {
                         span: entry.index,
                         page: None,
                     };
-                    let index = reads.read(piece, |seed, bytes| SegmentIndex::decode(seed, &bytes));
+                    let index = reads.read(piece, |seed, bytes| {
+                        let index = SegmentIndex::decode(seed, &bytes)?;
+                        let inside = end_of(&index) <= pages_of(manifest);
+                        let outside = || RecordKind::SegmentIndex.corrupt(OUTSIDE);
+                        inside.then_some(index).ok_or_else(outside)
+                    });
                     Ok((entry, index.await?))
                 }
             })
@@ -78,6 +83,14 @@ impl Map {
         let objects = &self.objects;
         let decode = |seed, bytes: bytes::Bytes| {
             let root = Root::decode(seed, &bytes)?;
+            let leaves_max = pages_of(manifest).div_ceil(LEAF_PAGES);
+            if root
+                .leaves
+                .last()
+                .is_some_and(|last| last.leaf.0 >= leaves_max)
+            {
+                return Err(RecordKind::MapRoot.corrupt(OUTSIDE));
+            }
             match root
                 .leaves
                 .iter()
@@ -92,6 +105,20 @@ impl Map {
         };
         self.leaves.object_reads().read(piece, decode).await
     }
+}
+
+/// What is wrong with an index or root that does not fit the image.
+const OUTSIDE: &str = "it has pages beyond the image's end";
+
+fn pages_of(manifest: &Manifest) -> u64 {
+    manifest.size_bytes >> manifest.page_size.bits()
+}
+
+/// The page after the last that the segment says something about.
+fn end_of(index: &SegmentIndex) -> u64 {
+    let last_run = index.frames.last().and_then(|frame| frame.runs.last());
+    let ends = [last_run, index.holes.last()].map(|run| run.map_or(0, |run| run.end().0));
+    ends.into_iter().max().unwrap_or(0)
 }
 
 fn object_names(manifest: &Manifest) -> BTreeMap<MapObjectId, ObjectName> {

@@ -1,0 +1,327 @@
+//! Reads pages out of frames in object storage.
+//!
+//! Job: [`FrameReader::try_read`] answers from the cache at once; [`FrameReader::read`] fetches what
+//! is missing, in as few requests as adjacency allows and never the same frame twice at a time;
+//! [`FrameReader::note_read`] keeps ahead of readers that go through the image in order.
+//!
+//! Invariants: a page is returned only from a frame that verified under its segment's name and that
+//! says, in the slot that the map names, that it holds this page (durability D8). A reader that goes
+//! away neither stops nor fails another one.
+//!
+//! Must never: answer from a frame that did not verify, or write.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use futures_util::future::join_all;
+use tokio::sync::Semaphore;
+
+use super::map::{Map, MapRun, PageLocation};
+use super::object_cache::{Footprint, ObjectCache, PieceKey};
+use super::object_reads::{ObjectReads, Piece, ReadError};
+use super::read_ahead::ReadAhead;
+use super::single_flight::{Departure, SingleFlight};
+use crate::env::Spawner;
+use crate::format::frame::{FRAME_MAX_BYTES, Frame};
+use crate::format::manifest::ByteSpan;
+use crate::format::map_object::FrameLocation;
+use crate::format::object_name::ObjectName;
+use crate::ids::{PageNumber, PageSize};
+
+mod span;
+
+use span::{Landed, SpanRequest, spans_of};
+
+/// Memory for decoded frames, unless configured.
+pub const FRAME_CACHE_BYTES: u64 = 256 << 20;
+
+/// Requests for frames under way at once, of all images: bounds what they bring to memory to
+/// 32 x 4 MiB, and leaves the store's own limit room for uploads.
+const SPANS_IN_FLIGHT_MAX: usize = 32;
+
+/// Windows being fetched ahead at once, of all images. What does not fit is not fetched ahead.
+const WINDOWS_IN_FLIGHT_MAX: usize = 4;
+
+impl Footprint for Frame {
+    fn footprint_bytes(&self) -> u64 {
+        let pages = self.pages.capacity() * size_of::<PageNumber>();
+        (size_of::<Self>() + pages + self.data.len()) as u64
+    }
+}
+
+/// What all images of a process share: the cache and the requests under way.
+pub struct FrameReads {
+    reads: ObjectReads,
+    spawner: Arc<dyn Spawner>,
+    cache: Arc<ObjectCache<Frame>>,
+    flights: SingleFlight<PieceKey, Landed>,
+    spans: Arc<Semaphore>,
+    windows: Arc<Semaphore>,
+}
+
+impl FrameReads {
+    /// Frames of this store, of which at most `cache_bytes` are kept.
+    #[must_use]
+    pub fn new(reads: ObjectReads, spawner: Arc<dyn Spawner>, cache_bytes: u64) -> Self {
+        Self {
+            reads,
+            spawner,
+            cache: Arc::new(ObjectCache::new(cache_bytes, FRAME_MAX_BYTES as u64)),
+            flights: SingleFlight::new(),
+            spans: Arc::new(Semaphore::new(SPANS_IN_FLIGHT_MAX)),
+            windows: Arc::new(Semaphore::new(WINDOWS_IN_FLIGHT_MAX)),
+        }
+    }
+
+    /// What the cached frames take.
+    #[must_use]
+    pub fn used_bytes(&self) -> u64 {
+        self.cache.used_bytes()
+    }
+
+    /// These frames, in their order.
+    async fn fetch(&self, page_size: PageSize, wanted: &[WantedFrame]) -> Vec<FetchedFrame> {
+        let keys: Vec<PieceKey> = wanted.iter().map(WantedFrame::key).collect();
+        let flights = self
+            .flights
+            .board(&keys, |missing| self.depart(page_size, wanted, missing));
+        let landed = join_all(flights).await;
+        let found = landed
+            .iter()
+            .zip(&keys)
+            .map(|(landed, key)| landed.frame(key));
+        found.collect()
+    }
+
+    /// Requests that bring the `missing` ones of the wanted frames. A frame that landed in the cache
+    /// since the caller looked is not asked for again.
+    fn depart(
+        &self,
+        page_size: PageSize,
+        wanted: &[WantedFrame],
+        missing: &BTreeSet<PieceKey>,
+    ) -> Vec<Departure<PieceKey, Landed>> {
+        let mut departures = Vec::new();
+        let mut absent = Vec::new();
+        let mut open = missing.clone();
+        for frame in wanted.iter().filter(|frame| open.remove(&frame.key())) {
+            let key = frame.key();
+            match self.cache.peek(&key) {
+                Some(cached) => departures.push(Departure {
+                    keys: vec![key],
+                    request: std::future::ready(Landed::one(key, cached)).boxed(),
+                }),
+                None => absent.push(frame),
+            }
+        }
+        departures.extend(spans_of(absent).map(|span| self.depart_span(page_size, span)));
+        departures
+    }
+
+    fn depart_span(&self, page_size: PageSize, span: SpanRequest) -> Departure<PieceKey, Landed> {
+        let keys = span.keys();
+        let (reads, spawner) = (self.reads.clone(), Arc::clone(&self.spawner));
+        let (cache, spans) = (Arc::clone(&self.cache), Arc::clone(&self.spans));
+        let request = async move {
+            let _permit = spans.acquire_owned().await;
+            let landed = span.fetch(&reads, spawner.as_ref(), page_size).await;
+            landed.keep(&cache);
+            landed
+        };
+        Departure {
+            keys,
+            request: request.boxed(),
+        }
+    }
+}
+
+/// A frame to be fetched.
+#[derive(Debug, Clone)]
+struct WantedFrame {
+    object: Arc<ObjectName>,
+    frame: FrameLocation,
+    /// The first page that it is fetched for.
+    page: PageNumber,
+}
+
+impl WantedFrame {
+    fn key(&self) -> PieceKey {
+        PieceKey::new(&self.object, u64::from(self.frame.offset))
+    }
+
+    fn piece(&self) -> Piece<'_> {
+        Piece {
+            object: &self.object,
+            span: ByteSpan {
+                offset: u64::from(self.frame.offset),
+                bytes: self.frame.stored_bytes,
+            },
+            page: Some(self.page),
+        }
+    }
+}
+
+type FetchedFrame = Result<Arc<Frame>, ReadError>;
+
+/// Reads the pages of one image.
+pub struct FrameReader {
+    frames: Arc<FrameReads>,
+    page_size: PageSize,
+    read_ahead: Mutex<ReadAhead>,
+}
+
+impl FrameReader {
+    /// A reader of an image with pages of this size.
+    #[must_use]
+    pub fn new(frames: Arc<FrameReads>, page_size: PageSize) -> Self {
+        Self {
+            frames,
+            page_size,
+            read_ahead: Mutex::new(ReadAhead::new(page_size)),
+        }
+    }
+
+    /// The content of a run that a look-up in `map` returned, if its frame is in memory. Neither
+    /// waits nor allocates.
+    ///
+    /// # Errors
+    /// [`ReadError::Corrupt`] if the frame does not hold these pages.
+    ///
+    /// # Panics
+    /// If the run has no location.
+    pub fn try_read(&self, map: &Map, run: &MapRun) -> Result<Option<Bytes>, ReadError> {
+        let location = run.location.expect("a run that is somewhere");
+        let Some(object) = map.segment_name(location.frame.segment) else {
+            return Err(unknown_segment(run, &location));
+        };
+        let key = PieceKey::new(object, u64::from(location.frame.offset));
+        match self.frames.cache.get(&key) {
+            Some(frame) => self.content(&frame, object, run, &location).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// The content of runs that a look-up in `map` returned, in their order; `None` where a run
+    /// reads as zeroes. Fetches what is not in memory, adjacent frames together.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub async fn read(&self, map: &Map, runs: &[MapRun]) -> Result<Vec<Option<Bytes>>, ReadError> {
+        let mut contents: Vec<Option<Bytes>> = Vec::with_capacity(runs.len());
+        let mut missing: Vec<(usize, WantedFrame)> = Vec::new();
+        for run in runs {
+            let content = match run.location {
+                Some(_) => self.try_read(map, run)?,
+                None => None,
+            };
+            if let (Some(location), None) = (run.location, &content) {
+                missing.push((contents.len(), wanted(map, run, &location)?));
+            }
+            contents.push(content);
+        }
+        let frames: Vec<WantedFrame> = missing.iter().map(|(_, frame)| frame.clone()).collect();
+        let fetched = self.frames.fetch(self.page_size, &frames).await;
+        for ((index, wanted), fetched) in missing.into_iter().zip(fetched) {
+            let run = &runs[index];
+            let location = run.location.expect("only runs with a location are missing");
+            let frame = fetched?;
+            contents[index] = Some(self.content(&frame, &wanted.object, run, &location)?);
+        }
+        Ok(contents)
+    }
+
+    /// Takes note that `pages` are being read from object storage or its cache, and starts to fetch
+    /// what a sequential reader will ask for next.
+    pub fn note_read(&self, map: &Map, pages: std::ops::Range<PageNumber>) {
+        let ahead = {
+            // A panic cannot leave the streams in a state that matters.
+            let mut streams = self
+                .read_ahead
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            streams.observe(pages)
+        };
+        let Some(ahead) = ahead else {
+            return;
+        };
+        let Ok(permit) = Arc::clone(&self.frames.windows).try_acquire_owned() else {
+            return;
+        };
+        let (frames, map, page_size) = (Arc::clone(&self.frames), map.clone(), self.page_size);
+        let task = async move {
+            // Whoever needs these pages meets the error again, and reports it.
+            if let Ok(runs) = map.lookup(ahead).await {
+                let absent = |frame: &WantedFrame| frames.cache.peek(&frame.key()).is_none();
+                let located = runs.iter().filter_map(|run| Some((run, run.location?)));
+                let frame_of = |(run, at)| wanted(&map, run, &at).ok();
+                let list: Vec<_> = located.filter_map(frame_of).filter(absent).collect();
+                frames.fetch(page_size, &list).await;
+            }
+            drop(permit);
+        };
+        self.frames.spawner.spawn("read ahead", task.boxed());
+    }
+
+    /// The run's pages in a frame: one slice, if the frame says that it holds them there.
+    fn content(
+        &self,
+        frame: &Frame,
+        object: &ObjectName,
+        run: &MapRun,
+        location: &PageLocation,
+    ) -> Result<Bytes, ReadError> {
+        let slot = usize::from(location.slot);
+        let count = usize::try_from(run.pages).unwrap_or(usize::MAX);
+        let end = slot.saturating_add(count);
+        let page_bytes = self.page_size.bytes();
+        let expected = |pages: &[PageNumber]| {
+            let numbers = run.first.0..run.first.0 + run.pages;
+            pages.iter().map(|page| page.0).eq(numbers)
+        };
+        match frame.pages.get(slot..end) {
+            Some(pages) if expected(pages) && frame.data.len() >= end * page_bytes => {
+                Ok(frame.data.slice(slot * page_bytes..end * page_bytes))
+            }
+            _ => Err(Piece {
+                object,
+                span: ByteSpan {
+                    offset: u64::from(location.frame.offset),
+                    bytes: location.frame.stored_bytes,
+                },
+                page: Some(run.first),
+            }
+            .corrupt(format!(
+                "the frame holds other pages than {} in slot {slot}",
+                run.pages
+            ))),
+        }
+    }
+}
+
+fn wanted(map: &Map, run: &MapRun, location: &PageLocation) -> Result<WantedFrame, ReadError> {
+    let object = map.segment_name(location.frame.segment);
+    let object = object.ok_or_else(|| unknown_segment(run, location))?;
+    Ok(WantedFrame {
+        object: Arc::clone(object),
+        frame: location.frame,
+        page: run.first,
+    })
+}
+
+/// The map points to a segment that the manifest does not list.
+fn unknown_segment(run: &MapRun, location: &PageLocation) -> ReadError {
+    let (page, segment) = (run.first.0, location.frame.segment.0);
+    tracing::error!(
+        page,
+        segment,
+        "the map points to a segment that is not in the manifest"
+    );
+    ReadError::Corrupt {
+        object: format!("segment {segment}"),
+        offset: u64::from(location.frame.offset),
+        page: Some(run.first),
+        reason: "the map points to a segment that is not in the manifest".to_owned(),
+    }
+}

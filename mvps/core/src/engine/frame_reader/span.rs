@@ -1,0 +1,178 @@
+//! Adjacent frames of one segment, fetched by one request.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::{FetchedFrame, WantedFrame};
+use crate::engine::object_cache::{ObjectCache, PieceKey};
+use crate::engine::object_reads::{ObjectReads, Piece, ReadError};
+use crate::env::{Spawner, SpawnerExt};
+use crate::format::codec::{FormatError, ObjectSeed};
+use crate::format::frame::{Frame, decode_frame};
+use crate::format::manifest::ByteSpan;
+use crate::ids::PageSize;
+
+/// Most bytes of one request: long enough that a store's latency does not dominate, short enough
+/// that several run side by side for one large read.
+const SPAN_MAX_BYTES: u32 = 1 << 20;
+
+/// Most frames of one request, however well they are compressed: 4 MiB of content.
+const SPAN_MAX_FRAMES: usize = 64;
+
+/// Adjacent frames of one segment, ascending; never empty.
+pub(super) struct SpanRequest {
+    frames: Vec<WantedFrame>,
+}
+
+/// Distributes frames over as few requests as adjacency and the limits allow.
+pub(super) fn spans_of(mut wanted: Vec<&WantedFrame>) -> impl Iterator<Item = SpanRequest> {
+    wanted.sort_by_key(|frame| (frame.frame.segment, frame.frame.offset, frame.page));
+    wanted.dedup_by_key(|frame| frame.key());
+    let mut spans: Vec<SpanRequest> = Vec::new();
+    for frame in wanted {
+        match spans.last_mut() {
+            Some(span) if span.takes(frame) => span.frames.push(frame.clone()),
+            _ => spans.push(SpanRequest {
+                frames: vec![frame.clone()],
+            }),
+        }
+    }
+    spans.into_iter()
+}
+
+impl SpanRequest {
+    pub(super) fn keys(&self) -> Vec<PieceKey> {
+        self.frames.iter().map(WantedFrame::key).collect()
+    }
+
+    fn takes(&self, next: &WantedFrame) -> bool {
+        let (first, last) = (&self.frames[0], &self.frames[self.frames.len() - 1]);
+        let end = |frame: &WantedFrame| frame.frame.offset.checked_add(frame.frame.stored_bytes);
+        let span_bytes = end(next).and_then(|end| end.checked_sub(first.frame.offset));
+        next.object == last.object
+            && end(last) == Some(next.frame.offset)
+            && span_bytes.is_some_and(|bytes| bytes <= SPAN_MAX_BYTES)
+            && self.frames.len() < SPAN_MAX_FRAMES
+    }
+
+    fn piece(&self) -> Piece<'_> {
+        let (first, last) = (&self.frames[0], &self.frames[self.frames.len() - 1]);
+        let end = last.frame.offset + last.frame.stored_bytes;
+        Piece {
+            span: ByteSpan {
+                offset: u64::from(first.frame.offset),
+                bytes: end - first.frame.offset,
+            },
+            ..first.piece()
+        }
+    }
+
+    /// Fetches and decodes the frames. Those that do not verify are fetched again one by one, so
+    /// that one damaged frame takes no other with it.
+    pub(super) async fn fetch(
+        self,
+        reads: &ObjectReads,
+        spawner: &dyn Spawner,
+        page_size: PageSize,
+    ) -> Landed {
+        if self.frames.len() == 1 {
+            let frame = fetch_one(&self.frames[0], reads, page_size).await;
+            return Landed::new(vec![(self.frames[0].key(), frame)]);
+        }
+        let whole = reads
+            .read(self.piece(), |seed, bytes| Ok((seed, bytes)))
+            .await;
+        let (seed, bytes) = match whole {
+            Ok(whole) => whole,
+            Err(ReadError::Corrupt { .. }) => return self.fetch_each(reads, page_size).await,
+            Err(error) => {
+                let failed = |frame: &WantedFrame| (frame.key(), Err(error.clone()));
+                return Landed::new(self.frames.iter().map(failed).collect());
+            }
+        };
+        let start = self.frames[0].frame.offset;
+        let places: Vec<Range<usize>> = self
+            .frames
+            .iter()
+            .map(|frame| {
+                let from = (frame.frame.offset - start) as usize;
+                from..from + frame.frame.stored_bytes as usize
+            })
+            .collect();
+        let decoded = spawner
+            .run(move || decode_all(seed, page_size, &bytes, &places))
+            .await;
+        let mut landed = Vec::with_capacity(self.frames.len());
+        for (frame, decoded) in self.frames.iter().zip(decoded) {
+            let fetched = match decoded {
+                Ok(decoded) => Ok(Arc::new(decoded)),
+                Err(_) => fetch_one(frame, reads, page_size).await,
+            };
+            landed.push((frame.key(), fetched));
+        }
+        Landed::new(landed)
+    }
+
+    /// The span cannot be had as a whole: perhaps one of its frames lies beyond the object's end.
+    async fn fetch_each(&self, reads: &ObjectReads, page_size: PageSize) -> Landed {
+        let mut landed = Vec::with_capacity(self.frames.len());
+        for frame in &self.frames {
+            landed.push((frame.key(), fetch_one(frame, reads, page_size).await));
+        }
+        Landed::new(landed)
+    }
+}
+
+fn decode_all(
+    seed: ObjectSeed,
+    page_size: PageSize,
+    bytes: &Bytes,
+    places: &[Range<usize>],
+) -> Vec<Result<Frame, FormatError>> {
+    // Copied, because a frame that was stored raw would keep the bytes of all others in memory.
+    let own = |place: &Range<usize>| Bytes::copy_from_slice(&bytes[place.clone()]);
+    places
+        .iter()
+        .map(|place| decode_frame(seed, page_size, &own(place)))
+        .collect()
+}
+
+async fn fetch_one(wanted: &WantedFrame, reads: &ObjectReads, page_size: PageSize) -> FetchedFrame {
+    let decode = |seed, bytes: Bytes| decode_frame(seed, page_size, &bytes);
+    let frame = reads.read(wanted.piece(), decode).await?;
+    Ok(Arc::new(frame))
+}
+
+/// What a request brought; cheap to clone.
+#[derive(Clone)]
+pub(super) struct Landed {
+    frames: Arc<Vec<(PieceKey, FetchedFrame)>>,
+}
+
+impl Landed {
+    fn new(frames: Vec<(PieceKey, Result<Arc<Frame>, ReadError>)>) -> Self {
+        Self {
+            frames: Arc::new(frames),
+        }
+    }
+
+    pub(super) fn one(key: PieceKey, frame: Arc<Frame>) -> Self {
+        Self::new(vec![(key, Ok(frame))])
+    }
+
+    pub(super) fn frame(&self, key: &PieceKey) -> FetchedFrame {
+        let found = self.frames.iter().find(|(have, _)| have == key);
+        let (_, frame) = found.expect("a flight brings the keys that it was started for");
+        frame.clone()
+    }
+
+    pub(super) fn keep(&self, cache: &ObjectCache<Frame>) {
+        for (key, frame) in self.frames.iter() {
+            if let Ok(frame) = frame {
+                cache.insert(*key, Arc::clone(frame));
+            }
+        }
+    }
+}
