@@ -2,15 +2,21 @@
 //!
 //! Builds one environment out of the flags, serves until it is told to stop, then drains.
 
+mod banner;
 mod drain;
 mod folder_lock;
+mod keys;
+mod listening;
 mod memory;
 mod secret;
 mod settings;
 mod stores;
 
+pub use banner::{banner, uri};
 pub use drain::{DrainPatience, DrainVerdict};
 pub use folder_lock::FolderLock;
+pub use keys::ServerKeys;
+pub use listening::{bind_all, shown};
 pub use memory::ResidentMemory;
 pub use secret::{JwtSecret, SECRET_FILE, SECRET_VARIABLE};
 pub use settings::{EMBEDDED_PATH, ImageStoreChoice, SettingsError};
