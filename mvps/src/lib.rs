@@ -4,6 +4,7 @@
 //! [`daemon`] (the server), [`control`] (how an operator speaks to it).
 #![warn(missing_docs)]
 
+pub mod buffer_store;
 pub mod cli;
 pub mod control;
 pub mod daemon;
