@@ -279,6 +279,18 @@ pub enum ImageCommand {
     Adopt(ImageAdoptArgs),
 }
 
+impl ImageCommand {
+    /// How to log while it is carried out.
+    #[must_use]
+    pub fn log(&self) -> &LogArgs {
+        match self {
+            Self::List(args) => &args.log,
+            Self::Show(args) | Self::Takeover(args) => &args.log,
+            Self::Adopt(args) => &args.name.log,
+        }
+    }
+}
+
 /// Shape of what is printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum OutputFormat {

@@ -1,7 +1,6 @@
 //! Reports for people.
 
 use std::fmt::Write as _;
-use std::time::Duration;
 
 use mvps_core::admin::ImageReport;
 
@@ -16,11 +15,11 @@ pub fn node(node: &NodeReport) -> String {
         // Writing to a string cannot fail.
         let _ = writeln!(text, "{name:<14}{value}");
     };
-    let uptime = Duration::from_secs(node.uptime_ms / 1000);
+    let uptime = span(node.uptime_ms / 1000);
     line(
         "server",
         format!(
-            "mvps {}, process {}, up {uptime:?}",
+            "mvps {}, process {}, up {uptime}",
             node.server_version, node.pid
         ),
     );
@@ -175,6 +174,29 @@ pub fn office(image: &ImageReport) -> String {
     }
 }
 
+/// `3d 4h`, `4h 5m`, `5m 6s` or `6s`.
+fn span(seconds: u64) -> String {
+    let units = [(86_400, "d"), (3_600, "h"), (60, "m"), (1, "s")];
+    let first = units
+        .iter()
+        .position(|(unit, _)| seconds >= *unit)
+        .unwrap_or(units.len() - 1);
+    let shown = units
+        .iter()
+        .enumerate()
+        .skip(first)
+        .take(2)
+        .map(|(at, (unit, name))| {
+            let above = if at == first {
+                seconds
+            } else {
+                seconds % units[first].0
+            };
+            format!("{}{name}", above / unit)
+        });
+    shown.collect::<Vec<_>>().join(" ")
+}
+
 /// `2026-11-22 17:15:10 UTC`.
 fn utc(unix_ms: u64) -> String {
     let (days, seconds) = (unix_ms / 86_400_000, unix_ms / 1000 % 86_400);
@@ -200,6 +222,16 @@ fn utc(unix_ms: u64) -> String {
 mod tests {
     use super::*;
     use crate::control::ObjectStoreReport;
+
+    #[test]
+    fn spans_have_two_units() {
+        let check = |seconds: u64, expected: &str| assert_eq!(span(seconds), expected);
+        check(0, "0s");
+        check(59, "59s");
+        check(61, "1m 1s");
+        check(3_600, "1h 0m");
+        check(86_400 * 3 + 4 * 3_600 + 59, "3d 4h");
+    }
 
     #[test]
     fn times_are_shown_in_utc() {
@@ -242,7 +274,7 @@ mod tests {
         };
         let text = node(&report);
         for expected in [
-            "mvps 0.1.0, process 7, up 61s",
+            "mvps 0.1.0, process 7, up 1m 1s",
             "64 MiB, at most 65 MiB",
             "FENCED: epoch 5 is in office",
             "LSN 12, synced to 10",

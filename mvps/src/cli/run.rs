@@ -7,6 +7,7 @@ use anyhow::Context as _;
 
 use super::{CheckpointArgs, Command, OutputFormat, StatusArgs, image, report, token};
 use crate::control::{Reply, Request, ask};
+use crate::logging;
 
 /// The binary: parses the process's arguments, carries them out, and reports what went wrong.
 #[must_use]
@@ -29,7 +30,10 @@ fn carry_out(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Serve(_) => anyhow::bail!("the server is not in this build yet"),
         Command::Token(args) => print(&token::make(&args)?),
-        Command::Image(args) => print(&block_on(image::carry_out(args.command))??),
+        Command::Image(args) => {
+            logging::start(args.command.log())?;
+            print(&block_on(image::carry_out(args.command))??)
+        }
         Command::Status(args) => status(&args),
         Command::Checkpoint(args) => checkpoint(&args),
     }
