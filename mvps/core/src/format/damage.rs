@@ -61,7 +61,8 @@ pub fn body_of(golden: &[u8]) -> &[u8] {
     &golden[ENVELOPE_HEADER_BYTES..golden.len() - ENVELOPE_TRAILER_BYTES]
 }
 
-/// A record of the next format version is named as such, and only if its checksum holds.
+/// A record of the next format version is named as such, and only if its checksum holds; headers
+/// that no version writes are corrupt even under a checksum that is right.
 pub fn check_newer<T: Debug>(
     seed: ObjectSeed,
     golden: &[u8],
@@ -74,6 +75,13 @@ pub fn check_newer<T: Debug>(
         Err(FormatError::NewerFormat { found, known, .. }) => assert_eq!(found, known + 1),
         other => panic!("{other:?}"),
     }
+    let mut longer = golden[..golden.len() - ENVELOPE_TRAILER_BYTES].to_vec();
+    longer.push(0);
+    longer.extend_from_slice(&seed.checksum(&longer).to_le_bytes());
+    assert!(
+        matches!(decode(&longer), Err(FormatError::Corrupt { .. })),
+        "another length"
+    );
     for (offset, value) in [(4, 0), (6, 1)] {
         let mut strange = golden.to_vec();
         strange[offset] = value;

@@ -67,6 +67,28 @@ fn the_record_stays_below_the_stores_limit() {
 }
 
 #[test]
+fn more_pending_tenures_than_allowed_are_refused() {
+    for (pending, ok) in [
+        (PENDING_TENURES_MAX, true),
+        (PENDING_TENURES_MAX + 1, false),
+    ] {
+        let mut writer = Writer::new(RecordKind::BufferMetadata);
+        writer.u128(1);
+        writer.text("disk0");
+        writer.u8(0);
+        writer.count(pending);
+        (0..pending).for_each(|_| writer.tenure(&tenure(1, 1)));
+        writer.u64(0);
+        let bytes = writer.finish(seed(&image("disk0")));
+        assert_eq!(
+            BufferMetadata::decode(&image("disk0"), &bytes).is_ok(),
+            ok,
+            "{pending}"
+        );
+    }
+}
+
+#[test]
 fn the_digest_is_of_the_map_and_nothing_else() {
     let manifest = example_manifest();
     let digest = MapDigest::of(&manifest);

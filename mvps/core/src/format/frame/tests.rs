@@ -108,6 +108,7 @@ fn crafted_frames_are_refused_or_whole() {
             for value in 0..=255 {
                 match decode(&crafted(&frame, offset, value)) {
                     Ok(frame) => {
+                        assert!(offset != 9 || value <= ENCODING_ZSTD, "encoding {value}");
                         assert_eq!(frame.data.len(), frame.pages.len() * 4096);
                         assert!(frame.pages.is_sorted_by(|a, b| a < b));
                     }
@@ -118,6 +119,16 @@ fn crafted_frames_are_refused_or_whole() {
                 }
             }
         }
+    }
+}
+
+#[test]
+fn runs_have_one_form() {
+    // Pages 5 and 7 are two runs; moving the second to 6 or 5 makes them adjacent or the same.
+    let frame = encode(None, &[(5, text(5)), (7, text(7))]);
+    let second = 16 + 10;
+    for (page, ok) in [(4, false), (5, false), (6, false), (7, true), (8, true)] {
+        assert_eq!(decode(&crafted(&frame, second, page)).is_ok(), ok, "{page}");
     }
 }
 

@@ -3,8 +3,8 @@ use proptest::prelude::*;
 use super::*;
 use crate::format::codec::{FormatError, ObjectSeed};
 use crate::format::damage::{
-    any_image, any_name, any_tenure, check_crafted, check_damage, check_newer, hex, image,
-    map_name, segment_name,
+    any_image, any_name, any_tenure, body_of, check_crafted, check_damage, check_newer, hex, image,
+    map_name, reseal, segment_name,
 };
 use crate::format::object_name::{ObjectKind, manifest_key};
 use crate::ids::{EpochNumber, TenureId};
@@ -140,6 +140,36 @@ fn damage_is_refused() {
     check_crafted(seed, &golden, decode, Manifest::encode);
     assert!(Manifest::decode(&image("disk1"), Version(300), &golden).is_err());
     assert!(Manifest::decode(&image("disk0"), Version(301), &golden).is_err());
+}
+
+#[test]
+fn an_origin_that_no_name_uses_is_refused() {
+    let empty = Manifest {
+        segments: Vec::new(),
+        maps: Vec::new(),
+        root: None,
+        tail: Vec::new(),
+        retired: Vec::new(),
+        snapshots: Vec::new(),
+        pins: Vec::new(),
+        takeovers: Vec::new(),
+        ..example_manifest()
+    };
+    let golden = empty.encode();
+    let seed = ObjectSeed::of_key(&manifest_key(&image("disk0"), Version(300)));
+    let mut body = body_of(&golden).to_vec();
+    assert_eq!(decode(&reseal(seed, &golden, &body)), Ok(empty));
+    // The counts of origins, segments, maps, tail, retired, snapshots, pins and takeovers, and
+    // the mark for no root.
+    let origins = body.len() - 9;
+    assert_eq!(body[origins..], [0; 9]);
+    body[origins] = 1;
+    let origin = [&[1, b'x'][..], &[0; 16]].concat();
+    body.splice(origins + 1..origins + 1, origin);
+    assert!(matches!(
+        decode(&reseal(seed, &golden, &body)),
+        Err(FormatError::Corrupt { .. })
+    ));
 }
 
 #[test]

@@ -147,6 +147,42 @@ fn impossible_extents_are_refused() {
 }
 
 #[test]
+fn impossible_roots_are_refused() {
+    let (_, seed) = map_name();
+    let check = |leaves: &[[u64; 4]], ok: bool| {
+        let mut writer = Writer::new(RecordKind::MapRoot);
+        writer.count(leaves.len());
+        leaves
+            .iter()
+            .flatten()
+            .for_each(|number| writer.varint(*number));
+        let found = Root::decode(seed, &writer.finish(seed));
+        assert_eq!(found.is_ok(), ok, "{leaves:?}: {found:?}");
+    };
+    let longest = LEAF_MAX_BYTES as u64;
+    check(&[], true);
+    check(&[[0, 0, 24, longest], [0, 0, 24, 28]], true);
+    check(&[[0, 0, 24, longest + 1]], false);
+    check(&[[0, u64::from(u32::MAX), 24, 28]], true);
+    check(&[[0, 1 << 32, 24, 28]], false);
+    check(&[[0, 0, u64::MAX - 28, 28]], true);
+    check(&[[0, 0, u64::MAX - 27, 28]], false);
+    check(&[[(1 << 52) - 2, 0, 24, 28]], true);
+    check(&[[(1 << 52) - 1, 0, 24, 28]], false);
+    check(&[[0, 0, 24, 28], [u64::MAX, 0, 24, 28]], false);
+}
+
+#[test]
+fn an_empty_root_is_nowhere() {
+    let (_, seed) = map_name();
+    let mut writer = Writer::new(RecordKind::MapFooter);
+    writer.u32(0);
+    writer.u64(24);
+    writer.u32(0);
+    assert!(MapFooter::decode(seed, &writer.finish(seed)).is_err());
+}
+
+#[test]
 fn pages_are_in_leaves() {
     let check = |page: u64, leaf: u64, offset: u16| {
         assert_eq!(LeafNumber::of(PageNumber(page)), (LeafNumber(leaf), offset));
