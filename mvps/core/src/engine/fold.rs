@@ -251,3 +251,6 @@ impl Folded {
         manifest.retired.dedup();
     }
 }
+
+#[cfg(test)]
+mod tests;

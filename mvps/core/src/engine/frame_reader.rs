@@ -325,3 +325,6 @@ fn unknown_segment(run: &MapRun, location: &PageLocation) -> ReadError {
         reason: "the map points to a segment that is not in the manifest".to_owned(),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -204,7 +204,9 @@ impl Map {
         while first < pages.end {
             let step_end = (first.0 / LEAF_PAGES).saturating_add(STEP_LEAVES_MAX);
             let end = PageNumber(step_end.saturating_mul(LEAF_PAGES)).min(pages.end);
-            self.lookup_step(first..end, &mut runs).await?;
+            for run in self.lookup_step(first..end).await? {
+                push_run(&mut runs, 0, run.first, run.pages, run.location);
+            }
             first = end;
         }
         Ok(runs)
@@ -212,15 +214,11 @@ impl Map {
 
     /// Looks up so few pages that all their leaves can be held at the same time: the cache may let
     /// go of one while the next is fetched.
-    async fn lookup_step(
-        &self,
-        pages: Range<PageNumber>,
-        runs: &mut Vec<MapRun>,
-    ) -> Result<(), ReadError> {
+    async fn lookup_step(&self, pages: Range<PageNumber>) -> Result<Vec<MapRun>, ReadError> {
         let mut held: Vec<(LeafNumber, Arc<Leaf>)> = Vec::new();
-        let before = runs.len();
+        let mut runs = Vec::new();
         loop {
-            let found = self.resolve(pages.clone(), runs, |leaf| {
+            let found = self.resolve(pages.clone(), &mut runs, |leaf| {
                 let kept = held.iter().find(|(number, _)| *number == leaf.leaf);
                 match kept {
                     Some((_, kept)) => Some(Arc::clone(kept)),
@@ -228,9 +226,9 @@ impl Map {
                 }
             });
             let Err(NotResident(missing)) = found else {
-                return Ok(());
+                return Ok(runs);
             };
-            runs.truncate(before);
+            runs.clear();
             held.push((missing.leaf, self.fetch(&missing).await?));
         }
     }
@@ -242,10 +240,11 @@ impl Map {
         out: &mut Vec<MapRun>,
         mut resident: impl FnMut(&RootLeaf) -> Option<Arc<Leaf>>,
     ) -> Result<(), NotResident> {
+        let floor = out.len();
         for run in self.overlay.runs(pages) {
             match run.value {
-                Some(location) => push_run(out, run.first, run.pages, location),
-                None => self.resolve_base(run.first..run.end(), out, &mut resident)?,
+                Some(location) => push_run(out, floor, run.first, run.pages, location),
+                None => self.resolve_base(run.first..run.end(), out, floor, &mut resident)?,
             }
         }
         Ok(())
@@ -255,6 +254,7 @@ impl Map {
         &self,
         pages: Range<PageNumber>,
         out: &mut Vec<MapRun>,
+        floor: usize,
         resident: &mut impl FnMut(&RootLeaf) -> Option<Arc<Leaf>>,
     ) -> Result<(), NotResident> {
         let mut next = pages.start;
@@ -272,12 +272,12 @@ impl Map {
             let to = (pages.end.0 - leaf_first).min(LEAF_PAGES);
             for_each_extent(&leaf, from..to, |first, pages, location| {
                 let first = PageNumber(leaf_first + first);
-                push_run(out, next, first.0 - next.0, None);
-                push_run(out, first, pages, Some(location));
+                push_run(out, floor, next, first.0 - next.0, None);
+                push_run(out, floor, first, pages, Some(location));
                 next = PageNumber(first.0 + pages);
             });
         }
-        push_run(out, next, pages.end.0 - next.0, None);
+        push_run(out, floor, next, pages.end.0 - next.0, None);
         Ok(())
     }
 
@@ -325,13 +325,20 @@ pub(super) fn for_each_extent(
     }
 }
 
-/// Appends a run; one that reads as zeroes continues the one before it.
-fn push_run(out: &mut Vec<MapRun>, first: PageNumber, pages: u64, location: Option<PageLocation>) {
+/// Appends a run; one that reads as zeroes continues the one before it, except one before `floor`,
+/// which belongs to the caller.
+fn push_run(
+    out: &mut Vec<MapRun>,
+    floor: usize,
+    first: PageNumber,
+    pages: u64,
+    location: Option<PageLocation>,
+) {
     if pages == 0 {
         return;
     }
     if location.is_none()
-        && let Some(last) = out.last_mut()
+        && let Some(last) = out[floor..].last_mut()
         && last.location.is_none()
         && last.first.0 + last.pages == first.0
     {
@@ -344,3 +351,8 @@ fn push_run(out: &mut Vec<MapRun>, first: PageNumber, pages: u64, location: Opti
         location,
     });
 }
+
+#[cfg(test)]
+pub(crate) mod test_world;
+#[cfg(test)]
+mod tests;

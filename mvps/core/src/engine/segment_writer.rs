@@ -326,3 +326,6 @@ impl OpenSegment {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;
