@@ -394,6 +394,11 @@ impl OpenDatabase {
         self.begin_generation(next, keyspace, self.previous_lsn)
     }
 
+    /// The generation that takes the next commits.
+    pub fn active(&self) -> Arc<StoredGeneration> {
+        Arc::clone(&self.active)
+    }
+
     /// Seals the active generation, as [`OpenDatabase::seal`] does, and begins another than the
     /// next one, behind another LSN.
     pub fn seal_and_skip(&mut self, to: Generation, start: Lsn) -> Result<(), Failure> {

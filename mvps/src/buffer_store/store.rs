@@ -198,6 +198,12 @@ impl BufferStore for FjallBufferStore {
         Ok((sealed.generation, sealed))
     }
 
+    async fn active(&self) -> Result<(Generation, Arc<dyn BufferHandle>), BufferError> {
+        let active = |database: &mut OpenDatabase| Ok(database.active());
+        let active = self.shared().inline(active).await?;
+        Ok((active.generation, active))
+    }
+
     async fn spill(&self, generation: Generation) -> Result<(), BufferError> {
         let shared = self.shared();
         // First, so that the flush finds a short journal and leaves it alone.

@@ -180,9 +180,12 @@ pub trait BufferStore: Send + Sync + 'static {
     /// Makes every batch whose `commit` returned before this call survive a power cut.
     async fn sync(&self) -> Result<(), BufferError>;
 
-    /// Seals the active generation and makes the next one active. Not called while a `commit` is
-    /// in flight. Commits after it returned go to the new generation.
+    /// Seals the active generation, which it returns, and makes the next one active. Not called
+    /// while a `commit` is in flight. Commits after it returned go to the new generation.
     async fn seal(&self) -> Result<(Generation, Arc<dyn BufferHandle>), BufferError>;
+
+    /// The generation that takes the next commits.
+    async fn active(&self) -> Result<(Generation, Arc<dyn BufferHandle>), BufferError>;
 
     /// Moves a sealed generation out of memory to the disk. Reads go on meanwhile.
     async fn spill(&self, generation: Generation) -> Result<(), BufferError>;

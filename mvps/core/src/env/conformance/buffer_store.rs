@@ -222,6 +222,12 @@ async fn generations_are_sealed(stores: Stores<'_>) {
         expect_content(&handle, 9, lsn, 8192);
     }
     commit(store, 5, vec![data(9, 5, 4096)]).await;
+    let (next, handle) = store.active().await.expect("one is active");
+    assert!(
+        expected.iter().all(|sealed| *sealed < next),
+        "{expected:?} and then {next}"
+    );
+    expect_content(&handle, 9, 5, 4096);
     assert_eq!(
         expected[0], first,
         "the active generation is the one sealed"

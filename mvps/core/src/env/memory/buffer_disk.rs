@@ -172,7 +172,7 @@ impl Disk {
         self.live.values().map(last).max().unwrap_or_default()
     }
 
-    fn active(&self) -> (Generation, &Arc<Mutex<Records>>) {
+    pub(super) fn active(&self) -> (Generation, &Arc<Mutex<Records>>) {
         let (generation, records) = self.live.last_key_value().expect("one is always active");
         (*generation, records)
     }

@@ -382,6 +382,15 @@ impl BufferStore for MemoryBufferStore {
         Ok((sealed, self.access.handle(sealed, records)))
     }
 
+    async fn active(&self) -> Result<(Generation, Arc<dyn BufferHandle>), BufferError> {
+        let active = |image: &mut Image| {
+            let (generation, records) = image.disk.active();
+            (generation, Arc::clone(records))
+        };
+        let (generation, records) = self.access.with(Intent::Change, active)?;
+        Ok((generation, self.access.handle(generation, records)))
+    }
+
     async fn spill(&self, generation: Generation) -> Result<(), BufferError> {
         self.access.with(Intent::Change, |image| {
             let sealed = image.disk.is_sealed(generation);
