@@ -1,7 +1,7 @@
 //! mvps: the engine of `mvps-core` on tokio, a local buffer and S3-compatible object storage.
 //!
 //! Reading order: [`cli`] (what can be asked for), [`runtime`] (the environment traits on tokio),
-//! [`daemon`] (the server), [`control`] (how an operator speaks to it).
+//! [`object_store`] (S3 and folders), [`daemon`] (the server), [`control`] (how an operator speaks to it).
 #![warn(missing_docs)]
 
 pub mod buffer_store;
@@ -9,4 +9,5 @@ pub mod cli;
 pub mod control;
 pub mod daemon;
 pub mod logging;
+pub mod object_store;
 pub mod runtime;

@@ -3,16 +3,38 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use anyhow::Context;
 use mvps_core::env::{BufferStores, ObjectStore};
 
 use super::settings::ImageStoreChoice;
+use crate::object_store::{LocalObjectStore, S3Location, S3ObjectStore};
 
 /// The object store of this choice.
 ///
 /// # Errors
 /// If it cannot be used as it is given.
 pub async fn open_object_store(choice: &ImageStoreChoice) -> anyhow::Result<Arc<dyn ObjectStore>> {
-    anyhow::bail!("{choice}: this build cannot open object stores yet")
+    match choice {
+        ImageStoreChoice::S3 { bucket, prefix } => {
+            let location = S3Location {
+                bucket: bucket.clone(),
+                prefix: prefix.clone(),
+                endpoint: std::env::var("S3_ENDPOINT")
+                    .ok()
+                    .filter(|url| !url.is_empty()),
+            };
+            Ok(Arc::new(S3ObjectStore::connect(location).await))
+        }
+        ImageStoreChoice::Embedded | ImageStoreChoice::Local(_) => {
+            let path = choice
+                .local_path()
+                .expect("a choice that is no bucket is a folder");
+            let store = LocalObjectStore::open(&path);
+            Ok(Arc::new(
+                store.with_context(|| format!("opening {}", path.display()))?,
+            ))
+        }
+    }
 }
 
 /// The buffer stores in this folder.
