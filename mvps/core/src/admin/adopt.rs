@@ -35,7 +35,7 @@ pub async fn adopt(
     image: &ImageId,
 ) -> Result<Adopted, AdminError> {
     let location = buffers.location(image);
-    let recovered = buffers.open(image).await?;
+    let mut recovered = buffers.open(image).await?;
     if recovered.metadata.is_none() {
         return Err(AdminError::NoBufferStore {
             image: image.clone(),
@@ -43,7 +43,7 @@ pub async fn adopt(
         });
     }
     let mut office =
-        TakingOffice::begin(opener, &recovered, image, &location).map_err(AdminError::Open)?;
+        TakingOffice::begin(opener, &mut recovered, image, &location).map_err(AdminError::Open)?;
     for _ in 0..OPEN_ATTEMPTS_MAX {
         let found = opener.manifests.newest(image).await?;
         let newest = found.ok_or_else(|| AdminError::NoSuchImage {

@@ -10,6 +10,9 @@ mod adopt;
 mod report;
 mod takeover;
 
+#[cfg(test)]
+mod tests;
+
 pub use adopt::{Adopted, adopt};
 pub use report::{ImageReport, ImageRow, PinReport, SnapshotReport, TakeoverReport, list, show};
 pub use takeover::{TakeoverOutcome, takeover};

@@ -6,8 +6,8 @@
 //! builds on. Everything here is pure: the same arguments give the same body.
 //!
 //! Invariants, checked here because nothing after this could (protocol §4.1, §4.6):
-//! - a publication references only objects of its own epoch below its watermark, or objects that
-//!   its base protects;
+//! - a publication references only objects that its base protects, or objects of its own epoch
+//!   whose numbers are not below the base's watermark (those below it the collector may delete);
 //! - what it replaces goes on the retired list;
 //! - LSN, size, watermark and numbers never go back within a tenure.
 //!
@@ -32,7 +32,8 @@ pub const FIRST_PUBLICATION: PublicationCounter = PublicationCounter(1);
 /// What the tenure's server decides about.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WriterPart {
-    /// [`Office::InOffice`], or [`Office::Clean`] when the server leaves.
+    /// [`Office::InOffice`], or [`Office::Clean`] when the server leaves: after its last view was
+    /// closed, and no view begins before a later publication in office counted (protocol §4.6).
     pub office: Office,
     /// This body's number within the tenure: higher than that of every body composed before.
     pub publication: PublicationCounter,
@@ -40,7 +41,8 @@ pub struct WriterPart {
     pub size_bytes: u64,
     /// Every commit up to here is in `segments`; the buffer is synced up to here.
     pub lsn: Lsn,
-    /// Below this every object of the tenure's epoch is referenced or never will be.
+    /// Below this every object of the tenure's epoch is referenced or never will be: no higher
+    /// than the number of any upload that a later publication may reference.
     pub watermark: ObjectSequence,
     /// The number that the next segment gets.
     pub next_segment: SegmentId,
@@ -149,14 +151,20 @@ pub enum RuleBroken {
         /// The writer's.
         to: u64,
     },
-    /// An object that is neither the tenure's own below the watermark nor protected by the base.
-    #[error("{name:?} is neither protected by the base nor of epoch {epoch} below {watermark}")]
+    /// An object that the collector may already have taken: neither protected by the base nor the
+    /// tenure's own at or above the base's watermark.
+    #[error(
+        "{name} is neither protected by version {version} nor of epoch {epoch} from number \
+         {watermark} on: the collector may have deleted it"
+    )]
     Unprotected {
         /// The object.
         name: Box<ObjectName>,
+        /// The base.
+        version: Version,
         /// The writer's epoch.
         epoch: EpochNumber,
-        /// The watermark it would publish.
+        /// The base's watermark.
         watermark: ObjectSequence,
     },
     /// A server publishes in office or clean; tombstones are made by others.
@@ -302,7 +310,7 @@ fn check_references(
         name.image == base.image
             && name.incarnation == base.incarnation
             && name.epoch == epoch
-            && name.sequence < own.watermark
+            && name.sequence >= base.watermark
     };
     match own
         .references()
@@ -311,8 +319,9 @@ fn check_references(
     {
         Some(name) => Err(RuleBroken::Unprotected {
             name: Box::new(name.clone()),
+            version: base.version,
             epoch,
-            watermark: own.watermark,
+            watermark: base.watermark,
         }),
         None => Ok(()),
     }

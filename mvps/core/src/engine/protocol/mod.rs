@@ -15,6 +15,8 @@ mod opening;
 mod opening_decision;
 mod publication;
 mod tenure;
+#[cfg(test)]
+pub(crate) mod tests;
 
 pub use compose::{
     FIRST_PUBLICATION, NewImage, OthersPart, Released, RuleBroken, WriterPart, compose_by_other,

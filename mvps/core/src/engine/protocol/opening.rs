@@ -154,12 +154,14 @@ pub fn recovered_metadata(
 }
 
 /// Opens or creates an image. `location` is where the buffer store is, for the operator.
+/// `recovered` keeps its metadata up to date, so that after an error, or after dropping the call,
+/// the same value can be opened with again.
 ///
 /// # Errors
 /// [`OpenError`]. The buffer store's records are untouched then.
 pub async fn open_image(
     opener: &Opener<'_>,
-    recovered: &Recovered,
+    recovered: &mut Recovered,
     location: &str,
     request: &OpeningRequest,
 ) -> Result<Opened, OpenError> {
@@ -192,7 +194,7 @@ pub async fn open_image(
 /// One buffer store's way into office: the steps that opening and adopting share.
 pub(crate) struct TakingOffice<'a> {
     opener: &'a Opener<'a>,
-    recovered: &'a Recovered,
+    recovered: &'a mut Recovered,
     location: &'a str,
     metadata: BufferMetadata,
 }
@@ -200,7 +202,7 @@ pub(crate) struct TakingOffice<'a> {
 impl<'a> TakingOffice<'a> {
     pub(crate) fn begin(
         opener: &'a Opener<'a>,
-        recovered: &'a Recovered,
+        recovered: &'a mut Recovered,
         image: &ImageId,
         location: &'a str,
     ) -> Result<Self, OpenError> {
@@ -282,8 +284,11 @@ impl<'a> TakingOffice<'a> {
         self.store_metadata().await
     }
 
-    async fn store_metadata(&self) -> Result<(), OpenError> {
+    async fn store_metadata(&mut self) -> Result<(), OpenError> {
         let encoded: Bytes = self.metadata.encode();
+        // Before the call, which may be cut off: whoever opens again with this value must not
+        // forget a pending tenure.
+        self.recovered.metadata = Some(encoded.clone());
         Ok(self.recovered.store.put_metadata(encoded).await?)
     }
 }

@@ -278,9 +278,9 @@ impl fmt::Display for Refusal {
             };
             write!(
                 formatter,
-                " Its last checkpoint is version {} (LSN {}, published {} ms after 1970 UTC) of \
-                 epoch {}, in office: {owner}.",
-                last.version, last.lsn, last.published_at.unix_ms, last.tenure.epoch
+                " Its last checkpoint is version {} (LSN {}, published {}) of epoch {}, in office: \
+                 {owner}.",
+                last.version, last.lsn, last.published_at, last.tenure.epoch
             )?;
         }
         if self.adopt {
