@@ -1,12 +1,58 @@
-//! One open image: commits, views, checkpoints, publication.
+//! One open image: how a write becomes durable.
+//!
+//! Read in this order:
+//! 1. [`image`] and [`transaction`]: what callers see; [`changes`]: bytes as changes of pages.
+//! 2. `task`, `commit`, `acknowledge`, `schedule`: the task that owns the image's state.
+//! 3. [`buffer_index`], [`view`], [`range_map`]: what is where, as of one LSN, for readers.
+//! 4. `job`, `checkpoint`, [`segment_writer`], [`fold`]: from the buffer to object storage.
+//! 5. [`map`], [`frame_reader`], [`object_reads`]: from object storage back to a page.
+//! 6. [`protocol`]: opening, publication, tenure.
+//!
+//! Architecture invariants: the engine starts tasks only through `Spawner`, at named places; only
+//! the image's task changes the image's state; only the publisher's job publishes; nothing in here
+//! deletes an object.
 
+mod acknowledge;
+pub mod backpressure;
+pub mod buffer_index;
+pub mod changes;
+mod checkpoint;
+mod commit;
+mod config;
+mod conflict;
+mod error;
+mod event;
 pub mod fold;
 pub mod frame_reader;
+mod host;
+pub mod image;
+mod job;
 pub mod map;
 pub mod object_cache;
 pub mod object_reads;
+mod open;
 pub mod protocol;
 pub mod range_map;
 pub mod read_ahead;
+mod schedule;
 pub mod segment_writer;
 pub mod single_flight;
+mod status;
+mod task;
+pub mod transaction;
+mod transactions;
+pub mod view;
+
+pub use config::EngineConfig;
+pub use error::EngineError;
+pub use event::{Acknowledge, Durability};
+pub use host::Host;
+pub use image::{Attachment, Image};
+pub use open::{OpenError, open};
+pub use protocol::{Intent, OpeningRequest};
+pub use status::ImageStatus;
+pub use transaction::Transaction;
+pub use view::{ReadBytes, View};
+
+#[cfg(test)]
+mod tests;

@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use futures_util::FutureExt;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 
 use super::merge::{PageBalance, merge_leaf};
@@ -64,16 +65,20 @@ pub async fn fold(request: FoldRequest<'_>) -> Result<Folded, FoldError> {
         .iter()
         .map(|leaf| (leaf.leaf, *leaf))
         .collect();
-    let mut old_leaves = stream::iter(&written)
-        .map(|number| {
-            let entry = old_entries.get(number);
-            async move {
+    let to_write: Vec<(LeafNumber, Option<RootLeaf>)> = written
+        .iter()
+        .map(|number| (*number, old_entries.get(number).copied()))
+        .collect();
+    let mut old_leaves = stream::iter(to_write)
+        .map(|(number, entry)| {
+            let fetched = async move {
                 let old = match entry {
-                    Some(entry) => Some(map.leaf(entry).await?),
+                    Some(entry) => Some(map.leaf(&entry).await?),
                     None => None,
                 };
-                Ok::<_, ReadError>((*number, old))
-            }
+                Ok::<_, ReadError>((number, old))
+            };
+            fetched.boxed()
         })
         .buffered(OLD_LEAVES_IN_FLIGHT_MAX);
     while let Some((number, old)) = old_leaves.try_next().await? {

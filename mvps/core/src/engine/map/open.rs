@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use futures_util::FutureExt;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 
 use super::{LeafReads, Map};
@@ -39,10 +40,11 @@ impl Map {
             .map(|entry| (entry.id, Arc::new(entry.name.clone())));
         map.segments = names.collect();
         let reads = leaves.object_reads();
-        let mut indexes = stream::iter(&manifest.tail)
+        let tail: Vec<SegmentId> = manifest.tail.clone();
+        let mut indexes = stream::iter(tail)
             .map(|id| {
-                let entry = entries.get(id).copied();
-                async move {
+                let entry = entries.get(&id).copied();
+                let fetched = async move {
                     let Some(entry) = entry else {
                         return Err(unknown(manifest, format!("segment {}", id.0)));
                     };
@@ -58,7 +60,8 @@ impl Map {
                         inside.then_some(index).ok_or_else(outside)
                     });
                     Ok((entry, index.await?))
-                }
+                };
+                fetched.boxed()
             })
             .buffered(INDEXES_IN_FLIGHT_MAX);
         while let Some((entry, index)) = indexes.try_next().await? {

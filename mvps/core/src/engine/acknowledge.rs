@@ -1,0 +1,181 @@
+//! When a client is told that its request is done.
+//!
+//! A request that asked for durability waits for a sync of the buffer store or for a published
+//! checkpoint; syncs are shared by all who wait. Whatever is ready then passes the tenure's gate
+//! (protocol §3.8): a server that has not been confirmed in office for a while asks first.
+//!
+//! Invariant: what is acknowledged as durable is; nothing is acknowledged once the tenure is known
+//! to be over.
+
+use super::error::EngineError;
+use super::event::{CommitRefusal, Completion, Durability, Reply};
+use super::protocol::{CheckOutcome, Gate, TenureCheck, check_tenure};
+use super::task::{ImageTask, answer};
+use crate::ids::Lsn;
+
+type Waiting = Reply<(), CommitRefusal>;
+
+/// Who waits for what.
+pub(super) struct Acknowledgements {
+    /// Commits up to this one survive a power cut.
+    pub(super) synced: Lsn,
+    syncing: bool,
+    for_sync: Vec<(Lsn, Waiting)>,
+    for_publication: Vec<(Lsn, Waiting)>,
+    /// Ready but for the tenure.
+    for_tenure: Vec<Waiting>,
+    pub(super) tenure: TenureCheck,
+}
+
+impl Acknowledgements {
+    /// Nobody waits. Recovered commits count as not synced: a process kill leaves them unsynced.
+    pub(super) fn new(tenure: TenureCheck) -> Self {
+        Self {
+            synced: Lsn(0),
+            syncing: false,
+            for_sync: Vec::new(),
+            for_publication: Vec::new(),
+            for_tenure: Vec::new(),
+            tenure,
+        }
+    }
+
+    /// Whether somebody waits for a checkpoint.
+    pub(super) fn wants_publication(&self) -> bool {
+        !self.for_publication.is_empty()
+    }
+
+    /// Tells everybody who waits that it failed.
+    pub(super) fn fail(&mut self, error: &EngineError) {
+        let durable = self
+            .for_sync
+            .drain(..)
+            .chain(self.for_publication.drain(..));
+        for reply in durable
+            .map(|(_, reply)| reply)
+            .chain(self.for_tenure.drain(..))
+        {
+            answer(reply, Err(CommitRefusal::Failed(error.clone())));
+        }
+    }
+}
+
+/// Takes out of `waiting` who waits for no more than `lsn`.
+fn ready(waiting: &mut Vec<(Lsn, Waiting)>, lsn: Lsn) -> Vec<Waiting> {
+    let (ready, rest): (Vec<_>, Vec<_>) = std::mem::take(waiting)
+        .into_iter()
+        .partition(|(needed, _)| *needed <= lsn);
+    *waiting = rest;
+    ready.into_iter().map(|(_, reply)| reply).collect()
+}
+
+impl ImageTask {
+    /// Acknowledges once every commit up to `lsn` is durable.
+    pub(super) fn settle(&mut self, reply: Waiting, durability: Durability, lsn: Lsn) {
+        match durability {
+            Durability::Local if self.acknowledgements.synced >= lsn => self.release(reply),
+            Durability::Local => {
+                self.acknowledgements.for_sync.push((lsn, reply));
+                self.start_sync();
+            }
+            Durability::ObjectStore if self.published.1 >= lsn => self.release(reply),
+            Durability::ObjectStore => self.acknowledgements.for_publication.push((lsn, reply)),
+        }
+    }
+
+    fn start_sync(&mut self) {
+        if self.acknowledgements.syncing {
+            return;
+        }
+        self.acknowledgements.syncing = true;
+        let (buffer, report, lsn) = (self.buffer.clone(), self.report.clone(), self.lsn);
+        let sync = async move {
+            let outcome = buffer.sync().await;
+            drop(buffer);
+            // An image that is gone does not wait for it.
+            let _ = report.send(Completion::Synced(lsn, outcome)).await;
+        };
+        self.shared
+            .environment
+            .spawner
+            .spawn("sync buffer", Box::pin(sync));
+    }
+
+    /// A sync of everything up to `lsn` ended well.
+    pub(super) fn synced(&mut self, lsn: Lsn) {
+        self.acknowledgements.syncing = false;
+        self.acknowledgements.synced = self.acknowledgements.synced.max(lsn);
+        for reply in ready(&mut self.acknowledgements.for_sync, lsn) {
+            self.release(reply);
+        }
+        if !self.acknowledgements.for_sync.is_empty() {
+            self.start_sync();
+        }
+    }
+
+    /// Everything up to `lsn` is published.
+    pub(super) fn published_up_to(&mut self, lsn: Lsn) {
+        for reply in ready(&mut self.acknowledgements.for_publication, lsn) {
+            self.release(reply);
+        }
+    }
+
+    /// Acknowledges, if the tenure is confirmed.
+    pub(super) fn release(&mut self, reply: Waiting) {
+        if let Some(error) = &self.failure {
+            answer(reply, Err(CommitRefusal::Failed(error.clone())));
+            return;
+        }
+        match self.acknowledgements.tenure.gate(self.now()) {
+            Gate::Acknowledge => answer(reply, Ok(())),
+            Gate::AcknowledgeAndCheck => {
+                self.start_tenure_check();
+                answer(reply, Ok(()));
+            }
+            Gate::CheckFirst => {
+                self.start_tenure_check();
+                self.acknowledgements.for_tenure.push(reply);
+            }
+            Gate::AwaitCheck => self.acknowledgements.for_tenure.push(reply),
+            Gate::Fenced => {
+                let reason = "another server has the image".to_owned();
+                answer(
+                    reply,
+                    Err(CommitRefusal::Failed(EngineError::Fenced { reason })),
+                );
+            }
+        }
+    }
+
+    fn start_tenure_check(&mut self) {
+        let now = self.now();
+        self.acknowledgements.tenure.start(now);
+        let (manifests, report) = (
+            self.schedule.impatient_manifests.clone(),
+            self.report.clone(),
+        );
+        let (image, tenure, known) = (self.shared.id.clone(), self.tenure, self.published.0);
+        let check = async move {
+            let finding = check_tenure(&manifests, &image, tenure, known).await;
+            // An image that is gone does not wait for it.
+            let _ = report.send(Completion::Tenure(finding)).await;
+        };
+        self.shared
+            .environment
+            .spawner
+            .spawn("check tenure", Box::pin(check));
+    }
+
+    /// A look at the newest manifest ended.
+    pub(super) fn tenure_checked(&mut self, outcome: CheckOutcome, fenced_by: Option<String>) {
+        let now = self.now();
+        self.acknowledgements.tenure.finish(outcome, now);
+        if let Some(reason) = fenced_by {
+            self.fail(EngineError::Fenced { reason });
+            return;
+        }
+        for reply in std::mem::take(&mut self.acknowledgements.for_tenure) {
+            self.release(reply);
+        }
+    }
+}

@@ -1,0 +1,197 @@
+//! Carries one sealed generation to object storage: its pages as segments, its holes as ranges of
+//! their indexes, and the map folded when it is time.
+//!
+//! Invariants: data goes out in page order, the newest content of each page once; everything is
+//! uploaded under names that were never used before.
+//!
+//! Must never: publish, or change the generation.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::buffer_index::{Buffered, GenerationIndex};
+use super::error::EngineError;
+use super::fold::{FoldError, FoldPlan, FoldRequest, fold, is_due};
+use super::job::Publisher;
+use super::map::Map;
+use super::object_reads::ReadError;
+use super::protocol::WriterPart;
+use super::segment_writer::{SegmentSettings, SegmentWriter, WrittenSegment};
+use crate::env::{BufferError, Entropy, EntropyExt, StoreError};
+use crate::format::manifest::{Manifest, SegmentId};
+use crate::format::object_name::{ObjectKind, ObjectName};
+use crate::format::segment::PageSpan;
+use crate::ids::{EpochNumber, ImageId, Incarnation, ObjectSequence, PageNumber};
+use crate::store::UploadWriter;
+
+/// Content read from the buffer store at once.
+const READ_BYTES: u64 = crate::env::RECORD_MAX_BYTES as u64;
+
+/// Why a checkpoint was not written. Nothing was published; what was uploaded is never used.
+pub(super) enum CheckpointError {
+    /// The buffer store failed, or an object is damaged.
+    Engine(EngineError),
+    /// The object store refuses it.
+    Store(StoreError),
+}
+
+impl From<StoreError> for CheckpointError {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl From<BufferError> for CheckpointError {
+    fn from(error: BufferError) -> Self {
+        Self::Engine(error.into())
+    }
+}
+
+impl From<FoldError> for CheckpointError {
+    fn from(error: FoldError) -> Self {
+        match error {
+            FoldError::Write(error) | FoldError::Read(ReadError::Store(error)) => {
+                Self::Store(error)
+            }
+            FoldError::Read(error) => Self::Engine(error.into()),
+        }
+    }
+}
+
+/// What was written: the map that has it, and what a manifest says of it.
+pub(super) struct Written {
+    pub(super) map: Map,
+    /// The writer's part, but for the size and the LSN.
+    pub(super) part: WriterPart,
+}
+
+/// Makes names of objects that no process ever used: of this tenure's epoch, each with the next
+/// sequence number and a random suffix.
+#[derive(Clone)]
+pub(super) struct ObjectNames {
+    image: ImageId,
+    incarnation: Incarnation,
+    epoch: EpochNumber,
+    next: Arc<AtomicU64>,
+    entropy: Arc<dyn Entropy>,
+}
+
+impl ObjectNames {
+    /// Names for the tenure that `opened` began: every epoch starts at 0.
+    pub(super) fn new(opened: &Manifest, entropy: Arc<dyn Entropy>) -> Self {
+        Self {
+            image: opened.image.clone(),
+            incarnation: opened.incarnation,
+            epoch: opened.tenure.epoch,
+            next: Arc::new(AtomicU64::new(opened.watermark.0)),
+            entropy,
+        }
+    }
+
+    fn name(&self, kind: ObjectKind) -> ObjectName {
+        ObjectName {
+            image: self.image.clone(),
+            incarnation: self.incarnation,
+            epoch: self.epoch,
+            sequence: ObjectSequence(self.next.fetch_add(1, Ordering::Relaxed)),
+            suffix: self.entropy.u64(),
+            kind,
+        }
+    }
+
+    /// Every name made so far is below this.
+    fn watermark(&self) -> ObjectSequence {
+        ObjectSequence(self.next.load(Ordering::Relaxed))
+    }
+}
+
+/// Writes `generation`.
+pub(super) async fn write_checkpoint(
+    publisher: &Publisher,
+    generation: &GenerationIndex,
+) -> Result<Written, CheckpointError> {
+    let segments = write_segments(publisher, generation).await?;
+    let mut next = publisher.newest.clone();
+    let mut map = publisher.map.clone();
+    for segment in segments {
+        let id = next.next_segment;
+        next.next_segment = SegmentId(id.0 + 1);
+        map = map.with_segment(id, segment.name.clone(), &segment.index);
+        next.tail.push(id);
+        next.segments.push(segment.entry(id));
+    }
+    let plan = FoldPlan::new(&map, &next);
+    if is_due(&plan.state(&map, &next)) {
+        map = fold_map(publisher, &map, &mut next, &plan).await?;
+    }
+    let part = WriterPart {
+        watermark: publisher.names.watermark(),
+        ..WriterPart::unchanged(&next)
+    };
+    Ok(Written { map, part })
+}
+
+async fn write_segments(
+    publisher: &Publisher,
+    generation: &GenerationIndex,
+) -> Result<Vec<WrittenSegment>, CheckpointError> {
+    let page_size = publisher.newest.page_size;
+    let settings = SegmentSettings {
+        compression_level: publisher.compression,
+        ..SegmentSettings::new(page_size)
+    };
+    let names = publisher.names.clone();
+    let mut writer = SegmentWriter::new(
+        publisher.host.store.clone(),
+        Arc::clone(&publisher.host.environment.spawner),
+        settings,
+        Box::new(move || names.name(ObjectKind::Segment)),
+    );
+    for (pages, buffered) in generation.records.iter() {
+        let count = pages.end.0 - pages.start.0;
+        match *buffered {
+            Buffered::Hole { .. } => {
+                writer
+                    .hole(PageSpan {
+                        first: pages.start,
+                        pages: count,
+                    })
+                    .await?;
+            }
+            Buffered::Data { at, skip } => {
+                let step = READ_BYTES >> page_size.bits();
+                let mut done = 0;
+                while done < count {
+                    let pages_now = step.min(count - done);
+                    let bytes = usize::try_from(pages_now << page_size.bits());
+                    let bytes = bytes.expect("a record fits memory");
+                    let data = generation.read(at, skip + done, 0..bytes, page_size)?;
+                    writer.pages(PageNumber(pages.start.0 + done), data).await?;
+                    done += pages_now;
+                }
+            }
+        }
+    }
+    Ok(writer.finish().await?)
+}
+
+async fn fold_map(
+    publisher: &Publisher,
+    map: &Map,
+    next: &mut Manifest,
+    plan: &FoldPlan,
+) -> Result<Map, CheckpointError> {
+    let name = publisher.names.name(ObjectKind::Map);
+    let spawner = Arc::clone(&publisher.host.environment.spawner);
+    let upload = UploadWriter::new(publisher.host.store.clone(), spawner, name.key());
+    let request = FoldRequest {
+        map,
+        manifest: next,
+        plan,
+        name,
+        upload,
+    };
+    let folded = fold(request).await?;
+    folded.apply_to(next);
+    Ok(folded.map)
+}

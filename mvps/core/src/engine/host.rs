@@ -1,0 +1,46 @@
+//! What all images of a process share: its environment, the store behind its retries, the caches.
+
+use std::sync::Arc;
+
+use super::frame_reader::FrameReads;
+use super::map::LeafReads;
+use super::map::leaf_reads::LEAF_CACHE_BYTES;
+use super::object_reads::ObjectReads;
+use crate::env::Environment;
+use crate::store::RetryingStore;
+
+/// See the module's text. Cheap to clone.
+#[derive(Clone)]
+pub struct Host {
+    /// The world.
+    pub environment: Environment,
+    /// Object storage; waits for ever.
+    pub store: RetryingStore,
+    /// Leaves of maps.
+    pub leaves: Arc<LeafReads>,
+    /// Frames of segments.
+    pub frames: Arc<FrameReads>,
+}
+
+impl Host {
+    /// A host that keeps at most `cache_bytes` of frames and leaves in memory.
+    #[must_use]
+    pub fn new(environment: Environment, cache_bytes: u64) -> Self {
+        let store = RetryingStore::new(
+            Arc::clone(&environment.objects),
+            Arc::clone(&environment.clock),
+            Arc::clone(&environment.entropy),
+        );
+        let reads = ObjectReads::new(store.clone());
+        let leaf_bytes = LEAF_CACHE_BYTES.min(cache_bytes / 2);
+        let leaves = Arc::new(LeafReads::new(reads.clone(), leaf_bytes));
+        let spawner = Arc::clone(&environment.spawner);
+        let frames = Arc::new(FrameReads::new(reads, spawner, cache_bytes - leaf_bytes));
+        Self {
+            environment,
+            store,
+            leaves,
+            frames,
+        }
+    }
+}

@@ -1,0 +1,226 @@
+//! Opens an image: locks and recovers its buffer store, takes office, rebuilds what the task keeps
+//! in memory, and starts the task (protocol §2).
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, watch};
+
+use super::acknowledge::Acknowledgements;
+use super::buffer_index::GenerationIndex;
+use super::checkpoint::ObjectNames;
+use super::config::{EVENTS_MAX, EngineConfig};
+use super::frame_reader::FrameReader;
+use super::host::Host;
+use super::image::{Gauges, Image, Shared};
+use super::job::Publisher;
+use super::map::Map;
+use super::object_reads::ReadError;
+use super::protocol::{
+    ManifestStore, OpenError as OfficeError, Opened, Opener, OpeningRequest, TenureCheck,
+    open_image,
+};
+use super::schedule::Schedule;
+use super::task::{COMPLETIONS_MAX, ImageTask};
+use super::transactions::Transactions;
+use super::view::{MapGuard, View};
+use crate::env::{BufferError, BufferStore, Recovered};
+use crate::ids::PageSize;
+use crate::store::Patience;
+
+/// How long a tenure check waits for the object store before the answer is "nobody could say".
+const TENURE_CHECK_PATIENCE: std::time::Duration = std::time::Duration::from_secs(3);
+
+/// Why an image was not opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The protocol does not let it, or the manifest could not be read or published.
+    #[error(transparent)]
+    Office(#[from] OfficeError),
+    /// The buffer store is in use, damaged or cannot be read.
+    #[error(transparent)]
+    Buffer(#[from] BufferError),
+    /// The image's map cannot be read.
+    #[error("cannot read the image's map: {0}")]
+    Map(#[from] ReadError),
+}
+
+/// Opens `request.image`, making it where the request allows that. Waits while the object store is
+/// unavailable.
+///
+/// # Errors
+/// [`OpenError`]; nothing in the buffer store is lost then.
+pub async fn open(
+    host: &Host,
+    request: &OpeningRequest,
+    config: EngineConfig,
+) -> Result<Image, OpenError> {
+    let environment = &host.environment;
+    let location = environment.buffers.location(&request.image);
+    // First of all: a second start by accident fails here, before it fences anybody.
+    let recovered = environment.buffers.open(&request.image).await?;
+    let manifests = ManifestStore::new(host.store.clone());
+    let opener = Opener {
+        manifests: &manifests,
+        clock: &*environment.clock,
+        entropy: &*environment.entropy,
+        owner: &config.owner,
+    };
+    let opened = open_image(&opener, &recovered, &location, request).await?;
+    let store = Arc::clone(&recovered.store);
+    let buffered = Buffered::recover(recovered, &opened).await?;
+    let map = Map::open(&opened.manifest, Arc::clone(&host.leaves)).await?;
+    tracing::info!(
+        image = %request.image, tenure = %opened.manifest.tenure, version = %opened.manifest.version,
+        lsn = %opened.last_lsn, published_lsn = %opened.manifest.lsn, created = opened.created,
+        "opened"
+    );
+    Ok(start(host, config, opened, manifests, store, buffered, map))
+}
+
+/// What recovery found, without what is published already.
+struct Buffered {
+    active: GenerationIndex,
+    sealed: VecDeque<GenerationIndex>,
+}
+
+impl Buffered {
+    async fn recover(recovered: Recovered, opened: &Opened) -> Result<Self, BufferError> {
+        let page_size = opened.manifest.page_size;
+        let store = recovered.store;
+        let mut generations = VecDeque::new();
+        for found in recovered.generations {
+            let index =
+                GenerationIndex::recover(found.generation, found.handle, found.records, page_size)?;
+            generations.push_back(index);
+        }
+        let active = generations
+            .pop_back()
+            .expect("a buffer store has an active generation");
+        let active = if opened.covered.contains(&active.generation) {
+            store.seal().await?;
+            let (generation, handle) = store.active().await?;
+            GenerationIndex::new(generation, handle)
+        } else {
+            active
+        };
+        for generation in &opened.covered {
+            store.drop_generation(*generation).await?;
+        }
+        let sealed = generations
+            .into_iter()
+            .filter(|one| !opened.covered.contains(&one.generation));
+        Ok(Self {
+            active,
+            sealed: sealed.collect(),
+        })
+    }
+
+    fn is_empty(&self) -> bool {
+        self.active.is_empty() && self.sealed.iter().all(GenerationIndex::is_empty)
+    }
+}
+
+fn start(
+    host: &Host,
+    config: EngineConfig,
+    opened: Opened,
+    manifests: ManifestStore,
+    buffer: Arc<dyn BufferStore>,
+    buffered: Buffered,
+    map: Map,
+) -> Image {
+    let environment = &host.environment;
+    let Opened {
+        manifest,
+        metadata,
+        last_lsn,
+        confirmed_at,
+        ..
+    } = opened;
+    let (events, received) = mpsc::channel(EVENTS_MAX);
+    let (report, completions) = mpsc::channel(COMPLETIONS_MAX);
+    let guard = Arc::new(MapGuard(1));
+    // Nothing is buffered: then everything there ever was is published.
+    let published_lsn = if buffered.is_empty() {
+        last_lsn
+    } else {
+        manifest.lsn
+    };
+    let page_size: PageSize = manifest.page_size;
+    let mut generations = vec![buffered.active.clone()];
+    generations.extend(buffered.sealed.iter().rev().cloned());
+    let view = View {
+        lsn: last_lsn,
+        size_bytes: manifest.size_bytes,
+        page_size,
+        generations,
+        map: map.clone(),
+        guard: Arc::clone(&guard),
+        frames: Arc::new(FrameReader::new(Arc::clone(&host.frames), page_size)),
+    };
+    let (publish_view, views) = watch::channel(Arc::new(view));
+    let impatient = host
+        .store
+        .with_patience(Patience::For(TENURE_CHECK_PATIENCE));
+    let mut schedule = Schedule::new(
+        &config,
+        &*environment.entropy,
+        ManifestStore::new(impatient),
+    );
+    schedule.dirty_since = (!buffered.active.is_empty()).then(|| environment.clock.now());
+    let tenure_check = TenureCheck::new(confirmed_at, config.tenure_confirmed_for);
+    let compression = config.compression;
+    let shared = Arc::new(Shared {
+        id: manifest.image.clone(),
+        page_size,
+        config,
+        environment: environment.clone(),
+        gauges: Arc::new(Gauges::default()),
+    });
+    let publisher = Publisher {
+        host: host.clone(),
+        compression,
+        manifests,
+        buffer: Arc::clone(&buffer),
+        tenure: manifest.tenure,
+        last_publication: manifest.publication,
+        metadata,
+        names: ObjectNames::new(&manifest, Arc::clone(&environment.entropy)),
+        map: map.clone(),
+        guards: BTreeMap::from([(guard.0, Arc::downgrade(&guard))]),
+        retired_through: BTreeMap::new(),
+        confirmed_at: None,
+        newest: manifest.clone(),
+    };
+    let task = ImageTask {
+        shared: Arc::clone(&shared),
+        tenure: manifest.tenure,
+        events: received,
+        completions,
+        report,
+        views: publish_view,
+        buffer,
+        active: buffered.active,
+        sealed: buffered.sealed,
+        lsn: last_lsn,
+        published: (manifest.version, published_lsn),
+        size_bytes: manifest.size_bytes,
+        map,
+        guard,
+        transactions: Transactions::default(),
+        stalled: VecDeque::new(),
+        acknowledgements: Acknowledgements::new(tenure_check),
+        schedule,
+        publisher: Some(Box::new(publisher)),
+        failure: None,
+        closing: None,
+        closed: None,
+    };
+    environment.spawner.spawn("image", Box::pin(task.run()));
+    Image {
+        shared,
+        events,
+        views,
+    }
+}

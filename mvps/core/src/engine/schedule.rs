@@ -1,0 +1,543 @@
+//! When to seal a generation, checkpoint it, spill it, grow the image, or close it.
+//!
+//! [`next_action`] decides purely from a picture of the task's state; the task carries it out and
+//! asks again. The publisher does one job at a time: whoever holds it may publish.
+//!
+//! Invariants: generations are checkpointed in the order in which they were sealed; the image is
+//! published clean only when nothing is buffered and no view is open.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::config::{EngineConfig, SEALED_IN_MEMORY_MAX};
+use super::error::EngineError;
+use super::event::{Completion, Reply};
+use super::job::{Job, JobDone, JobOutcome};
+use super::protocol::{ManifestStore, TenureFinding};
+use super::task::{ImageTask, answer};
+use super::view::MapGuard;
+use crate::env::{BufferError, Entropy, EntropyExt, Moment};
+use crate::ids::{Generation, Lsn, Version};
+
+/// Pause after a job that the object store refused (credentials, a missing bucket): somebody has to
+/// change something, and data waits safely meanwhile.
+const REFUSED_JOB_PAUSE: Duration = Duration::from_secs(10);
+
+/// What the task remembers about its plans.
+pub(super) struct Schedule {
+    /// Since when the active generation holds commits.
+    pub(super) dirty_since: Option<Moment>,
+    /// The checkpoint interval with this round's jitter.
+    interval: Duration,
+    /// Who waits for a checkpoint that has everything up to an LSN.
+    checkpoints: Vec<(Lsn, Reply<Version>)>,
+    /// Sizes to grow to.
+    pub(super) grow: VecDeque<(u64, Reply<()>)>,
+    /// Not before this moment after a refused job.
+    pub(super) retry_at: Option<Moment>,
+    /// Sealed generations that were spilled, or are being spilled.
+    spilled: Vec<Generation>,
+    /// The manifests, through a store that soon gives up: for tenure checks.
+    pub(super) impatient_manifests: ManifestStore,
+}
+
+impl Schedule {
+    pub(super) fn new(
+        config: &EngineConfig,
+        entropy: &dyn Entropy,
+        impatient_manifests: ManifestStore,
+    ) -> Self {
+        Self {
+            dirty_since: None,
+            interval: jittered(config.checkpoint_interval, entropy),
+            checkpoints: Vec::new(),
+            grow: VecDeque::new(),
+            retry_at: None,
+            spilled: Vec::new(),
+            impatient_manifests,
+        }
+    }
+
+    pub(super) fn fail(&mut self, error: &EngineError) {
+        for (_, reply) in self.checkpoints.drain(..) {
+            answer(reply, Err(error.clone()));
+        }
+        for (_, reply) in self.grow.drain(..) {
+            answer(reply, Err(error.clone()));
+        }
+    }
+}
+
+/// `interval` ± a tenth, so that servers started together do not checkpoint together.
+fn jittered(interval: Duration, entropy: &dyn Entropy) -> Duration {
+    let fifth = interval / 5;
+    let micros = u64::try_from(fifth.as_micros()).unwrap_or(u64::MAX);
+    interval - fifth / 2 + Duration::from_micros(entropy.below(micros.max(1)))
+}
+
+/// What to do next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Action {
+    Seal,
+    Spill(Generation),
+    Checkpoint,
+    Grow,
+    Close,
+    /// Closing failed for good.
+    GiveUp,
+}
+
+/// The task's state as far as it decides what is next.
+#[derive(Debug, Clone, Copy, Default)]
+struct Picture {
+    failed: bool,
+    closing: bool,
+    active_bytes: u64,
+    checkpoint_bytes: u64,
+    sealed: usize,
+    /// The oldest sealed generation that is still in memory.
+    unspilled: Option<Generation>,
+    unspilled_count: usize,
+    publisher_idle: bool,
+    /// A checkpoint was asked for, or its time has come.
+    due: bool,
+    grow: bool,
+    views_closed: bool,
+}
+
+fn next_action(picture: &Picture) -> Option<Action> {
+    if picture.failed {
+        return (picture.closing && picture.publisher_idle).then_some(Action::GiveUp);
+    }
+    if picture.active_bytes >= picture.checkpoint_bytes {
+        return Some(Action::Seal);
+    }
+    if picture.unspilled_count > SEALED_IN_MEMORY_MAX + 1
+        && let Some(generation) = picture.unspilled
+    {
+        return Some(Action::Spill(generation));
+    }
+    if !picture.publisher_idle {
+        return None;
+    }
+    if picture.grow {
+        return Some(Action::Grow);
+    }
+    if picture.sealed > 0 {
+        return Some(Action::Checkpoint);
+    }
+    if picture.active_bytes > 0 && (picture.due || picture.closing) {
+        return Some(Action::Seal);
+    }
+    (picture.closing && picture.active_bytes == 0 && picture.views_closed).then_some(Action::Close)
+}
+
+impl ImageTask {
+    /// Does whatever can be done now.
+    pub(super) async fn advance(&mut self) {
+        self.resume_stalled().await;
+        while let Some(action) = next_action(&self.picture()) {
+            match action {
+                Action::Seal => self.seal().await,
+                Action::Spill(generation) => self.spill(generation),
+                Action::Checkpoint => self.start_job(Job::Checkpoint(self.sealed[0].clone())),
+                Action::Grow => {
+                    let size_bytes = self.schedule.grow.iter().map(|(size, _)| *size).max();
+                    self.start_job(Job::Grow(size_bytes.expect("somebody wants to grow")));
+                }
+                Action::Close => self.start_job(Job::Close),
+                Action::GiveUp => {
+                    self.closed = self.failure.clone().map(Err);
+                    return;
+                }
+            }
+            if self.closed.is_some() {
+                return;
+            }
+        }
+    }
+
+    fn picture(&self) -> Picture {
+        let now = self.now();
+        let schedule = &self.schedule;
+        let aged = schedule
+            .dirty_since
+            .is_some_and(|since| now.since(since) >= schedule.interval);
+        let asked = !schedule.checkpoints.is_empty() || self.acknowledgements.wants_publication();
+        let mut unspilled = self
+            .sealed
+            .iter()
+            .map(|sealed| sealed.generation)
+            .filter(|generation| !schedule.spilled.contains(generation));
+        Picture {
+            failed: self.failure.is_some(),
+            closing: self.closing.is_some(),
+            active_bytes: self.active.bytes,
+            checkpoint_bytes: self.config().checkpoint_bytes,
+            sealed: self.sealed.len(),
+            unspilled_count: unspilled.clone().count(),
+            unspilled: unspilled.next(),
+            publisher_idle: self.publisher.is_some()
+                && schedule.retry_at.is_none_or(|retry_at| now >= retry_at),
+            due: aged || asked,
+            grow: !schedule.grow.is_empty(),
+            views_closed: self.views_closed(),
+        }
+    }
+
+    /// Whether nobody reads: the guard is held by this task and by the newest view, which nobody
+    /// else holds, and every earlier map's guard is gone.
+    fn views_closed(&self) -> bool {
+        let newest_is_ours = Arc::strong_count(&*self.views.borrow()) == 1;
+        let earlier = self
+            .publisher
+            .as_ref()
+            .is_some_and(|it| it.reads_earlier_map(self.guard.0));
+        newest_is_ours && Arc::strong_count(&self.guard) == 2 && !earlier
+    }
+
+    async fn seal(&mut self) {
+        let sealed = self.buffer.seal().await;
+        let active = match sealed {
+            Ok(_) => self.buffer.active().await,
+            Err(error) => Err(error),
+        };
+        match active {
+            Ok((generation, handle)) => {
+                let next = super::buffer_index::GenerationIndex::new(generation, handle);
+                self.sealed
+                    .push_back(std::mem::replace(&mut self.active, next));
+                self.schedule.dirty_since = None;
+                let entropy = &*self.shared.environment.entropy;
+                self.schedule.interval = jittered(self.shared.config.checkpoint_interval, entropy);
+                self.publish_view();
+            }
+            Err(error) => self.fail(error.into()),
+        }
+    }
+
+    fn spill(&mut self, generation: Generation) {
+        self.schedule.spilled.push(generation);
+        let (buffer, report) = (Arc::clone(&self.buffer), self.report.clone());
+        let spill = async move {
+            let outcome = buffer.spill(generation).await;
+            drop(buffer);
+            // An image that is gone does not wait for it.
+            let _ = report.send(Completion::Spilled(outcome)).await;
+        };
+        self.shared
+            .environment
+            .spawner
+            .spawn("spill generation", Box::pin(spill));
+    }
+
+    fn start_job(&mut self, job: Job) {
+        let publisher = self
+            .publisher
+            .take()
+            .expect("a job starts when the publisher is here");
+        let report = self.report.clone();
+        let work = async move {
+            let done = publisher.run(job, &report).await;
+            // An image that is gone does not wait for it.
+            let _ = report.send(Completion::Job(Box::new(done))).await;
+        };
+        self.shared
+            .environment
+            .spawner
+            .spawn("publish", Box::pin(work));
+    }
+
+    pub(super) fn request_checkpoint(&mut self, reply: Reply<Version>) {
+        if self.published.1 >= self.lsn {
+            answer(reply, Ok(self.published.0));
+        } else {
+            self.schedule.checkpoints.push((self.lsn, reply));
+        }
+    }
+
+    /// Takes note of what background work reports.
+    pub(super) async fn complete(&mut self, completion: Completion) {
+        match completion {
+            Completion::Synced(lsn, Ok(())) => self.synced(lsn),
+            Completion::Spilled(Ok(())) => self.gauge(),
+            Completion::Dropped(generation, Ok(())) => {
+                self.schedule
+                    .spilled
+                    .retain(|spilled| *spilled != generation);
+                self.gauge();
+            }
+            Completion::Synced(_, Err(error))
+            | Completion::Spilled(Err(error))
+            | Completion::Dropped(_, Err(error)) => self.fail(error.into()),
+            Completion::Tenure(finding) => {
+                let fenced_by = match &finding {
+                    TenureFinding::InOffice
+                    | TenureFinding::InOfficeWith(_)
+                    | TenureFinding::Unreachable(_) => None,
+                    TenureFinding::Deposed(newest) => {
+                        Some(format!("tenure {} has the image", newest.tenure))
+                    }
+                    TenureFinding::Vanished => Some("the image's manifests are gone".to_owned()),
+                    TenureFinding::Unreadable(error) => Some(error.to_string()),
+                };
+                self.tenure_checked(finding.outcome(), fenced_by);
+            }
+            Completion::Job(done) => self.job_done(*done),
+        }
+    }
+
+    fn job_done(&mut self, done: JobDone) {
+        let JobDone { publisher, outcome } = done;
+        self.schedule.retry_at = None;
+        let version = publisher.version();
+        if let Some(confirmed_at) = publisher.confirmed_at() {
+            self.acknowledgements.tenure.confirmed(confirmed_at);
+        }
+        self.publisher = Some(publisher);
+        match outcome {
+            JobOutcome::Checkpointed { map } => self.checkpointed(version, map),
+            JobOutcome::Grown { size_bytes } => {
+                self.published.0 = version;
+                self.size_bytes = size_bytes;
+                self.publish_view();
+                let waiting = std::mem::take(&mut self.schedule.grow);
+                for (wanted, reply) in waiting {
+                    if wanted <= size_bytes {
+                        answer(reply, Ok(()));
+                    } else {
+                        self.schedule.grow.push_back((wanted, reply));
+                    }
+                }
+            }
+            JobOutcome::Closed => self.closed = Some(Ok(())),
+            JobOutcome::Fenced { reason } => {
+                self.acknowledgements.tenure.deposed();
+                self.fail(EngineError::Fenced { reason });
+            }
+            JobOutcome::Refused { reason } => {
+                tracing::error!(
+                    image = %self.shared.id, %reason,
+                    "the object store refuses the checkpoint; data stays in the buffer store"
+                );
+                self.schedule.retry_at = Some(self.now().after(REFUSED_JOB_PAUSE));
+            }
+            JobOutcome::BufferFailed(error) => self.fail(error),
+        }
+    }
+
+    fn checkpointed(&mut self, version: Version, map: super::map::Map) {
+        let drained = self
+            .sealed
+            .pop_front()
+            .expect("the oldest sealed generation was drained");
+        self.map = map;
+        self.guard = Arc::new(MapGuard(self.guard.0 + 1));
+        self.published = (version, drained.last_lsn);
+        let publisher = self.publisher.as_mut().expect("it came back just now");
+        publisher.reads_through(&self.guard);
+        self.publish_view();
+        self.published_up_to(drained.last_lsn);
+        let waiting = std::mem::take(&mut self.schedule.checkpoints);
+        for (lsn, reply) in waiting {
+            if lsn <= drained.last_lsn {
+                answer(reply, Ok(version));
+            } else {
+                self.schedule.checkpoints.push((lsn, reply));
+            }
+        }
+        self.drop_generation(drained.generation);
+    }
+
+    fn drop_generation(&self, generation: Generation) {
+        let (buffer, report) = (Arc::clone(&self.buffer), self.report.clone());
+        let dropping = async move {
+            let outcome: Result<(), BufferError> = buffer.drop_generation(generation).await;
+            drop(buffer);
+            // An image that is gone does not wait for it.
+            let _ = report.send(Completion::Dropped(generation, outcome)).await;
+        };
+        self.shared
+            .environment
+            .spawner
+            .spawn("drop generation", Box::pin(dropping));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn serving() -> Picture {
+        Picture {
+            checkpoint_bytes: 100,
+            publisher_idle: true,
+            ..Picture::default()
+        }
+    }
+
+    fn check(picture: Picture, expected: Option<Action>) {
+        assert_eq!(next_action(&picture), expected, "{picture:?}");
+    }
+
+    #[test]
+    fn an_idle_image_does_nothing() {
+        check(serving(), None);
+        check(
+            Picture {
+                due: true,
+                ..serving()
+            },
+            None,
+        );
+        check(
+            Picture {
+                active_bytes: 5,
+                ..serving()
+            },
+            None,
+        );
+    }
+
+    #[test]
+    fn a_generation_is_sealed_by_size_by_time_and_at_closing() {
+        check(
+            Picture {
+                active_bytes: 100,
+                publisher_idle: false,
+                ..serving()
+            },
+            Some(Action::Seal),
+        );
+        check(
+            Picture {
+                active_bytes: 1,
+                due: true,
+                ..serving()
+            },
+            Some(Action::Seal),
+        );
+        check(
+            Picture {
+                active_bytes: 1,
+                closing: true,
+                ..serving()
+            },
+            Some(Action::Seal),
+        );
+        check(
+            Picture {
+                active_bytes: 1,
+                due: true,
+                publisher_idle: false,
+                ..serving()
+            },
+            None,
+        );
+    }
+
+    #[test]
+    fn the_publisher_grows_first_and_then_checkpoints() {
+        check(
+            Picture {
+                sealed: 1,
+                ..serving()
+            },
+            Some(Action::Checkpoint),
+        );
+        check(
+            Picture {
+                sealed: 1,
+                grow: true,
+                ..serving()
+            },
+            Some(Action::Grow),
+        );
+        check(
+            Picture {
+                sealed: 1,
+                grow: true,
+                publisher_idle: false,
+                ..serving()
+            },
+            None,
+        );
+    }
+
+    #[test]
+    fn generations_that_pile_up_leave_memory() {
+        let piled = Picture {
+            publisher_idle: false,
+            sealed: 3,
+            unspilled: Some(Generation(7)),
+            unspilled_count: SEALED_IN_MEMORY_MAX + 2,
+            ..serving()
+        };
+        check(piled, Some(Action::Spill(Generation(7))));
+        check(
+            Picture {
+                unspilled_count: SEALED_IN_MEMORY_MAX + 1,
+                ..piled
+            },
+            None,
+        );
+    }
+
+    #[test]
+    fn an_image_closes_when_everything_is_published_and_nobody_reads() {
+        let closing = Picture {
+            closing: true,
+            views_closed: true,
+            ..serving()
+        };
+        check(closing, Some(Action::Close));
+        check(
+            Picture {
+                views_closed: false,
+                ..closing
+            },
+            None,
+        );
+        check(
+            Picture {
+                sealed: 1,
+                ..closing
+            },
+            Some(Action::Checkpoint),
+        );
+        check(
+            Picture {
+                publisher_idle: false,
+                ..closing
+            },
+            None,
+        );
+    }
+
+    #[test]
+    fn a_failed_image_only_closes() {
+        let failed = Picture {
+            failed: true,
+            sealed: 2,
+            active_bytes: 200,
+            ..serving()
+        };
+        check(failed, None);
+        check(
+            Picture {
+                closing: true,
+                ..failed
+            },
+            Some(Action::GiveUp),
+        );
+        check(
+            Picture {
+                closing: true,
+                publisher_idle: false,
+                ..failed
+            },
+            None,
+        );
+    }
+}

@@ -1,0 +1,87 @@
+//! D6: two servers never both publish, and the deposed one finds out.
+
+use std::time::Duration;
+
+use super::durability::takeover;
+use super::world::{World, config, page, read, write};
+use crate::engine::{Acknowledge, Durability, EngineError};
+
+#[tokio::test(start_paused = true)]
+async fn a_deposed_server_is_fenced_and_nothing_of_it_is_seen() {
+    let world = World::new();
+    let (first, second) = (world.machine(1), world.machine(2));
+    let old = first.open().await;
+    write(&old, 0, 1).await;
+    old.image().checkpoint().await.expect("a checkpoint");
+    write(&old, 0, 2).await;
+    takeover(&second).await;
+    let new = second.open().await;
+    assert_eq!(read(&new, 0).await, 1);
+    // Its tenure was confirmed less than ten seconds ago; after that it asks.
+    tokio::time::sleep(Duration::from_secs(11)).await;
+    let fenced = old.write(0, page(3), Acknowledge::Buffered).await;
+    assert!(
+        matches!(fenced, Err(EngineError::Fenced { .. })),
+        "{fenced:?}"
+    );
+    let fenced = old.flush(Durability::Local).await;
+    assert!(
+        matches!(fenced, Err(EngineError::Fenced { .. })),
+        "{fenced:?}"
+    );
+    assert!(matches!(
+        old.image().checkpoint().await,
+        Err(EngineError::Fenced { .. })
+    ));
+    write(&new, 1, 7).await;
+    new.image().checkpoint().await.expect("a checkpoint");
+    assert_eq!(read(&new, 0).await, 1);
+    // Its buffer store is refused when it comes back.
+    drop(old);
+    first.crash(crate::env::memory::Crash::ProcessKill).await;
+    let refused = first
+        .try_open(config())
+        .await
+        .err()
+        .expect("not its history");
+    assert!(refused.to_string().contains("takeover"), "{refused}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_checkpoint_of_a_deposed_server_fences_it_at_once() {
+    let world = World::new();
+    let (first, second) = (world.machine(1), world.machine(2));
+    let old = first.open().await;
+    write(&old, 0, 2).await;
+    takeover(&second).await;
+    assert!(matches!(
+        old.image().checkpoint().await,
+        Err(EngineError::Fenced { .. })
+    ));
+    assert!(matches!(
+        old.image().close().await,
+        Err(EngineError::Fenced { .. })
+    ));
+    let new = second.open().await;
+    assert_eq!(read(&new, 0).await, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_restart_on_the_same_buffer_needs_no_takeover() {
+    let world = World::new();
+    let first = world.machine(1);
+    let disk = first.open().await;
+    write(&disk, 0, 1).await;
+    for round in 2..6 {
+        drop(disk_of(&first, round).await);
+    }
+    let disk = disk_of(&first, 6).await;
+    assert_eq!(read(&disk, 0).await, 6);
+}
+
+async fn disk_of(machine: &super::world::Machine, byte: u8) -> crate::engine::Attachment {
+    machine.crash(crate::env::memory::Crash::ProcessKill).await;
+    let disk = machine.open().await;
+    write(&disk, 0, byte).await;
+    disk
+}

@@ -1,0 +1,344 @@
+//! A transaction, as its connection sees it: a pinned view, what it wrote over it, what it read.
+//!
+//! Nothing of it is known to the image's task but its number and its view until it commits. Calls
+//! take effect in the order in which they are first polled.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::sync::{Mutex, oneshot};
+
+use super::changes::{self, Change, patched, zeroes};
+use super::error::EngineError;
+use super::event::{Acknowledge, CommitRequest, Event, LockRequest};
+use super::image::{Attachment, unrefused};
+use super::range_map::{Advance, RangeMap};
+use super::transactions::{PinnedView, TransactionId};
+use super::view::{ReadBytes, View};
+use crate::ids::{PageNumber, PageSize};
+
+/// Content that the transaction gave to a run of pages.
+#[derive(Debug, Clone)]
+enum Written {
+    Data { data: Bytes, page_size: PageSize },
+    Hole,
+}
+
+impl Advance for Written {
+    fn advance(&self, pages: u64) -> Self {
+        match self {
+            Self::Hole => Self::Hole,
+            Self::Data { data, page_size } => {
+                let skip = usize::try_from(pages << page_size.bits()).expect("within the data");
+                Self::Data {
+                    data: data.slice(skip..),
+                    page_size: *page_size,
+                }
+            }
+        }
+    }
+}
+
+#[derive(Default)]
+struct Workspace {
+    writes: RangeMap<Written>,
+    reads: RangeMap<()>,
+    written_bytes: u64,
+}
+
+/// An open transaction. Dropping it rolls it back.
+pub struct Transaction {
+    attachment: Attachment,
+    id: TransactionId,
+    view: Arc<PinnedView>,
+    // Held while one call takes effect: calls of one transaction are ordered, also when a partial
+    // write has to wait for the old content of its page.
+    workspace: Mutex<Workspace>,
+    ended: bool,
+}
+
+impl Transaction {
+    pub(super) fn new(attachment: Attachment, id: TransactionId, view: Arc<PinnedView>) -> Self {
+        Self {
+            attachment,
+            id,
+            view,
+            workspace: Mutex::default(),
+            ended: false,
+        }
+    }
+
+    /// Reads `length` bytes at `offset`: the transaction's own writes over its view.
+    ///
+    /// # Errors
+    /// [`EngineError::Aborted`], [`EngineError::TransactionTooLarge`], or as a plain read.
+    pub async fn read(&self, offset: u64, length: u32) -> Result<ReadBytes, EngineError> {
+        self.attachment
+            .image
+            .check_range(offset, u64::from(length))?;
+        let (view, writes) = {
+            let mut workspace = self.workspace.lock().await;
+            let view = self.view.get()?;
+            self.note_read(&mut workspace, &view, offset, u64::from(length))?;
+            (view, workspace.writes.clone())
+        };
+        read_over(&view, &writes, offset, length as usize).await
+    }
+
+    /// Writes `data` at `offset` when the transaction commits.
+    ///
+    /// # Errors
+    /// [`EngineError::Aborted`], [`EngineError::TransactionTooLarge`] (the transaction stays as it
+    /// was), or as a plain read, of the page's old content.
+    pub async fn write(&self, offset: u64, data: Bytes) -> Result<(), EngineError> {
+        let changes = changes::of_write(self.page_size(), offset, &data);
+        self.change(offset, data.len() as u64, changes).await
+    }
+
+    /// Makes `length` bytes at `offset` zeroes when the transaction commits.
+    ///
+    /// # Errors
+    /// As [`Self::write`].
+    pub async fn write_zeroes(&self, offset: u64, length: u64) -> Result<(), EngineError> {
+        let range = offset..offset.saturating_add(length);
+        self.change(
+            offset,
+            length,
+            changes::of_write_zeroes(self.page_size(), range),
+        )
+        .await
+    }
+
+    /// Frees the whole pages within the range when the transaction commits.
+    ///
+    /// # Errors
+    /// As [`Self::write`].
+    pub async fn trim(&self, offset: u64, length: u64) -> Result<(), EngineError> {
+        let range = offset..offset.saturating_add(length);
+        self.change(offset, length, changes::of_trim(self.page_size(), range))
+            .await
+    }
+
+    /// Takes the image's write lock, first come, first served. When it is granted the transaction
+    /// continues on the newest view, on which everything it read is unchanged: its commit cannot
+    /// conflict.
+    ///
+    /// # Errors
+    /// [`EngineError::Conflict`]: only a rollback is useful now. [`EngineError::Aborted`].
+    pub async fn lock(&self) -> Result<(), EngineError> {
+        let workspace = self.workspace.lock().await;
+        self.view.get()?;
+        let request = |reply| {
+            Event::Lock(LockRequest {
+                origin: self.attachment.origin.clone(),
+                transaction: self.id,
+                reads: workspace.reads.clone(),
+                reply,
+            })
+        };
+        // The view that comes back is the one that the task pinned.
+        self.attachment.image.ask(request).await.map(drop)
+    }
+
+    /// Commits: all of it takes effect at once, or nothing.
+    ///
+    /// # Errors
+    /// [`EngineError::Conflict`] or [`EngineError::Aborted`]: the transaction is gone. Otherwise as
+    /// a plain write.
+    pub async fn commit(mut self, when: Acknowledge) -> Result<(), EngineError> {
+        let workspace = std::mem::take(self.workspace.get_mut());
+        self.attachment
+            .image
+            .slow_down(workspace.written_bytes)
+            .await;
+        let (reply, answer) = oneshot::channel();
+        let request = CommitRequest {
+            origin: self.attachment.origin.clone(),
+            transaction: Some((self.id, workspace.reads)),
+            changes: workspace
+                .writes
+                .iter()
+                .map(|(pages, written)| change(pages, written))
+                .collect(),
+            bases: Vec::new(),
+            acknowledge: when,
+            reply,
+        };
+        let sent = self
+            .attachment
+            .image
+            .events
+            .send(Event::Commit(request))
+            .await;
+        sent.map_err(|_| EngineError::Closed)?;
+        self.ended = true;
+        unrefused(answer.await)
+    }
+
+    fn page_size(&self) -> PageSize {
+        self.attachment.image.page_size()
+    }
+
+    fn note_read(
+        &self,
+        workspace: &mut Workspace,
+        view: &View,
+        offset: u64,
+        length: u64,
+    ) -> Result<(), EngineError> {
+        if length == 0 {
+            return Ok(());
+        }
+        let last = view.page_size.page_of(offset + length - 1);
+        let pages = view.page_size.page_of(offset)..last.next();
+        // Only what the view answers can conflict, not the transaction's own writes.
+        let unwritten: Vec<_> = workspace
+            .writes
+            .runs(pages)
+            .filter(|run| run.value.is_none())
+            .map(|run| run.first..run.end())
+            .collect();
+        for pages in unwritten {
+            workspace.reads.insert(pages, ());
+        }
+        if workspace.reads.len() > self.attachment.image.shared.config.transaction_reads_max {
+            return Err(EngineError::TransactionTooLarge {
+                limit: "ranges read",
+            });
+        }
+        Ok(())
+    }
+
+    async fn change(
+        &self,
+        offset: u64,
+        length: u64,
+        changes: Vec<Change>,
+    ) -> Result<(), EngineError> {
+        self.attachment.image.check_range(offset, length)?;
+        let mut workspace = self.workspace.lock().await;
+        let view = self.view.get()?;
+        let page_size = self.page_size();
+        let limit = self.attachment.image.shared.config.transaction_bytes_max;
+        let bytes: u64 = changes.iter().map(|change| cost(change, page_size)).sum();
+        if workspace.written_bytes + bytes > limit {
+            return Err(EngineError::TransactionTooLarge {
+                limit: "bytes written",
+            });
+        }
+        // Old content first, changes last: a read that fails leaves the transaction as it was.
+        let mut resolved = Vec::with_capacity(changes.len());
+        for change in changes {
+            let pages = change.pages(page_size);
+            let written = match change {
+                Change::Pages { data, .. } => Written::Data { data, page_size },
+                Change::Hole { .. } => Written::Hole,
+                Change::Patch {
+                    page,
+                    offset: within,
+                    data,
+                } => {
+                    let start = page_size.offset_of(page);
+                    let size = page_size.bytes();
+                    self.note_read(&mut workspace, &view, start, size as u64)?;
+                    let old = read_over(&view, &workspace.writes, start, size).await?;
+                    let data = patched(&old.into_bytes(), within, &data);
+                    Written::Data { data, page_size }
+                }
+            };
+            resolved.push((pages, written));
+        }
+        for (pages, written) in resolved {
+            workspace.writes.insert(pages, written);
+        }
+        workspace.written_bytes += bytes;
+        Ok(())
+    }
+}
+
+impl Drop for Transaction {
+    fn drop(&mut self) {
+        if self.ended {
+            return;
+        }
+        // The usual case is an event queue with room. If it is full, ending the view's pin and the
+        // lock must still reach the task, so a task of its own delivers it.
+        let end = Event::End(self.id);
+        if let Err(tokio::sync::mpsc::error::TrySendError::Full(end)) =
+            self.attachment.image.events.try_send(end)
+        {
+            let events = self.attachment.image.events.clone();
+            let deliver = Box::pin(async move {
+                // A closed image has no transactions.
+                let _ = events.send(end).await;
+            });
+            self.attachment
+                .image
+                .shared
+                .environment
+                .spawner
+                .spawn("end transaction", deliver);
+        }
+    }
+}
+
+/// What a change counts towards the transaction's limit of written bytes.
+fn cost(change: &Change, page_size: PageSize) -> u64 {
+    match change {
+        Change::Pages { data, .. } => data.len() as u64,
+        Change::Patch { .. } => page_size.bytes() as u64,
+        Change::Hole { .. } => super::buffer_index::RECORD_OVERHEAD_BYTES,
+    }
+}
+
+fn change(pages: Range<PageNumber>, written: &Written) -> Change {
+    match written {
+        Written::Hole => Change::Hole { pages },
+        Written::Data { data, page_size } => {
+            let length = usize::try_from((pages.end.0 - pages.start.0) << page_size.bits());
+            let data = data.slice(..length.expect("within the data"));
+            Change::Pages {
+                first: pages.start,
+                data,
+            }
+        }
+    }
+}
+
+/// Reads `writes` over `view`.
+async fn read_over(
+    view: &View,
+    writes: &RangeMap<Written>,
+    offset: u64,
+    length: usize,
+) -> Result<ReadBytes, EngineError> {
+    if writes.is_empty() || length == 0 {
+        return view.read(offset, length).await;
+    }
+    let page_size = view.page_size;
+    let end = offset + length as u64;
+    let mut chunks = Vec::new();
+    for run in writes.runs(page_size.page_of(offset)..page_size.page_of(end - 1).next()) {
+        let start = page_size.offset_of(run.first);
+        let from = offset.max(start);
+        let to = end.min(page_size.offset_of(run.end()));
+        let bytes = usize::try_from(to - from).expect("a request fits memory");
+        match run.value {
+            None => chunks.extend(view.read(from, bytes).await?.chunks),
+            Some(Written::Data { data, .. }) => {
+                let skip = usize::try_from(from - start).expect("within the data");
+                chunks.push(data.slice(skip..skip + bytes));
+            }
+            Some(Written::Hole) => {
+                let mut left = bytes;
+                while left > 0 {
+                    let chunk = left.min(1 << 16);
+                    chunks.push(zeroes(chunk));
+                    left -= chunk;
+                }
+            }
+        }
+    }
+    Ok(ReadBytes { chunks })
+}

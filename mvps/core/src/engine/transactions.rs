@@ -1,0 +1,255 @@
+//! The open transactions of an image, and who holds or awaits its write lock.
+//!
+//! Owned by the image's task. The only thing shared with a transaction's own side is its pinned
+//! view, so that aborting a transaction releases what the view keeps alive even if the client never
+//! asks for anything again.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::config::{CONFLICT_RANGES_MAX, EngineConfig};
+use super::conflict::ConflictWindow;
+use super::error::EngineError;
+use super::event::Origin;
+use super::range_map::RangeMap;
+use super::view::View;
+use crate::env::Moment;
+use crate::ids::Lsn;
+
+/// Number of a transaction within one open image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct TransactionId(pub u64);
+
+/// A transaction's view, until it ends or is aborted. The lock is held for a clone or an exchange
+/// only, never across an await.
+pub struct PinnedView(Mutex<Result<Arc<View>, &'static str>>);
+
+impl PinnedView {
+    /// Pins `view`.
+    #[must_use]
+    pub fn new(view: Arc<View>) -> Self {
+        Self(Mutex::new(Ok(view)))
+    }
+
+    /// The view.
+    ///
+    /// # Errors
+    /// [`EngineError::Aborted`] once the transaction was aborted.
+    pub fn get(&self) -> Result<Arc<View>, EngineError> {
+        let pinned = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        pinned
+            .clone()
+            .map_err(|reason| EngineError::Aborted { reason })
+    }
+
+    fn set(&self, to: Result<Arc<View>, &'static str>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = to;
+    }
+}
+
+struct OpenTransaction {
+    origin: Origin,
+    view: Arc<PinnedView>,
+    view_lsn: Lsn,
+    view_map: u64,
+    began: Moment,
+}
+
+/// See the module's text.
+#[derive(Default)]
+pub struct Transactions {
+    open: BTreeMap<TransactionId, OpenTransaction>,
+    last_id: u64,
+    window: ConflictWindow,
+    lock: Option<(TransactionId, Moment)>,
+}
+
+impl Transactions {
+    /// Opens a transaction on `view`.
+    ///
+    /// # Errors
+    /// [`EngineError::TransactionTooLarge`] if too many are open.
+    pub fn begin(
+        &mut self,
+        origin: Origin,
+        view: Arc<View>,
+        now: Moment,
+        config: &EngineConfig,
+    ) -> Result<(TransactionId, Arc<PinnedView>), EngineError> {
+        if self.open.len() >= config.transactions_max {
+            return Err(EngineError::TransactionTooLarge {
+                limit: "open transactions",
+            });
+        }
+        self.last_id += 1;
+        let id = TransactionId(self.last_id);
+        let (view_lsn, view_map) = (view.lsn, view.guard.0);
+        let pinned = Arc::new(PinnedView::new(view));
+        let view = Arc::clone(&pinned);
+        let transaction = OpenTransaction {
+            origin,
+            view,
+            view_lsn,
+            view_map,
+            began: now,
+        };
+        self.open.insert(id, transaction);
+        Ok((id, pinned))
+    }
+
+    /// Whether a commit of `by` must wait because another transaction holds the lock.
+    #[must_use]
+    pub fn is_locked_against(&self, by: Option<TransactionId>) -> bool {
+        self.lock.is_some_and(|(holder, _)| Some(holder) != by)
+    }
+
+    /// Whether `id` is open: neither ended nor aborted.
+    #[must_use]
+    pub fn is_open(&self, id: TransactionId) -> bool {
+        self.open.contains_key(&id)
+    }
+
+    /// Whether `id` holds the lock.
+    #[must_use]
+    pub fn holds_lock(&self, id: TransactionId) -> bool {
+        self.lock.is_some_and(|(holder, _)| holder == id)
+    }
+
+    /// Checks that `id` is open and that nothing it read was committed since its view.
+    ///
+    /// # Errors
+    /// [`EngineError::Aborted`] or [`EngineError::Conflict`].
+    pub fn check(&self, id: TransactionId, reads: &RangeMap<()>) -> Result<(), EngineError> {
+        let Some(transaction) = self.open.get(&id) else {
+            return Err(EngineError::Aborted {
+                reason: "the transaction is no longer open",
+            });
+        };
+        if self.window.conflicts(reads, transaction.view_lsn) {
+            return Err(EngineError::Conflict);
+        }
+        Ok(())
+    }
+
+    /// Gives `id` the lock, which is free, and moves it to `view`: everything it read is the same
+    /// there, as [`Self::check`] just said, so whatever it reads next cannot conflict either.
+    pub fn grant(&mut self, id: TransactionId, view: Arc<View>, now: Moment) {
+        assert!(self.lock.is_none(), "a lock has one holder");
+        let transaction = self
+            .open
+            .get_mut(&id)
+            .expect("a checked transaction is open");
+        transaction.view_lsn = view.lsn;
+        transaction.view_map = view.guard.0;
+        transaction.view.set(Ok(view));
+        self.lock = Some((id, now));
+    }
+
+    /// Ends a transaction and releases its lock, if it is open.
+    pub fn end(&mut self, id: TransactionId) {
+        self.remove(id, "the transaction has ended");
+    }
+
+    fn remove(&mut self, id: TransactionId, reason: &'static str) {
+        if let Some(transaction) = self.open.remove(&id) {
+            transaction.view.set(Err(reason));
+        }
+        if self.holds_lock(id) {
+            self.lock = None;
+        }
+        match self.oldest_view() {
+            None => self.window.clear(),
+            Some(oldest) if self.window.len() > CONFLICT_RANGES_MAX => self.window.prune(oldest),
+            Some(_) => {}
+        }
+    }
+
+    /// Ends all transactions of revoked connections.
+    pub fn end_revoked(&mut self) {
+        let revoked: Vec<_> = self
+            .open
+            .iter()
+            .filter(|(_, transaction)| transaction.origin.is_revoked())
+            .map(|(id, _)| *id)
+            .collect();
+        for id in revoked {
+            self.remove(id, "the connection was replaced");
+        }
+    }
+
+    /// Ends all transactions.
+    pub fn abort_all(&mut self, reason: &'static str) {
+        while let Some((id, _)) = self.open.first_key_value() {
+            let id = *id;
+            self.remove(id, reason);
+        }
+    }
+
+    /// Notes a commit of `pages`, if any open transaction could conflict with it.
+    pub fn committed(&mut self, pages: std::ops::Range<crate::ids::PageNumber>, lsn: Lsn) {
+        if self.open.is_empty() {
+            return;
+        }
+        self.window.committed(pages, lsn);
+        if self.window.len() > CONFLICT_RANGES_MAX {
+            let oldest = self.oldest_view().expect("a transaction is open");
+            self.window.prune(oldest);
+        }
+        while self.window.len() > CONFLICT_RANGES_MAX {
+            self.abort_oldest("too many pages were committed since it began");
+        }
+    }
+
+    /// Aborts what is older than its limit, and breaks a lock that was held for too long.
+    pub fn expire(&mut self, now: Moment, config: &EngineConfig) {
+        if let Some((holder, since)) = self.lock
+            && now.since(since) >= config.lock_held_max
+        {
+            self.remove(holder, "it held the lock for too long");
+        }
+        let expired: Vec<_> = self
+            .open
+            .iter()
+            .filter(|(_, open)| now.since(open.began) >= config.transaction_age_max)
+            .map(|(id, _)| *id)
+            .collect();
+        for id in expired {
+            self.remove(id, "it grew too old");
+        }
+    }
+
+    /// Aborts the transaction with the oldest view, if any.
+    pub fn abort_oldest(&mut self, reason: &'static str) {
+        let oldest = self
+            .open
+            .iter()
+            .min_by_key(|(id, open)| (open.view_lsn, **id));
+        if let Some((id, _)) = oldest {
+            let id = *id;
+            self.remove(id, reason);
+        }
+    }
+
+    /// Whether a transaction reads through a map older than number `map`, and so keeps dropped
+    /// generations on the disk.
+    #[must_use]
+    pub fn pins_map_before(&self, map: u64) -> bool {
+        self.open.values().any(|open| open.view_map < map)
+    }
+
+    fn oldest_view(&self) -> Option<Lsn> {
+        self.open.values().map(|open| open.view_lsn).min()
+    }
+
+    /// How many are open.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.open.len()
+    }
+
+    /// Whether any deadline may be running.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.open.is_empty()
+    }
+}
