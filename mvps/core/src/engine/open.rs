@@ -58,7 +58,7 @@ pub async fn open(
     let environment = &host.environment;
     let location = environment.buffers.location(&request.image);
     // First of all: a second start by accident fails here, before it fences anybody.
-    let recovered = environment.buffers.open(&request.image).await?;
+    let mut recovered = environment.buffers.open(&request.image).await?;
     let manifests = ManifestStore::new(host.store.clone());
     let opener = Opener {
         manifests: &manifests,
@@ -66,7 +66,7 @@ pub async fn open(
         entropy: &*environment.entropy,
         owner: &config.owner,
     };
-    let opened = open_image(&opener, &recovered, &location, request).await?;
+    let opened = open_image(&opener, &mut recovered, &location, request).await?;
     let store = Arc::clone(&recovered.store);
     let buffered = Buffered::recover(recovered, &opened).await?;
     let map = Map::open(&opened.manifest, Arc::clone(&host.leaves)).await?;
