@@ -67,6 +67,13 @@ pub fn is_due(state: &FoldState) -> bool {
     state.tail_segments >= TAIL_SEGMENTS_WORTH_A_FOLD && state.leaf_bytes <= affordable_bytes
 }
 
+/// Whether a plan is worth making: cheaper than [`FoldPlan::new`], and true whenever [`is_due`] may
+/// be.
+#[must_use]
+pub fn may_be_due(map: &Map, manifest: &Manifest) -> bool {
+    manifest.tail.len() >= TAIL_SEGMENTS_WORTH_A_FOLD || map.overlay_entries() > OVERLAY_ENTRIES_MAX
+}
+
 /// How much of a map object is still used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MapObjectUse {

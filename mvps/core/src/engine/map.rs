@@ -353,6 +353,8 @@ fn push_run(
 }
 
 #[cfg(test)]
+mod measurements;
+#[cfg(test)]
 pub(crate) mod test_world;
 #[cfg(test)]
 mod tests;

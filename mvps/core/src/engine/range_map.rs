@@ -137,11 +137,13 @@ impl<V: Advance> RangeMap<V> {
             Some((covered, _)) => covered.end.min(range.end),
             None => range.start,
         };
+        // Most look-ups are of a few pages that lie in one stretch: those need no iterator.
+        let more = from < range.end && !self.is_empty();
         Runs {
             next: range.start,
             end: range.end.max(range.start),
             into,
-            entries: self.stretches.range(from..range.end.max(from)),
+            entries: more.then(|| self.stretches.range(from..range.end)),
             pending: None,
         }
     }
@@ -183,14 +185,16 @@ impl<V: Advance> RangeMap<V> {
     }
 }
 
+type Entries<'a, V> =
+    imbl::ordmap::RangedIter<'a, PageNumber, Stretch<V>, imbl::shared_ptr::DefaultSharedPtr>;
+
 /// Iterator of [`RangeMap::runs`].
 pub struct Runs<'a, V: Advance> {
     next: PageNumber,
     end: PageNumber,
     /// The rest of the range that was cut at the beginning.
     into: Option<(Range<PageNumber>, V)>,
-    entries:
-        imbl::ordmap::RangedIter<'a, PageNumber, Stretch<V>, imbl::shared_ptr::DefaultSharedPtr>,
+    entries: Option<Entries<'a, V>>,
     /// A range that was found while a run without a value was returned before it.
     pending: Option<(PageNumber, &'a Stretch<V>)>,
 }
@@ -219,7 +223,7 @@ impl<V: Advance> Iterator for Runs<'_, V> {
             return Some(self.run_to(range.end, Some(value)));
         }
         if self.pending.is_none() {
-            let entry = self.entries.next();
+            let entry = self.entries.as_mut().and_then(Iterator::next);
             self.pending = entry.map(|(first, stretch)| (*first, stretch));
         }
         Some(match self.pending {
