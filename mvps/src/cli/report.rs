@@ -76,8 +76,8 @@ fn open_image(text: &mut String, image: &OpenImage) {
          size          {size}, pages of {page}\n  \
          commits       LSN {lsn}, synced to {flushed}\n  \
          published     version {version} with LSN {published}\n  \
-         buffered      {buffered}, {generations} generations wait for their checkpoint\n  \
-         connections   {connections}\n  \
+         buffered      {buffered} ({disk} on disk), {generations} generations wait{publishing}\n  \
+         connections   {connections}, {transactions} transactions, {stalled} writes wait\n  \
          tenure        {tenure}\n",
         name = image.image,
         size = ByteSize(image.size_bytes),
@@ -87,7 +87,11 @@ fn open_image(text: &mut String, image: &OpenImage) {
         version = image.published_version,
         published = image.published_lsn,
         buffered = ByteSize(image.buffered_bytes),
+        disk = ByteSize(image.buffer_disk_bytes),
         generations = image.generations_waiting,
+        publishing = if image.publishing { ", publishing" } else { "" },
+        transactions = image.transactions,
+        stalled = image.stalled,
         connections = image.connections,
         tenure = image.tenure,
     );
@@ -254,7 +258,11 @@ mod tests {
             published_version: 3,
             published_lsn: 7,
             buffered_bytes: 5 << 20,
+            buffer_disk_bytes: 6 << 20,
             generations_waiting: 1,
+            publishing: true,
+            transactions: 0,
+            stalled: 0,
             connections: 2,
             tenure: "4/00ff".to_owned(),
             health: Health::Fenced,

@@ -133,8 +133,16 @@ pub struct ImageReport {
     pub published_lsn: u64,
     /// Bytes in the buffer store that are not yet published.
     pub buffered_bytes: u64,
+    /// Bytes that the buffer store takes on the local disk.
+    pub buffer_disk_bytes: u64,
     /// Sealed generations that wait for their checkpoint.
     pub generations_waiting: u64,
+    /// Whether a publication is under way.
+    pub publishing: bool,
+    /// Open transactions.
+    pub transactions: u64,
+    /// Writes that wait for room in the buffer or for a lock.
+    pub stalled: u64,
     /// Attached connections.
     pub connections: u64,
     /// Epoch number and tenure id.

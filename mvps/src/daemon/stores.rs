@@ -3,49 +3,57 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::Context;
+use anyhow::Context as _;
 use mvps_core::env::{BufferStores, ObjectStore};
 
-use super::settings::ImageStoreChoice;
+use crate::buffer_store::FjallBufferStores;
 use crate::object_store::{LocalObjectStore, S3Location, S3ObjectStore};
 
-/// The object store of this choice.
+use super::settings::ImageStoreChoice;
+
+/// Environment variable that names the S3 server if it is not Amazon's.
+pub const ENDPOINT_VARIABLE: &str = "S3_ENDPOINT";
+
+/// The object store of this choice. Sends nothing to it yet.
 ///
 /// # Errors
 /// If it cannot be used as it is given.
 pub async fn open_object_store(choice: &ImageStoreChoice) -> anyhow::Result<Arc<dyn ObjectStore>> {
     match choice {
+        ImageStoreChoice::Embedded => open_local(&choice.local_path().unwrap_or_default()),
+        ImageStoreChoice::Local(path) => open_local(path),
         ImageStoreChoice::S3 { bucket, prefix } => {
+            let endpoint = std::env::var(ENDPOINT_VARIABLE)
+                .ok()
+                .filter(|url| !url.is_empty());
             let location = S3Location {
                 bucket: bucket.clone(),
                 prefix: prefix.clone(),
-                endpoint: std::env::var("S3_ENDPOINT")
-                    .ok()
-                    .filter(|url| !url.is_empty()),
+                endpoint,
             };
             Ok(Arc::new(S3ObjectStore::connect(location).await))
-        }
-        ImageStoreChoice::Embedded | ImageStoreChoice::Local(_) => {
-            let path = choice
-                .local_path()
-                .expect("a choice that is no bucket is a folder");
-            let store = LocalObjectStore::open(&path);
-            Ok(Arc::new(
-                store.with_context(|| format!("opening {}", path.display()))?,
-            ))
         }
     }
 }
 
+fn open_local(folder: &Path) -> anyhow::Result<Arc<dyn ObjectStore>> {
+    let store = LocalObjectStore::open(folder).with_context(|| {
+        format!(
+            "the object store folder {} cannot be used",
+            folder.display()
+        )
+    })?;
+    Ok(Arc::new(store))
+}
+
+/// Subfolder of the buffer store path that holds one folder per image. An image may be called like
+/// the lock or the control socket beside it.
+const IMAGES_FOLDER: &str = "images";
+
 /// The buffer stores in this folder.
-///
-/// # Errors
-/// If it cannot be used.
-pub fn open_buffer_stores(folder: &Path) -> anyhow::Result<Arc<dyn BufferStores>> {
-    anyhow::bail!(
-        "{}: this build cannot open buffer stores yet",
-        folder.display()
-    )
+#[must_use]
+pub fn open_buffer_stores(folder: &Path) -> Arc<dyn BufferStores> {
+    Arc::new(FjallBufferStores::new(folder.join(IMAGES_FOLDER)))
 }
 
 /// This process as manifests name it to operators: host and process id.
