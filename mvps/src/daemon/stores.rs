@@ -31,7 +31,7 @@ pub async fn open_object_store(choice: &ImageStoreChoice) -> anyhow::Result<Arc<
                 prefix: prefix.clone(),
                 endpoint,
             };
-            Ok(Arc::new(S3ObjectStore::connect(location).await))
+            Ok(Arc::new(S3ObjectStore::connect(location).await?))
         }
     }
 }

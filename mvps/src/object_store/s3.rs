@@ -10,6 +10,8 @@ use std::ops::Range;
 
 use async_trait::async_trait;
 use aws_config::BehaviorVersion;
+use aws_credential_types::Credentials;
+use aws_credential_types::provider::ProvideCredentials;
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::{
     Region, RequestChecksumCalculation, ResponseChecksumValidation, StalledStreamProtectionConfig,
@@ -23,7 +25,7 @@ use aws_smithy_http_client::tls;
 use bytes::Bytes;
 use mvps_core::env::{ObjectEntry, ObjectStore, PartTag, StoreError, UploadEntry, UploadId};
 
-use super::s3_error::{classify_code, translate};
+use super::s3_error::{causes, classify_code, no_credentials, translate};
 
 /// S3's largest page of a listing and largest bulk deletion.
 const PAGE_MAX: usize = 1000;
@@ -51,8 +53,19 @@ pub struct S3ObjectStore {
 
 impl S3ObjectStore {
     /// A client for `location`, with credentials and region from the default chain. Sends nothing
-    /// yet, except what finding the credentials takes.
-    pub async fn connect(location: S3Location) -> Self {
+    /// to the store yet.
+    ///
+    /// # Errors
+    /// `Denied` if there are no credentials. Once there were some, failing to renew them is
+    /// `Unavailable`, since their source may come back.
+    pub async fn connect(location: S3Location) -> Result<Self, StoreError> {
+        Self::connect_with(location, None).await
+    }
+
+    async fn connect_with(
+        location: S3Location,
+        credentials: Option<Credentials>,
+    ) -> Result<Self, StoreError> {
         let http = aws_smithy_http_client::Builder::new()
             .tls_provider(tls::Provider::Rustls(
                 tls::rustls_provider::CryptoMode::Ring,
@@ -72,25 +85,29 @@ impl S3ObjectStore {
                 loader = loader.region(Region::from_static(REGION_DEFAULT));
             }
         }
+        if let Some(credentials) = credentials {
+            loader = loader.credentials_provider(credentials);
+        }
         let shared = loader.load().await;
+        let provider = shared.credentials_provider().ok_or_else(no_credentials)?;
+        if let Err(error) = provider.provide_credentials().await {
+            tracing::warn!("credentials: {}", causes(&error));
+            return Err(no_credentials());
+        }
         let mut config = aws_sdk_s3::config::Builder::from(&shared);
         config.set_force_path_style(Some(location.endpoint.is_some()));
         if shared.region().is_none() {
             config = config.region(Region::from_static(REGION_DEFAULT));
         }
-        Self::from_client(Client::from_conf(config.build()), location)
-    }
-
-    fn from_client(client: Client, location: S3Location) -> Self {
         let plain = location
             .endpoint
             .as_ref()
             .is_some_and(|url| url.starts_with("http://"));
-        Self {
-            client,
+        Ok(Self {
+            client: Client::from_conf(config.build()),
             location,
             signs_bodies: plain,
-        }
+        })
     }
 
     fn full(&self, key: &str) -> String {

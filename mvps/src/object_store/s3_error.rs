@@ -3,7 +3,7 @@
 //! The code goes first because S3 also reports errors inside a 200 (completing an upload), and
 //! because other stores are freer with statuses than with codes.
 
-use aws_sdk_s3::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
+use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::operation::RequestId;
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use mvps_core::env::StoreError;
@@ -21,11 +21,7 @@ where
         // An answer that is no S3 answer: a proxy's error page, or a body that broke off.
         SdkError::ResponseError(answer) => (None, answer.raw().status().as_u16()),
         _ if lacks_credentials(&error) => {
-            let reason = "no credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or \
-                          another source of the AWS default chain";
-            return StoreError::Denied {
-                reason: reason.to_owned(),
-            };
+            return no_credentials();
         }
         SdkError::ConstructionFailure(_) => {
             return StoreError::Invalid {
@@ -48,13 +44,33 @@ where
     E: std::error::Error + ProvideErrorMetadata + Send + Sync + 'static,
 {
     let SdkError::ServiceError(answer) = error else {
-        return format!("{key}: {}", DisplayErrorContext(error));
+        return format!("{key}: {}", causes(error));
     };
     let status = answer.raw().status().as_u16();
     let code = answer.err().code().unwrap_or("no code");
     let message = answer.err().message().unwrap_or("no message");
     let request = answer.err().meta().request_id().unwrap_or("unknown");
     format!("{key}: {status} {code}: {message} (request {request})")
+}
+
+/// What to do about missing credentials.
+pub(super) fn no_credentials() -> StoreError {
+    let reason = "no credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or another \
+                  source of the AWS default chain";
+    StoreError::Denied {
+        reason: reason.to_owned(),
+    }
+}
+
+/// An error and what caused it, in one line.
+pub(super) fn causes(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
 }
 
 /// The SDK could not find credentials at all; asking again will not find any.

@@ -1,9 +1,8 @@
 //! The adapter against a real S3 server over HTTP, and against scripted answers where no server
 //! gives them on demand.
 
-use aws_sdk_s3::config::Credentials;
 use mvps_core::env::conformance::check_object_store;
-use s3_test_server::{ACCESS_KEY, BUCKET, Proxy, ProxyMode, REGION, S3Server, SECRET_KEY};
+use s3_test_server::{ACCESS_KEY, BUCKET, Proxy, ProxyMode, S3Server, SECRET_KEY};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::*;
@@ -20,13 +19,10 @@ async fn connect(endpoint: String, bucket: &str, secret: &str, prefix: &str) -> 
         prefix: prefix.to_owned(),
         endpoint: Some(endpoint),
     };
-    let store = S3ObjectStore::connect(location.clone()).await;
-    let config = store.client.config().to_builder();
     let credentials = Credentials::new(ACCESS_KEY, secret, None, None, "test");
-    let config = config
-        .credentials_provider(credentials)
-        .region(Region::from_static(REGION));
-    S3ObjectStore::from_client(Client::from_conf(config.build()), location)
+    S3ObjectStore::connect_with(location, Some(credentials))
+        .await
+        .unwrap()
 }
 
 async fn start(prefix: &str) -> (tempfile::TempDir, S3Server, S3ObjectStore) {
