@@ -5,7 +5,7 @@
 //! [`Image::close`], the task ends and leaves the image as a crash would.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -26,6 +26,8 @@ use crate::ids::{ImageId, PageSize, Version};
 pub(super) struct Gauges {
     /// Bytes that the buffer takes, for backpressure.
     pub(super) buffered_bytes: AtomicU64,
+    /// From the attempt to publish it clean on: another server may be in office.
+    pub(super) closed: AtomicBool,
 }
 
 /// What all clones of an image share.
@@ -132,6 +134,9 @@ impl Image {
     }
 
     pub(super) fn check_range(&self, offset: u64, length: u64) -> Result<(), EngineError> {
+        if self.shared.gauges.closed.load(Ordering::Acquire) {
+            return Err(EngineError::Closed);
+        }
         let end = offset.checked_add(length);
         if end.is_some_and(|end| end <= self.size_bytes()) {
             Ok(())

@@ -8,6 +8,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::config::{EngineConfig, SEALED_IN_MEMORY_MAX};
@@ -146,7 +147,10 @@ impl ImageTask {
                     let size_bytes = self.schedule.grow.iter().map(|(size, _)| *size).max();
                     self.start_job(Job::Grow(size_bytes.expect("somebody wants to grow")));
                 }
-                Action::Close => self.start_job(Job::Close),
+                Action::Close => {
+                    self.shared.gauges.closed.store(true, Ordering::Release);
+                    self.start_job(Job::Close);
+                }
                 Action::GiveUp => {
                     self.closed = self.failure.clone().map(Err);
                     return;

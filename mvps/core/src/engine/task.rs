@@ -115,6 +115,7 @@ impl ImageTask {
     fn finish(mut self) {
         let replies = self.closing.take().unwrap_or_default();
         let outcome = self.closed.take().expect("the loop ends with an outcome");
+        self.shared.gauges.closed.store(true, Ordering::Release);
         // Views hold generations, and those hold the store: the last view has none.
         self.sealed.clear();
         let view = View {
