@@ -1,10 +1,110 @@
+//! The adapter against real files: conformance, kills, damage, failures. Each row of the decision
+//! file's table of facts has a test here that fails if the fact is not handled.
+
+mod damage;
+mod failures;
+mod kill;
 mod speed;
 
+use bytes::Bytes;
+use mvps_core::env::{BufferBatch, BufferRecord, PageRun, RecordRef, conformance};
+use mvps_core::ids::PageNumber;
+use tempfile::TempDir;
+
 use super::*;
-use mvps_core::env::conformance;
+
+/// A directory in memory where there is one: these tests open stores often, and every opening
+/// syncs.
+fn fast_directory() -> TempDir {
+    tempfile::tempdir_in("/dev/shm").unwrap_or_else(|_| tempfile::tempdir().unwrap())
+}
+
+fn image() -> ImageId {
+    ImageId::parse("disk").unwrap()
+}
+
+async fn open(root: &Path) -> Result<Recovered, BufferError> {
+    FjallBufferStores::new(root).open(&image()).await
+}
+
+fn content(lsn: u64, bytes: usize) -> Bytes {
+    let mut state = lsn | 1 << 40;
+    let words = (0..bytes / 8).map(|_| {
+        state = state.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(23) ^ lsn;
+        state
+    });
+    words.flat_map(u64::to_le_bytes).collect()
+}
+
+fn name(lsn: u64) -> RecordRef {
+    RecordRef {
+        first: PageNumber(lsn * 100),
+        lsn: Lsn(lsn),
+    }
+}
+
+fn batch(lsn: u64, bytes: usize) -> BufferBatch {
+    BufferBatch {
+        last_lsn: Lsn(lsn),
+        records: vec![BufferRecord {
+            at: name(lsn),
+            run: PageRun::Data(content(lsn, bytes)),
+        }],
+    }
+}
+
+/// The LSNs of all records, ascending, after reading and comparing each.
+fn verified_lsns(recovered: &Recovered) -> Vec<u64> {
+    let mut lsns = Vec::new();
+    for generation in &recovered.generations {
+        for record in &generation.records {
+            let lsn = record.at.lsn.0;
+            let Some(bytes) = data_bytes(record) else {
+                continue;
+            };
+            let read = generation.handle.read(record.at, 0..bytes).unwrap();
+            assert_eq!(read, content(lsn, bytes), "LSN {lsn}");
+            lsns.push(lsn);
+        }
+    }
+    lsns.sort_unstable();
+    lsns
+}
+
+fn data_bytes(record: &mvps_core::env::RecordEntry) -> Option<usize> {
+    match record.header {
+        mvps_core::env::RecordHeader::Data { bytes } => Some(bytes as usize),
+        mvps_core::env::RecordHeader::Hole { .. } => None,
+    }
+}
+
+/// Copies a directory as a power cut would leave it, had everything been written back. Unused space
+/// at the end of journals is left out.
+fn copy_directory(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let path = entry.unwrap().path();
+        let target = to.join(path.file_name().unwrap());
+        if path.is_dir() {
+            copy_directory(&path, &target);
+        } else if path.extension().is_some_and(|e| e == "jnl") {
+            let mut bytes = fs::read(&path).unwrap();
+            let used = bytes.iter().rposition(|b| *b != 0).map_or(0, |at| at + 1);
+            bytes.truncate(used + 8192);
+            fs::write(target, bytes).unwrap();
+        } else {
+            fs::copy(path, target).unwrap();
+        }
+    }
+}
+
+/// Lets the keyspace that is made in the background be done.
+async fn settle() {
+    tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn conforms() {
-    let root = tempfile::tempdir().unwrap();
+    let root = fast_directory();
     conformance::check_buffer_stores(&|| Arc::new(FjallBufferStores::new(root.path()))).await;
 }
