@@ -13,3 +13,4 @@ pub mod nbd;
 pub mod session;
 pub mod store;
 pub mod token;
+mod transport;

@@ -1,1 +1,17 @@
-//! The async NBD client, with typed transactions.
+//! The async NBD client, with typed transactions, over any byte stream.
+//!
+//! A [`Client`] sends requests to its driver, a task that owns the stream and keeps as many
+//! requests in flight as callers make; replies may come in any order. [`Transaction`]s are typed:
+//! one at a time per connection, ended by commit, by rollback or by being dropped.
+//!
+//! Invariant: it uses nothing but the stream and the `Spawner`, so it is as deterministic as they
+//! are. Must never: send a request that the export cannot carry.
+
+mod connection;
+mod driver;
+#[cfg(test)]
+mod tests;
+mod transaction;
+
+pub use connection::{Client, ClientError};
+pub use transaction::Transaction;

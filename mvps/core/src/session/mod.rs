@@ -1,1 +1,29 @@
-//! NBD connections: negotiation, admission, requests and transactions of one client.
+//! NBD connections: negotiation, admission, requests and transactions of one client; and the
+//! server that has many of them.
+//!
+//! Reading order: [`server`] accepts, `keeper` opens and attaches, [`connection`] negotiates,
+//! `transmission` is where requests spend their time. [`disk`] and [`images`] are what all of it
+//! asks of the engine.
+//!
+//! Architecture invariant: tasks are spawned per connection and per open image, never per request.
+
+mod connection;
+mod disk;
+mod engine_disk;
+mod engine_images;
+mod errno;
+mod images;
+mod keeper;
+mod limits;
+mod server;
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
+mod transmission;
+
+pub use connection::{Admission, Admitted, Ended, Order, serve};
+pub use disk::{Content, Disk, DiskTransaction, Outcome};
+pub use engine_images::EngineImages;
+pub use images::{ImageFacts, Images, OpenFailure, OpenImage};
+pub use server::{Server, ServerConfig};

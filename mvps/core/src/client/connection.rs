@@ -1,0 +1,269 @@
+//! A connection to one export.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use bytes::Bytes;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::{mpsc, oneshot};
+
+use super::driver::{COMMANDS_MAX, Command, Driver, Never};
+use super::transaction::Transaction;
+use crate::env::Spawner;
+use crate::nbd::{
+    Broken, ClientNegotiation, ClientStep, Errno, ExportName, Opening, RemoteExport, Request,
+    ServerRefusal,
+};
+use crate::transport::Transport;
+
+/// Why a request failed, by what the caller does next.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ClientError {
+    /// The server does not serve the export.
+    #[error("the export is refused: {0}")]
+    Refused(#[from] ServerRefusal),
+    /// The server answered with an error.
+    #[error("the server answered: {0}")]
+    Failed(Errno),
+    /// The transaction conflicts with another, or the server ended it. Begin again.
+    #[error("the transaction conflicts with another one")]
+    Conflict,
+    /// The request is larger than the export's largest payload. Split it.
+    #[error("the request is larger than {maximum_bytes} bytes")]
+    TooLarge {
+        /// The export's limit.
+        maximum_bytes: u32,
+    },
+    /// The connection is closed or was lost. What was in flight may or may not have happened.
+    #[error("the connection is lost")]
+    Lost,
+    /// The server does not speak the protocol.
+    #[error("protocol error: {0}")]
+    Broken(#[from] Broken),
+    /// The server answered what nobody asked.
+    #[error("protocol error: a reply to no request")]
+    UnknownCookie,
+}
+
+/// A connection to one export. Requests take `&self`, so any number of them can be in flight; each
+/// is sent when its future is first polled, in that order.
+///
+/// Dropping the client says goodbye to the server once everything in flight is answered.
+#[derive(Debug)]
+pub struct Client {
+    commands: mpsc::Sender<Command>,
+    export: RemoteExport,
+    ended: oneshot::Receiver<Never>,
+    /// A dropped transaction's rollback did not fit the queue; the next request sends it.
+    rollback_owed: AtomicBool,
+}
+
+impl Client {
+    /// Attaches to the export called `name` and starts the connection's driver.
+    ///
+    /// # Errors
+    /// [`ClientError::Refused`], [`ClientError::Lost`] or a protocol error.
+    pub async fn connect<S>(
+        stream: S,
+        name: ExportName,
+        opening: Opening,
+        spawner: &dyn Spawner,
+    ) -> Result<Self, ClientError>
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let mut transport = Transport::new(stream);
+        let export = negotiate(&mut transport, name, opening).await?;
+        let (commands, received) = mpsc::channel(COMMANDS_MAX);
+        let (driver_lives, ended) = oneshot::channel();
+        let driver = Driver::new(transport, received, driver_lives);
+        spawner.spawn("nbd client", Box::pin(driver.run()));
+        Ok(Self {
+            commands,
+            export,
+            ended,
+            rollback_owed: AtomicBool::new(false),
+        })
+    }
+
+    /// Asks what the export called `name` is, without attaching.
+    ///
+    /// # Errors
+    /// As [`Self::connect`].
+    pub async fn describe<S>(stream: S, name: ExportName) -> Result<RemoteExport, ClientError>
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin,
+    {
+        negotiate(&mut Transport::new(stream), name, Opening::Describe).await
+    }
+
+    /// What the server announced.
+    #[must_use]
+    pub fn export(&self) -> &RemoteExport {
+        &self.export
+    }
+
+    /// Reads `length` bytes at `offset`, at most the export's largest payload.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn read(&self, offset: u64, length: u32) -> Result<Bytes, ClientError> {
+        self.check_payload(u64::from(length))?;
+        self.request(Request::Read { offset, length }).await
+    }
+
+    /// Writes `data` at `offset`, at most the export's largest payload; with `fua` it is durable
+    /// when this returns.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn write(&self, offset: u64, data: Bytes, fua: bool) -> Result<(), ClientError> {
+        self.check_payload(data.len() as u64)?;
+        let length = u32::try_from(data.len()).expect("a payload's length was checked");
+        let request = Request::Write {
+            offset,
+            length,
+            fua,
+        };
+        self.submit(request, data).await.map(drop)
+    }
+
+    /// Makes `length` bytes at `offset` read as zeroes.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn write_zeroes(
+        &self,
+        offset: u64,
+        length: u32,
+        fua: bool,
+    ) -> Result<(), ClientError> {
+        let no_hole = false;
+        let request = Request::WriteZeroes {
+            offset,
+            length,
+            fua,
+            no_hole,
+        };
+        self.request(request).await.map(drop)
+    }
+
+    /// Frees the whole pages among `length` bytes at `offset`.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn trim(&self, offset: u64, length: u32, fua: bool) -> Result<(), ClientError> {
+        let request = Request::Trim {
+            offset,
+            length,
+            fua,
+        };
+        self.request(request).await.map(drop)
+    }
+
+    /// Makes everything that was acknowledged before durable.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn flush(&self) -> Result<(), ClientError> {
+        self.request(Request::Flush).await.map(drop)
+    }
+
+    /// Begins a transaction. Until it ends, the connection serves nothing else.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn begin(&mut self) -> Result<Transaction<'_>, ClientError> {
+        // The guard first: a begin whose future is dropped may have been sent.
+        let transaction = Transaction::new(self);
+        transaction.client().request(Request::Begin).await?;
+        Ok(transaction)
+    }
+
+    /// Says goodbye. Requests in flight are answered first.
+    pub async fn disconnect(self) {
+        let Self {
+            commands, ended, ..
+        } = self;
+        drop(commands);
+        // The driver never sends; it drops its end when it is done.
+        let _ = ended.await;
+    }
+
+    /// Drops the stream without a goodbye, as a crash would. Requests in flight fail.
+    pub async fn abort(self) {
+        // A driver that is gone has dropped its stream.
+        let _ = self.commands.send(Command::Abort).await;
+        let _ = self.ended.await;
+    }
+
+    pub(super) async fn request(&self, request: Request) -> Result<Bytes, ClientError> {
+        self.submit(request, Bytes::new()).await
+    }
+
+    async fn submit(&self, request: Request, payload: Bytes) -> Result<Bytes, ClientError> {
+        if self.rollback_owed.swap(false, Ordering::Relaxed) {
+            self.enqueue(Request::Rollback, Bytes::new()).await?;
+        }
+        let answer = self.enqueue(request, payload).await?;
+        answer.await.unwrap_or(Err(ClientError::Lost))
+    }
+
+    async fn enqueue(
+        &self,
+        request: Request,
+        payload: Bytes,
+    ) -> Result<oneshot::Receiver<Result<Bytes, ClientError>>, ClientError> {
+        let (reply, answer) = oneshot::channel();
+        let command = Command::Request {
+            request,
+            payload,
+            reply,
+        };
+        let sent = self.commands.send(command).await;
+        sent.map(|()| answer).map_err(|_| ClientError::Lost)
+    }
+
+    /// Rolls back without waiting.
+    pub(super) fn roll_back_later(&self) {
+        let (reply, _) = oneshot::channel();
+        let command = Command::Request {
+            request: Request::Rollback,
+            payload: Bytes::new(),
+            reply,
+        };
+        if let Err(mpsc::error::TrySendError::Full(_)) = self.commands.try_send(command) {
+            self.rollback_owed.store(true, Ordering::Relaxed);
+        }
+    }
+
+    fn check_payload(&self, bytes: u64) -> Result<(), ClientError> {
+        let maximum_bytes = self.export.maximum_payload_bytes;
+        if bytes <= u64::from(maximum_bytes) {
+            Ok(())
+        } else {
+            Err(ClientError::TooLarge { maximum_bytes })
+        }
+    }
+}
+
+async fn negotiate<S: AsyncRead + AsyncWrite + Unpin>(
+    transport: &mut Transport<S>,
+    name: ExportName,
+    opening: Opening,
+) -> Result<RemoteExport, ClientError> {
+    let mut negotiation = ClientNegotiation::new(name, opening);
+    loop {
+        let (input, output) = transport.buffers_mut();
+        match negotiation.step(input, output)? {
+            ClientStep::Granted(export) => return Ok(export),
+            ClientStep::Refused(refusal) => return Err(refusal.into()),
+            ClientStep::NeedMore => {
+                transport.send().await.map_err(|_| ClientError::Lost)?;
+                match transport.receive().await {
+                    Ok(1..) => {}
+                    Ok(0) | Err(_) => return Err(ClientError::Lost),
+                }
+            }
+        }
+    }
+}

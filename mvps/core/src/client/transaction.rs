@@ -1,0 +1,123 @@
+//! A transaction on a connection.
+
+use bytes::Bytes;
+
+use super::connection::{Client, ClientError};
+use crate::nbd::{Errno, Request};
+
+/// An open transaction. Its requests take effect in the order in which they are first polled,
+/// and together, when it commits. Dropping it rolls it back.
+#[derive(Debug)]
+pub struct Transaction<'a> {
+    client: &'a mut Client,
+    ended: bool,
+}
+
+impl<'a> Transaction<'a> {
+    pub(super) fn new(client: &'a mut Client) -> Self {
+        Self {
+            client,
+            ended: false,
+        }
+    }
+
+    pub(super) fn client(&self) -> &Client {
+        self.client
+    }
+
+    /// Reads what the transaction sees: the image as of its beginning, and its own writes.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn read(&self, offset: u64, length: u32) -> Result<Bytes, ClientError> {
+        self.client.read(offset, length).await.map_err(conflict)
+    }
+
+    /// Writes when it commits.
+    ///
+    /// # Errors
+    /// [`ClientError`]; [`Errno::OutOfMemory`] where the transaction is over its limit.
+    pub async fn write(&self, offset: u64, data: Bytes) -> Result<(), ClientError> {
+        self.client
+            .write(offset, data, false)
+            .await
+            .map_err(conflict)
+    }
+
+    /// Makes bytes read as zeroes when it commits.
+    ///
+    /// # Errors
+    /// As [`Self::write`].
+    pub async fn write_zeroes(&self, offset: u64, length: u32) -> Result<(), ClientError> {
+        let zeroed = self.client.write_zeroes(offset, length, false).await;
+        zeroed.map_err(conflict)
+    }
+
+    /// Frees whole pages when it commits.
+    ///
+    /// # Errors
+    /// As [`Self::write`].
+    pub async fn trim(&self, offset: u64, length: u32) -> Result<(), ClientError> {
+        self.client
+            .trim(offset, length, false)
+            .await
+            .map_err(conflict)
+    }
+
+    /// Deletes the page that begins at `offset`: it reads as zeroes and takes no space.
+    ///
+    /// # Errors
+    /// As [`Self::write`].
+    pub async fn delete_page(&self, offset: u64) -> Result<(), ClientError> {
+        self.write(offset, Bytes::new()).await
+    }
+
+    /// Takes the image's write lock, first come, first served: the commit cannot conflict then.
+    ///
+    /// # Errors
+    /// [`ClientError::Conflict`]: roll back and begin again.
+    pub async fn lock(&self) -> Result<(), ClientError> {
+        self.client
+            .request(Request::Lock)
+            .await
+            .map(drop)
+            .map_err(conflict)
+    }
+
+    /// Commits; with `fua` the transaction is durable when this returns.
+    ///
+    /// # Errors
+    /// [`ClientError::Conflict`]: nothing of it happened; begin again. [`ClientError::Lost`]: all
+    /// of it happened, or nothing.
+    pub async fn commit(mut self, fua: bool) -> Result<(), ClientError> {
+        let committed = self.client.request(Request::Commit { fua }).await;
+        // Whatever the answer, the transaction is gone.
+        self.ended = true;
+        committed.map(drop).map_err(conflict)
+    }
+
+    /// Rolls back.
+    ///
+    /// # Errors
+    /// [`ClientError::Lost`]; it is rolled back then, too.
+    pub async fn roll_back(mut self) -> Result<(), ClientError> {
+        let rolled_back = self.client.request(Request::Rollback).await;
+        self.ended = true;
+        rolled_back.map(drop)
+    }
+}
+
+impl Drop for Transaction<'_> {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.client.roll_back_later();
+        }
+    }
+}
+
+fn conflict(error: ClientError) -> ClientError {
+    match error {
+        ClientError::Failed(Errno::Permission) => ClientError::Conflict,
+        other => other,
+    }
+}

@@ -1,0 +1,237 @@
+//! One NBD connection from its first byte to its last.
+//!
+//! Job: negotiate, let [`Admission`] decide, then run the [transmission](super::transmission)
+//! phase until the client leaves or the server orders the end.
+//!
+//! Invariants: the client's share of the handshake has a time limit; an [`Order`] is obeyed at
+//! any point. Must never: know tokens, or open images; that is the admission's.
+
+use std::future::poll_fn;
+use std::io;
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::watch;
+
+use super::disk::Disk;
+use super::limits::HANDSHAKE_TIME_MAX;
+use super::transmission::{Terms, Transmission};
+use crate::engine::Durability;
+use crate::env::Clock;
+use crate::nbd::{Bounds, Broken, Export, ExportName, Negotiation, Purpose, Refusal, Step};
+use crate::transport::Transport;
+
+/// How a connection ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Ended {
+    /// The client said goodbye.
+    #[error("the client disconnected")]
+    Disconnected,
+    /// The client closed the stream without a goodbye.
+    #[error("the client closed the connection")]
+    EndOfStream,
+    /// The stream failed.
+    #[error("the connection was lost: {0}")]
+    Lost(io::ErrorKind),
+    /// The client does not speak the protocol.
+    #[error("protocol error: {0}")]
+    Broken(#[from] Broken),
+    /// The client took too long to negotiate.
+    #[error("the handshake took more than {HANDSHAKE_TIME_MAX:?}")]
+    HandshakeTooSlow,
+    /// EXPORT_NAME was refused, which closes the connection.
+    #[error("the export was refused")]
+    Refused,
+    /// [`Order::Stop`]: a newer connection of the same client took its place.
+    #[error("ended by the server")]
+    Stopped,
+    /// [`Order::Drain`].
+    #[error("the server is shutting down")]
+    Drained,
+}
+
+/// What the server tells an attached connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Order {
+    /// Go on.
+    Serve,
+    /// Answer what has begun, then close.
+    Drain,
+    /// Close at once; requests in flight are cancelled.
+    Stop,
+}
+
+/// A connection's right to an export, for as long as it exists.
+pub struct Admitted<D> {
+    /// What to announce.
+    pub export: Export,
+    /// Where requests go.
+    pub disk: D,
+    /// What FLUSH and FUA promise.
+    pub durability: Durability,
+    /// Orders; a dropped sender means [`Order::Stop`].
+    pub orders: watch::Receiver<Order>,
+}
+
+/// Decides about export names.
+pub trait Admission: Send + Sync {
+    /// Access to an export.
+    type Disk: Disk;
+
+    /// What a client would get; nothing is opened, created or changed.
+    fn describe(&self, name: &ExportName) -> impl Future<Output = Result<Export, Refusal>> + Send;
+
+    /// Attaches a client.
+    fn attach(
+        &self,
+        name: &ExportName,
+    ) -> impl Future<Output = Result<Admitted<Self::Disk>, Refusal>> + Send;
+}
+
+/// Serves one connection to its end.
+pub async fn serve<S, A>(stream: S, admission: &A, clock: &dyn Clock) -> Ended
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin,
+    A: Admission,
+{
+    let mut transport = Transport::new(stream);
+    match negotiate(&mut transport, admission, clock).await {
+        Ok(admitted) => transmit(transport, admitted).await,
+        Err(ended) => ended,
+    }
+}
+
+async fn negotiate<S, A>(
+    transport: &mut Transport<S>,
+    admission: &A,
+    clock: &dyn Clock,
+) -> Result<Admitted<A::Disk>, Ended>
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin,
+    A: Admission,
+{
+    let mut time_left = HANDSHAKE_TIME_MAX;
+    let (_, output) = transport.buffers_mut();
+    let mut negotiation = Negotiation::begin(output);
+    let mut refused = false;
+    loop {
+        let (input, output) = transport.buffers_mut();
+        match negotiation.step(input, output)? {
+            Step::NeedMore => exchange(transport, clock, &mut time_left).await?,
+            Step::Close => {
+                // The client need not wait for this, so a failure says nothing.
+                let _ = within(clock, &mut time_left, transport.send()).await;
+                return Err(if refused {
+                    Ended::Refused
+                } else {
+                    Ended::Disconnected
+                });
+            }
+            Step::Wanted(request) => match request.purpose {
+                Purpose::Describe => {
+                    let answer = admission.describe(&request.name).await;
+                    let (_, output) = transport.buffers_mut();
+                    match answer {
+                        Ok(export) => {
+                            let framing = negotiation.grant(&export, output);
+                            assert!(framing.is_none(), "INFO does not end the handshake");
+                        }
+                        Err(refusal) => negotiation.refuse(&refusal, output),
+                    }
+                }
+                Purpose::Attach => {
+                    let answer = admission.attach(&request.name).await;
+                    let (_, output) = transport.buffers_mut();
+                    match answer {
+                        Ok(admitted) => {
+                            let framing = negotiation.grant(&admitted.export, output);
+                            assert!(framing.is_some(), "attaching ends the handshake");
+                            return Ok(admitted);
+                        }
+                        Err(refusal) => {
+                            refused = true;
+                            negotiation.refuse(&refusal, output);
+                        }
+                    }
+                }
+            },
+        }
+    }
+}
+
+/// Sends what is queued and receives something.
+async fn exchange<S>(
+    transport: &mut Transport<S>,
+    clock: &dyn Clock,
+    time_left: &mut Duration,
+) -> Result<(), Ended>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let exchanged = within(clock, time_left, async {
+        transport.send().await?;
+        transport.receive().await
+    });
+    match exchanged.await? {
+        Ok(0) => Err(Ended::EndOfStream),
+        Ok(_) => Ok(()),
+        Err(error) => Err(Ended::Lost(error.kind())),
+    }
+}
+
+/// Waits for the client, on its account.
+async fn within<T>(
+    clock: &dyn Clock,
+    time_left: &mut Duration,
+    waiting: impl Future<Output = T>,
+) -> Result<T, Ended> {
+    let began = clock.now();
+    tokio::select! {
+        biased;
+        result = waiting => {
+            *time_left = time_left.saturating_sub(clock.now().since(began));
+            Ok(result)
+        }
+        () = clock.sleep(*time_left) => Err(Ended::HandshakeTooSlow),
+    }
+}
+
+async fn transmit<S, D>(transport: Transport<S>, admitted: Admitted<D>) -> Ended
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+    D: Disk,
+{
+    let Admitted {
+        export,
+        disk,
+        durability,
+        mut orders,
+    } = admitted;
+    let terms = Terms {
+        bounds: Bounds {
+            size_bytes: export.size_bytes,
+            read_only: export.read_only,
+        },
+        page_bytes: u64::from(export.preferred_block_bytes),
+        durability,
+    };
+    let mut transmission = Transmission::new(transport, &disk, terms);
+    let mut order = *orders.borrow_and_update();
+    loop {
+        match order {
+            Order::Serve => {}
+            Order::Drain => transmission.close_after_replies(Ended::Drained),
+            Order::Stop => return Ended::Stopped,
+        }
+        tokio::select! {
+            biased;
+            changed = orders.changed() => {
+                order = match changed {
+                    Ok(()) => *orders.borrow_and_update(),
+                    Err(_) => Order::Stop,
+                };
+            }
+            ended = poll_fn(|context| transmission.poll(context)) => return ended,
+        }
+    }
+}

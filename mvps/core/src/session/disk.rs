@@ -1,0 +1,53 @@
+//! What a connection needs of an open image: the seam between sessions and the engine, so that a
+//! session can be tested against a disk that misbehaves on purpose.
+
+use bytes::Bytes;
+
+use crate::engine::{Acknowledge, Durability, EngineError};
+
+/// One connection's access to an image. Calls take effect in the order of their first poll where
+/// that matters: a [`DiskTransaction`]'s do. Cancelled calls may or may not take effect.
+pub trait Disk: Clone + Send + Sync + 'static {
+    /// An open transaction; dropping it rolls it back.
+    type Transaction: DiskTransaction;
+
+    /// Content of a range, in pieces whose lengths add up to `length`.
+    fn read(&self, offset: u64, length: u32) -> impl Content;
+    /// Writes atomically.
+    fn write(&self, offset: u64, data: Bytes, when: Acknowledge) -> impl Outcome;
+    /// Zeroes a range exactly, atomically.
+    fn write_zeroes(&self, offset: u64, length: u64, when: Acknowledge) -> impl Outcome;
+    /// Frees the whole pages in a range, atomically.
+    fn trim(&self, offset: u64, length: u64, when: Acknowledge) -> impl Outcome;
+    /// Makes everything that was acknowledged before durable.
+    fn flush(&self, durability: Durability) -> impl Outcome;
+    /// Ends this access and that of every clone: once it returns, nothing that was not acknowledged
+    /// takes effect any more.
+    fn revoke(&self) -> impl Future<Output = ()> + Send;
+    /// Begins a transaction.
+    fn begin(&self) -> impl Future<Output = Result<Self::Transaction, EngineError>> + Send;
+}
+
+/// See [`Disk::Transaction`].
+pub trait DiskTransaction: Send + Sync + 'static {
+    /// Content of a range, own writes included.
+    fn read(&self, offset: u64, length: u32) -> impl Content;
+    /// Writes when it commits.
+    fn write(&self, offset: u64, data: Bytes) -> impl Outcome;
+    /// Zeroes a range when it commits.
+    fn write_zeroes(&self, offset: u64, length: u64) -> impl Outcome;
+    /// Frees whole pages when it commits.
+    fn trim(&self, offset: u64, length: u64) -> impl Outcome;
+    /// Takes the image's write lock.
+    fn lock(&self) -> impl Outcome;
+    /// Commits.
+    fn commit(self, when: Acknowledge) -> impl Outcome;
+}
+
+/// A future of nothing but success.
+pub trait Outcome: Future<Output = Result<(), EngineError>> + Send {}
+impl<T: Future<Output = Result<(), EngineError>> + Send> Outcome for T {}
+
+/// A future of content.
+pub trait Content: Future<Output = Result<Vec<Bytes>, EngineError>> + Send {}
+impl<T: Future<Output = Result<Vec<Bytes>, EngineError>> + Send> Content for T {}

@@ -1,0 +1,293 @@
+//! The keeper of one image: the task that opens it, attaches connections to it and closes it.
+//!
+//! Job: single-flight opening, growth, replacement of a client's earlier connection, closing after
+//! idle time and at shutdown.
+//!
+//! Invariants: while a keeper lives it is the only one of its image, because the registry holds it
+//! under the image's id; it leaves the registry before it ends, and every visit is answered or
+//! handed back. A replaced connection is revoked before its successor is admitted.
+//!
+//! Must never: touch a request. Connections talk to the image, not to its keeper.
+
+use std::borrow::Cow;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::connection::{Admitted, Order};
+use super::disk::Disk;
+use super::images::{Images, OpenFailure, OpenImage};
+use super::limits::{CONNECTIONS_PER_IMAGE_MAX, DRAIN_TIME_MAX};
+use super::server::Shared;
+use crate::engine::{Durability, EngineError};
+use crate::ids::ImageId;
+use crate::nbd::{Export, Refusal};
+use crate::token::{ClientId, DurabilityClaim, Grant};
+
+type DiskOf<M> = <<M as Images>::Image as OpenImage>::Disk;
+
+/// What a keeper is asked.
+pub(super) enum Visit<M: Images> {
+    /// Attach a connection, opening the image if need be.
+    Attach(Grant, oneshot::Sender<Result<Admitted<DiskOf<M>>, Refusal>>),
+    /// The image, if it is open.
+    Look(oneshot::Sender<Option<M::Image>>),
+}
+
+/// A connection that was attached and may have ended.
+struct Connected<D> {
+    client: Option<ClientId>,
+    disk: D,
+    /// Closed once the connection has ended.
+    orders: watch::Sender<Order>,
+}
+
+/// See the module's text.
+pub(super) struct Keeper<M: Images> {
+    shared: Arc<Shared<M>>,
+    id: ImageId,
+    visits: mpsc::Receiver<Visit<M>>,
+    image: Option<M::Image>,
+    connections: Vec<Connected<DiskOf<M>>>,
+}
+
+impl<M: Images> Keeper<M> {
+    pub(super) fn new(
+        shared: Arc<Shared<M>>,
+        id: ImageId,
+        visits: mpsc::Receiver<Visit<M>>,
+    ) -> Self {
+        Self {
+            shared,
+            id,
+            visits,
+            image: None,
+            connections: Vec::new(),
+        }
+    }
+
+    /// Keeps the image until it is idle or the server shuts down.
+    pub(super) async fn keep(mut self) {
+        let mut shutdown = self.shared.shutdown.subscribe();
+        let shared = Arc::clone(&self.shared);
+        loop {
+            let ordered = tokio::select! {
+                biased;
+                _ = shutdown.wait_for(|ordered| *ordered) => true,
+                () = self.serve() => false,
+            };
+            if ordered {
+                self.drain().await;
+            }
+            self.close().await;
+            // Who finds the queue empty while holding the registry leaves nobody behind: whoever
+            // has a sender already gets the visit back and asks the registry again.
+            let mut registry = shared.registry();
+            if ordered || self.visits.is_empty() {
+                registry.remove(&self.id);
+                drop(registry);
+                shared.keeper_left.notify_waiters();
+                return;
+            }
+        }
+    }
+
+    /// Attaches connections until the image has been idle for long enough.
+    async fn serve(&mut self) {
+        loop {
+            let visit = tokio::select! {
+                biased;
+                visit = self.visits.recv() => visit,
+                () = idle(&self.shared, self.image.is_some(), &self.connections) => return,
+            };
+            let Some(visit) = visit else {
+                return;
+            };
+            if self.receive(visit).await.is_break() {
+                return;
+            }
+        }
+    }
+
+    /// Breaks if the image failed in a way that a fresh opening may mend.
+    async fn receive(&mut self, visit: Visit<M>) -> ControlFlow<()> {
+        match visit {
+            Visit::Look(reply) => {
+                // A visitor that is gone needs no answer.
+                let _ = reply.send(self.image.clone());
+                ControlFlow::Continue(())
+            }
+            Visit::Attach(grant, reply) => {
+                let answer = self.attach(&grant).await;
+                let failed = matches!(&answer, Err(AttachError::Image(EngineError::Closed)));
+                let answer = answer.map_err(|error| error.refusal(&grant));
+                let _ = reply.send(answer);
+                if failed {
+                    ControlFlow::Break(())
+                } else {
+                    ControlFlow::Continue(())
+                }
+            }
+        }
+    }
+
+    async fn attach(&mut self, grant: &Grant) -> Result<Admitted<DiskOf<M>>, AttachError> {
+        let image = match &self.image {
+            Some(image) => image.clone(),
+            None => {
+                let image = self
+                    .shared
+                    .images
+                    .open(grant)
+                    .await
+                    .map_err(AttachError::Open)?;
+                self.image.insert(image).clone()
+            }
+        };
+        if grant
+            .page_size
+            .is_some_and(|page_size| page_size != image.page_size())
+        {
+            return Err(AttachError::PageSize);
+        }
+        self.connections
+            .retain(|connected| !connected.orders.is_closed());
+        self.replace(grant).await;
+        if self.connections.len() >= CONNECTIONS_PER_IMAGE_MAX {
+            return Err(AttachError::TooManyConnections);
+        }
+        if let Some(size_bytes) = grant.size_bytes
+            && size_bytes > image.size_bytes()
+        {
+            image.grow(size_bytes).await.map_err(AttachError::Image)?;
+        }
+        let disk = image.attach();
+        let (orders, orders_received) = watch::channel(Order::Serve);
+        self.connections.push(Connected {
+            client: grant.client.clone(),
+            disk: disk.clone(),
+            orders,
+        });
+        Ok(Admitted {
+            export: export(grant, image.size_bytes(), image.page_size().bytes()),
+            disk,
+            durability: match grant.durability {
+                DurabilityClaim::Local => Durability::Local,
+                DurabilityClaim::ObjectStore => Durability::ObjectStore,
+            },
+            orders: orders_received,
+        })
+    }
+
+    /// Ends the client's earlier connection.
+    async fn replace(&mut self, grant: &Grant) {
+        let Some(client) = &grant.client else {
+            return;
+        };
+        let same = |connected: &Connected<_>| connected.client.as_ref() == Some(client);
+        while let Some(position) = self.connections.iter().position(same) {
+            let earlier = self.connections.swap_remove(position);
+            earlier.orders.send_replace(Order::Stop);
+            earlier.disk.revoke().await;
+            tracing::info!(image = %self.id, %client, "a newer connection of the client took over");
+        }
+    }
+
+    /// Lets connections finish what they began, for a while.
+    async fn drain(&mut self) {
+        for connected in &self.connections {
+            connected.orders.send_replace(Order::Drain);
+        }
+        tokio::select! {
+            biased;
+            () = all_ended(&self.connections) => {}
+            () = self.shared.clock.sleep(DRAIN_TIME_MAX) => {
+                tracing::warn!(image = %self.id, "connections did not end in time; cutting them off");
+            }
+        }
+        for connected in &self.connections {
+            connected.orders.send_replace(Order::Stop);
+        }
+        all_ended(&self.connections).await;
+        self.visits.close();
+        while let Ok(visit) = self.visits.try_recv() {
+            match visit {
+                Visit::Attach(_, reply) => drop(reply.send(Err(Refusal::Shutdown))),
+                Visit::Look(reply) => drop(reply.send(None)),
+            }
+        }
+    }
+
+    async fn close(&mut self) {
+        self.connections.clear();
+        if let Some(image) = self.image.take() {
+            match image.close().await {
+                Ok(()) => tracing::info!(image = %self.id, "closed clean"),
+                Err(error) => {
+                    tracing::warn!(image = %self.id, %error, "closed, but not published clean");
+                }
+            }
+        }
+    }
+}
+
+/// What a client that holds `grant` is told of the image.
+pub(super) fn export(grant: &Grant, size_bytes: u64, page_bytes: usize) -> Export {
+    Export {
+        size_bytes,
+        preferred_block_bytes: u32::try_from(page_bytes).expect("a page is at most 64 KiB"),
+        read_only: grant.read_only,
+        can_multi_conn: grant.client.is_none(),
+        name: grant.image.as_str().to_owned(),
+        description: format!("mvps image {}", grant.image),
+    }
+}
+
+enum AttachError {
+    Open(OpenFailure),
+    Image(EngineError),
+    PageSize,
+    TooManyConnections,
+}
+
+impl AttachError {
+    /// What the client hears; the log hears more.
+    fn refusal(&self, grant: &Grant) -> Refusal {
+        let image = &grant.image;
+        let message = match self {
+            Self::Open(failure) => {
+                tracing::error!(%image, reason = %failure.reason, "cannot open the image");
+                failure
+                    .told
+                    .unwrap_or("the image cannot be opened; the server's log says why")
+            }
+            Self::Image(error) => {
+                tracing::error!(%image, %error, "cannot attach to the image");
+                "the image cannot be served; the server's log says why"
+            }
+            Self::PageSize => "the image has another page size than the token says",
+            Self::TooManyConnections => {
+                tracing::warn!(%image, limit = CONNECTIONS_PER_IMAGE_MAX, "too many connections");
+                "the image has too many connections"
+            }
+        };
+        Refusal::Unknown {
+            message: Cow::Borrowed(message),
+        }
+    }
+}
+
+async fn all_ended<D>(connections: &[Connected<D>]) {
+    for connected in connections {
+        connected.orders.closed().await;
+    }
+}
+
+/// Completes when there has been no connection for the idle time; at once if nothing is open.
+async fn idle<M: Images>(shared: &Shared<M>, is_open: bool, connections: &[Connected<DiskOf<M>>]) {
+    all_ended(connections).await;
+    if is_open {
+        shared.clock.sleep(shared.config.idle_time).await;
+    }
+}

@@ -1,0 +1,34 @@
+//! The limits of one server's sessions, each with its reason.
+
+use std::time::Duration;
+
+/// Most requests in flight on one connection. Kernel clients send up to 128, nbdcopy 64; beyond
+/// this more depth only grows latency.
+pub const REQUESTS_IN_FLIGHT_MAX: usize = 256;
+
+/// Most payload in flight on one connection, received or to be sent: twice the largest payload,
+/// so that one can arrive while another is worked on.
+pub const BYTES_IN_FLIGHT_MAX: u64 = 64 * 1024 * 1024;
+
+/// How often one connection receives before it lets other tasks run.
+pub const RECEIVES_PER_TURN: usize = 16;
+
+/// Time that a client may take over its side of the handshake. What the server takes to open the
+/// image does not count.
+pub const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(15);
+
+/// Most connections of one server, handshakes included: a multiple of what a hypervisor uses; idle
+/// ones take some KiB each.
+pub const CONNECTIONS_MAX: usize = 1024;
+
+/// Most connections to one image. nbdcopy and qemu use 4 to 16 each.
+pub const CONNECTIONS_PER_IMAGE_MAX: usize = 128;
+
+/// Attach requests that wait for one image to open. Each stands for a connection.
+pub const ATTACH_QUEUE_MAX: usize = 64;
+
+/// Time that connections get to finish what is in flight when the server shuts down.
+pub const DRAIN_TIME_MAX: Duration = Duration::from_secs(10);
+
+/// How often an attach goes back to the registry because the image's keeper was just leaving.
+pub const ATTACH_ATTEMPTS_MAX: usize = 8;

@@ -1,0 +1,299 @@
+//! The server: listeners, connections, and the registry of images that are open.
+//!
+//! Job: accept connections within limits, check tokens, and lead each connection to the keeper of
+//! its image. Invariant: the registry holds at most one keeper per image. Must never: let a client
+//! learn why a token was refused, or write a token to the log.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch};
+
+use super::connection::{Admission, Admitted, Ended, serve};
+use super::images::{Images, OpenImage};
+use super::keeper::{Keeper, Visit, export};
+use super::limits::{ATTACH_ATTEMPTS_MAX, ATTACH_QUEUE_MAX, CONNECTIONS_MAX};
+use crate::env::{Clock, Connection, Listener, PeerName, Spawner};
+use crate::ids::ImageId;
+use crate::nbd::{Export, ExportName, Refusal};
+use crate::token::{Grant, Shown, TokenKeys};
+
+#[cfg(test)]
+mod tests;
+
+/// What an operator may set.
+#[derive(Debug, Clone)]
+pub struct ServerConfig {
+    /// An image without connections for this long is checkpointed, published clean and closed.
+    pub idle_time: Duration,
+    /// Most connections, handshakes included.
+    pub connections_max: usize,
+}
+
+impl Default for ServerConfig {
+    fn default() -> Self {
+        Self {
+            idle_time: Duration::from_secs(60),
+            connections_max: CONNECTIONS_MAX,
+        }
+    }
+}
+
+/// What all tasks of a server share.
+pub(super) struct Shared<M: Images> {
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) spawner: Arc<dyn Spawner>,
+    pub(super) images: M,
+    pub(super) config: ServerConfig,
+    /// Whether the server is to end.
+    pub(super) shutdown: watch::Sender<bool>,
+    /// Told whenever a keeper has left the registry.
+    pub(super) keeper_left: Notify,
+    keys: TokenKeys,
+    connections: Arc<Semaphore>,
+    registry: Mutex<Registry<M>>,
+}
+
+/// The keepers, by image.
+pub(super) type Registry<M> = BTreeMap<ImageId, mpsc::Sender<Visit<M>>>;
+
+impl<M: Images> Shared<M> {
+    pub(super) fn registry(&self) -> MutexGuard<'_, Registry<M>> {
+        self.registry
+            .lock()
+            .expect("no holder of the registry panics")
+    }
+
+    /// The keeper of `image`, started if there is none.
+    fn keeper(self: &Arc<Self>, image: &ImageId) -> mpsc::Sender<Visit<M>> {
+        let mut registry = self.registry();
+        if let Some(keeper) = registry.get(image) {
+            return keeper.clone();
+        }
+        let (sender, visits) = mpsc::channel(ATTACH_QUEUE_MAX);
+        registry.insert(image.clone(), sender.clone());
+        let keeper = Keeper::new(Arc::clone(self), image.clone(), visits);
+        self.spawner.spawn("image keeper", Box::pin(keeper.keep()));
+        sender
+    }
+
+    fn is_shutting_down(&self) -> bool {
+        *self.shutdown.borrow()
+    }
+}
+
+/// An NBD server. Clones are the same server.
+pub struct Server<M: Images> {
+    shared: Arc<Shared<M>>,
+}
+
+impl<M: Images> Clone for Server<M> {
+    fn clone(&self) -> Self {
+        Self {
+            shared: Arc::clone(&self.shared),
+        }
+    }
+}
+
+impl<M: Images> Server<M> {
+    /// A server of `images` for clients with tokens of `keys`.
+    #[must_use]
+    pub fn new(
+        clock: Arc<dyn Clock>,
+        spawner: Arc<dyn Spawner>,
+        images: M,
+        keys: TokenKeys,
+        config: ServerConfig,
+    ) -> Self {
+        let connections_max = config.connections_max.min(Semaphore::MAX_PERMITS);
+        let shared = Shared {
+            clock,
+            spawner,
+            images,
+            config,
+            shutdown: watch::Sender::new(false),
+            keeper_left: Notify::new(),
+            keys,
+            connections: Arc::new(Semaphore::new(connections_max)),
+            registry: Mutex::default(),
+        };
+        Self {
+            shared: Arc::new(shared),
+        }
+    }
+
+    /// Accepts connections until [`Self::shut_down`], one task each.
+    pub async fn listen(&self, mut listener: Box<dyn Listener>) {
+        let mut shutdown = self.shared.shutdown.subscribe();
+        loop {
+            let accepted = tokio::select! {
+                biased;
+                _ = shutdown.wait_for(|ordered| *ordered) => return,
+                accepted = listener.accept() => accepted,
+            };
+            let (stream, peer) = match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept a connection");
+                    // Out of descriptors, most likely: trying again at once would spin.
+                    self.shared.clock.sleep(Duration::from_millis(100)).await;
+                    continue;
+                }
+            };
+            let Ok(permit) = Arc::clone(&self.shared.connections).try_acquire_owned() else {
+                let limit = self.shared.config.connections_max;
+                tracing::warn!(%peer, limit, "too many connections; turned away");
+                continue;
+            };
+            let server = self.clone();
+            let task = async move {
+                server.serve_connection(stream, &peer).await;
+                drop(permit);
+            };
+            self.shared.spawner.spawn("nbd connection", Box::pin(task));
+        }
+    }
+
+    /// Serves one connection to its end.
+    pub async fn serve_connection(&self, stream: impl Connection, peer: &PeerName) -> Ended {
+        tracing::debug!(%peer, "connected");
+        let admission = Reception {
+            shared: Arc::clone(&self.shared),
+            peer,
+        };
+        let ended = serve(stream, &admission, &*self.shared.clock).await;
+        match &ended {
+            Ended::Broken(_) | Ended::HandshakeTooSlow | Ended::Lost(_) => {
+                tracing::warn!(%peer, %ended, "connection ended");
+            }
+            _ => tracing::info!(%peer, %ended, "connection ended"),
+        }
+        ended
+    }
+
+    /// The image, if it is open.
+    pub async fn image(&self, image: &ImageId) -> Option<M::Image> {
+        let keeper = self.shared.registry().get(image).cloned()?;
+        let (reply, answer) = oneshot::channel();
+        keeper.send(Visit::Look(reply)).await.ok()?;
+        answer.await.ok()?
+    }
+
+    /// The images that are open, or being opened or closed.
+    #[must_use]
+    pub fn image_ids(&self) -> Vec<ImageId> {
+        self.shared.registry().keys().cloned().collect()
+    }
+
+    /// Connections right now, handshakes included.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        let max = self.shared.config.connections_max;
+        max.saturating_sub(self.shared.connections.available_permits())
+    }
+
+    /// Stops accepting, lets connections finish what they began, closes every image clean. Waits
+    /// for the object store as long as that takes.
+    pub async fn shut_down(&self) {
+        self.shared.shutdown.send_replace(true);
+        loop {
+            let left = self.shared.keeper_left.notified();
+            if self.shared.registry().is_empty() {
+                return;
+            }
+            left.await;
+        }
+    }
+}
+
+/// Receives one connection's wishes.
+struct Reception<'a, M: Images> {
+    shared: Arc<Shared<M>>,
+    peer: &'a PeerName,
+}
+
+impl<M: Images> Reception<'_, M> {
+    fn check(&self, name: &ExportName) -> Result<Grant, Refusal> {
+        if self.shared.is_shutting_down() {
+            return Err(Refusal::Shutdown);
+        }
+        let grant = self
+            .shared
+            .keys
+            .admit(name.reveal(), self.shared.clock.wall());
+        let grant = grant.map_err(|reason| {
+            tracing::warn!(peer = %self.peer, %reason, "token refused");
+            Refusal::Policy
+        })?;
+        if grant.shown != Shown::Newest {
+            return Err(unknown(
+                "this server does not serve versions and snapshots yet",
+            ));
+        }
+        Ok(grant)
+    }
+}
+
+fn unknown(message: &'static str) -> Refusal {
+    Refusal::Unknown {
+        message: Cow::Borrowed(message),
+    }
+}
+
+impl<M: Images> Admission for Reception<'_, M> {
+    type Disk = <M::Image as OpenImage>::Disk;
+
+    async fn describe(&self, name: &ExportName) -> Result<Export, Refusal> {
+        let grant = self.check(name)?;
+        let found = self.shared.images.look(&grant.image).await.map_err(|failure| {
+            tracing::error!(image = %grant.image, reason = %failure.reason, "cannot look at it");
+            unknown("the image cannot be read; the server's log says why")
+        })?;
+        // What attaching with this token would give.
+        match (found, grant.size_bytes) {
+            (Some(facts), _) if grant.page_size.is_some_and(|size| size != facts.page_size) => Err(
+                unknown("the image has another page size than the token says"),
+            ),
+            (Some(facts), wanted) => {
+                let size_bytes = facts.size_bytes.max(wanted.unwrap_or(0));
+                Ok(export(&grant, size_bytes, facts.page_size.bytes()))
+            }
+            (None, Some(size_bytes)) => {
+                Ok(export(&grant, size_bytes, grant.page_size_of_new().bytes()))
+            }
+            (None, None) => Err(unknown(
+                "there is no such image, and the token names no size",
+            )),
+        }
+    }
+
+    async fn attach(&self, name: &ExportName) -> Result<Admitted<Self::Disk>, Refusal> {
+        let grant = self.check(name)?;
+        for _ in 0..ATTACH_ATTEMPTS_MAX {
+            let (reply, answer) = oneshot::channel();
+            let keeper = self.shared.keeper(&grant.image);
+            if keeper
+                .send(Visit::Attach(grant.clone(), reply))
+                .await
+                .is_err()
+            {
+                if self.shared.is_shutting_down() {
+                    return Err(Refusal::Shutdown);
+                }
+                continue;
+            }
+            if let Ok(answer) = answer.await {
+                if let Ok(admitted) = &answer {
+                    tracing::info!(
+                        peer = %self.peer, image = %grant.image, read_only = grant.read_only,
+                        size_bytes = admitted.export.size_bytes, "attached"
+                    );
+                }
+                return answer;
+            }
+        }
+        Err(unknown("the image is being closed; try again"))
+    }
+}

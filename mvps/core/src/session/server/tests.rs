@@ -1,0 +1,330 @@
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+
+use super::*;
+use crate::client::{Client, ClientError};
+use crate::engine::EngineError;
+use crate::env::WallTime;
+use crate::env::memory::testing::{TestClock, TestSpawner};
+use crate::ids::{PageSize, Version};
+use crate::nbd::{Opening, RemoteExport, ServerRefusal};
+use crate::session::images::{ImageFacts, OpenFailure};
+use crate::session::testing::MemoryDisk;
+use crate::token::NewToken;
+
+const SECRET: &[u8] = b"insecure_token";
+const EXPIRES: u64 = 1_900_000_000;
+const MIB: u64 = 1024 * 1024;
+
+#[derive(Clone)]
+struct MemoryImage {
+    disk: MemoryDisk,
+    size_bytes: Arc<AtomicU64>,
+    journal: Journal,
+}
+
+type Journal = Arc<Mutex<Vec<String>>>;
+
+fn note(journal: &Journal, event: &str) {
+    journal.lock().unwrap().push(event.to_owned());
+}
+
+impl OpenImage for MemoryImage {
+    type Disk = MemoryDisk;
+
+    fn page_size(&self) -> PageSize {
+        PageSize::from_bits(12).unwrap()
+    }
+
+    fn size_bytes(&self) -> u64 {
+        self.size_bytes.load(Ordering::Relaxed)
+    }
+
+    fn attach(&self) -> MemoryDisk {
+        self.disk.clone()
+    }
+
+    async fn grow(&self, size_bytes: u64) -> Result<(), EngineError> {
+        note(&self.journal, "grow");
+        self.size_bytes.store(size_bytes, Ordering::Relaxed);
+        Ok(())
+    }
+
+    async fn checkpoint(&self) -> Result<Version, EngineError> {
+        Ok(Version(1))
+    }
+
+    async fn close(&self) -> Result<(), EngineError> {
+        note(&self.journal, "close");
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        Ok(())
+    }
+}
+
+struct MemoryImages {
+    disk: MemoryDisk,
+    size_bytes: Arc<AtomicU64>,
+    journal: Journal,
+}
+
+impl Images for MemoryImages {
+    type Image = MemoryImage;
+
+    async fn open(&self, grant: &Grant) -> Result<MemoryImage, OpenFailure> {
+        note(&self.journal, "open");
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        if grant.image.as_str() == "broken" {
+            let reason = "secret reason".to_owned();
+            return Err(OpenFailure { reason, told: None });
+        }
+        Ok(MemoryImage {
+            disk: self.disk.clone(),
+            size_bytes: Arc::clone(&self.size_bytes),
+            journal: Arc::clone(&self.journal),
+        })
+    }
+
+    async fn look(&self, image: &ImageId) -> Result<Option<ImageFacts>, OpenFailure> {
+        let facts = ImageFacts {
+            size_bytes: self.size_bytes.load(Ordering::Relaxed),
+            page_size: PageSize::from_bits(12).unwrap(),
+        };
+        Ok((image.as_str() == "disk0").then_some(facts))
+    }
+}
+
+struct World {
+    server: Server<MemoryImages>,
+    disk: MemoryDisk,
+    journal: Journal,
+}
+
+impl World {
+    fn new() -> Self {
+        let disk = MemoryDisk::new();
+        let journal = Journal::default();
+        let images = MemoryImages {
+            disk: disk.clone(),
+            size_bytes: Arc::new(AtomicU64::new(4 * MIB)),
+            journal: Arc::clone(&journal),
+        };
+        let keys = TokenKeys::from_secret(SECRET).unwrap();
+        let clock = Arc::new(TestClock::start());
+        let config = ServerConfig::default();
+        let server = Server::new(clock, Arc::new(TestSpawner), images, keys, config);
+        Self {
+            server,
+            disk,
+            journal,
+        }
+    }
+
+    fn stream(&self) -> tokio::io::DuplexStream {
+        let (stream, served) = tokio::io::duplex(64 * 1024);
+        let server = self.server.clone();
+        tokio::spawn(async move {
+            server
+                .serve_connection(served, &PeerName("test".to_owned()))
+                .await;
+        });
+        stream
+    }
+
+    async fn connect(&self, token: &NewToken) -> Result<Client, ClientError> {
+        Client::connect(self.stream(), signed(token), Opening::Go, &TestSpawner).await
+    }
+
+    async fn describe(&self, token: &NewToken) -> Result<RemoteExport, ClientError> {
+        Client::describe(self.stream(), signed(token)).await
+    }
+
+    fn journal(&self) -> Vec<String> {
+        std::mem::take(&mut self.journal.lock().unwrap())
+    }
+}
+
+fn token(image: &str) -> NewToken {
+    NewToken::new(&ImageId::parse(image).unwrap(), EXPIRES)
+}
+
+fn signed(token: &NewToken) -> ExportName {
+    let now = WallTime { unix_ms: 0 };
+    ExportName::new(token.sign(SECRET, now).unwrap()).unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_image_is_opened_once_for_many() {
+    let world = World::new();
+    let token = token("disk0");
+    let attempts = (0..20).map(|_| world.connect(&token));
+    let clients = futures_util::future::join_all(attempts).await;
+    let clients: Vec<_> = clients.into_iter().map(Result::unwrap).collect();
+    assert_eq!(world.journal(), ["open"]);
+    assert!(clients[0].export().can_multi_conn);
+    assert_eq!(clients[0].export().name.as_deref(), Some("disk0"));
+    clients[3]
+        .write(0, Bytes::from_static(b"x"), true)
+        .await
+        .unwrap();
+    assert_eq!(clients[4].read(0, 1).await.unwrap()[..], *b"x");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_idle_image_is_closed_and_opens_again() {
+    let world = World::new();
+    let client = world.connect(&token("disk0")).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(1000)).await;
+    assert_eq!(world.journal(), ["open"]);
+    client.disconnect().await;
+    tokio::time::sleep(Duration::from_secs(59)).await;
+    assert!(world.journal().is_empty());
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    assert_eq!(world.journal(), ["close"]);
+    // While it is closing, a new connection waits, and then opens it again.
+    let client = world.connect(&token("disk0")).await.unwrap();
+    assert_eq!(world.journal(), ["open"]);
+    client.disconnect().await;
+    tokio::time::sleep(Duration::from_secs(100)).await;
+    assert_eq!(world.journal(), ["close"]);
+    assert!(world.server.image_ids().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_replaces_its_own_connection_only() {
+    let world = World::new();
+    let mut named = token("disk0");
+    named.client_id = Some("alpha".to_owned());
+    let first = world.connect(&named).await.unwrap();
+    assert!(!first.export().can_multi_conn);
+    let bystander = world.connect(&token("disk0")).await.unwrap();
+    world.disk.set_running(false);
+    world.disk.take_log();
+    let write = first.write(0, Bytes::from_static(b"late"), false);
+    let replacement = async {
+        tokio::task::yield_now().await;
+        world.describe(&named).await.unwrap();
+        assert_eq!(world.disk.take_log(), ["write 0+4 Buffered"]);
+        world.connect(&named).await.unwrap()
+    };
+    let (written, second) = tokio::join!(write, replacement);
+    assert_eq!(written, Err(ClientError::Lost));
+    assert_eq!(world.disk.take_log(), ["revoke"]);
+    world.disk.set_running(true);
+    assert_eq!(second.read(0, 4).await.unwrap()[..], [0; 4]);
+    assert_eq!(bystander.read(0, 4).await.unwrap()[..], [0; 4]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn tokens_create_and_grow_but_never_by_asking() {
+    let world = World::new();
+    let mut large = token("disk0");
+    large.image_size = Some(6 * MIB);
+    assert_eq!(world.describe(&large).await.unwrap().size_bytes, 6 * MIB);
+    assert!(world.journal().is_empty());
+    assert_eq!(
+        world.connect(&large).await.unwrap().export().size_bytes,
+        6 * MIB
+    );
+    assert_eq!(world.journal(), ["open", "grow"]);
+    let mut small = token("disk0");
+    small.image_size = Some(MIB);
+    assert_eq!(
+        world.connect(&small).await.unwrap().export().size_bytes,
+        6 * MIB
+    );
+
+    let mut reader = token("disk0");
+    reader.image_size = Some(100 * MIB);
+    reader.read_only = Some(true);
+    let reader = world.connect(&reader).await.unwrap();
+    assert!(reader.export().read_only);
+    assert_eq!(reader.export().size_bytes, 6 * MIB);
+    assert!(world.journal().is_empty());
+
+    let mut new = token("new");
+    assert!(world.describe(&new).await.is_err());
+    new.image_size = Some(MIB);
+    assert_eq!(world.describe(&new).await.unwrap().size_bytes, MIB);
+}
+
+#[tokio::test(start_paused = true)]
+async fn refusals_say_nothing_about_tokens() {
+    let world = World::new();
+    let wrong = ExportName::new("disk0".to_owned()).unwrap();
+    let policy = Client::connect(world.stream(), wrong, Opening::Go, &TestSpawner).await;
+    let mut expired = token("disk0");
+    expired.exp = 1_000_000_000;
+    let expired = world.connect(&expired).await;
+    assert!(matches!(
+        &policy,
+        Err(ClientError::Refused(ServerRefusal::Policy { .. }))
+    ));
+    assert_eq!(policy.unwrap_err(), expired.unwrap_err());
+
+    let mut pages = token("disk0");
+    pages.page_size_bits = Some(16);
+    for refused in [
+        world.connect(&pages).await.map(drop),
+        world.describe(&pages).await.map(drop),
+    ] {
+        assert!(refused.unwrap_err().to_string().contains("page size"));
+    }
+    let broken = world.connect(&token("broken")).await.unwrap_err();
+    assert!(!broken.to_string().contains("secret reason"));
+    let mut snapshot = token("disk0");
+    snapshot.snapshot = Some("monday".to_owned());
+    assert!(world.connect(&snapshot).await.is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn connections_to_one_image_are_limited() {
+    let world = World::new();
+    let mut clients = Vec::new();
+    for _ in 0..crate::session::limits::CONNECTIONS_PER_IMAGE_MAX {
+        clients.push(world.connect(&token("disk0")).await.unwrap());
+    }
+    assert!(world.connect(&token("disk0")).await.is_err());
+    clients.pop().unwrap().disconnect().await;
+    tokio::task::yield_now().await;
+    assert!(world.connect(&token("disk0")).await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn shutting_down_drains_and_closes() {
+    let world = World::new();
+    let client = world.connect(&token("disk0")).await.unwrap();
+    world.disk.set_running(false);
+    let write = client.write(0, Bytes::from_static(b"kept"), false);
+    let shutdown = async {
+        tokio::task::yield_now().await;
+        let (disk, server) = (world.disk.clone(), world.server.clone());
+        tokio::join!(server.shut_down(), async {
+            tokio::time::sleep(Duration::from_secs(2)).await;
+            disk.set_running(true);
+        });
+    };
+    let (written, ()) = tokio::join!(write, shutdown);
+    assert_eq!(written, Ok(()));
+    assert_eq!(world.journal(), ["open", "close"]);
+    let refused = world.connect(&token("disk0")).await.unwrap_err();
+    assert!(matches!(
+        refused,
+        ClientError::Refused(ServerRefusal::Shutdown { .. })
+    ));
+    world.server.shut_down().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn shutting_down_cuts_off_what_does_not_end() {
+    let world = World::new();
+    let client = world.connect(&token("disk0")).await.unwrap();
+    world.disk.set_running(false);
+    let write = client.write(0, Bytes::from_static(b"lost"), false);
+    let (written, ()) = tokio::join!(write, async {
+        tokio::task::yield_now().await;
+        world.server.shut_down().await;
+    });
+    assert_eq!(written, Err(ClientError::Lost));
+    assert_eq!(world.journal(), ["open", "close"]);
+}
