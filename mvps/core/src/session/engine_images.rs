@@ -69,8 +69,11 @@ impl Images for EngineImages {
                 None => grant.page_size_of_new(),
             },
         };
-        let intent =
-            if grant.read_only { Intent::ExistingOnly } else { Intent::CreateOrGrow };
+        let intent = if grant.read_only {
+            Intent::ExistingOnly
+        } else {
+            Intent::CreateOrGrow
+        };
         let request = OpeningRequest {
             image: grant.image.clone(),
             page_size,
@@ -82,15 +85,21 @@ impl Images for EngineImages {
     }
 
     async fn look(&self, image: &ImageId) -> Result<Option<ImageFacts>, OpenFailure> {
-        let newest = self.manifests.newest(image).await.map_err(|error| OpenFailure {
-            reason: error.to_string(),
-            told: None,
-        })?;
+        let newest = self
+            .manifests
+            .newest(image)
+            .await
+            .map_err(|error| OpenFailure {
+                reason: error.to_string(),
+                told: None,
+            })?;
         let exists = |office: Office| matches!(office, Office::InOffice | Office::Clean);
-        Ok(newest.filter(|manifest| exists(manifest.office)).map(|manifest| ImageFacts {
-            size_bytes: manifest.size_bytes,
-            page_size: manifest.page_size,
-        }))
+        Ok(newest
+            .filter(|manifest| exists(manifest.office))
+            .map(|manifest| ImageFacts {
+                size_bytes: manifest.size_bytes,
+                page_size: manifest.page_size,
+            }))
     }
 }
 
