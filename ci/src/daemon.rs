@@ -13,6 +13,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
 use crate::command::{self, Finished};
+use crate::object_server;
 use crate::token::{self, Claims};
 
 /// How long a daemon may take until it accepts connections.
@@ -29,6 +30,15 @@ const COMMAND_LIMIT: Duration = Duration::from_secs(120);
 pub enum ObjectStore {
     /// A directory.
     Local(PathBuf),
+    /// A bucket of an S3 server at `endpoint`.
+    S3 {
+        /// `http://127.0.0.1:PORT`.
+        endpoint: String,
+        /// The bucket, which exists.
+        bucket: String,
+        /// Ends with `/`.
+        prefix: String,
+    },
 }
 
 /// Where a daemon listens.
@@ -117,22 +127,43 @@ impl Setup {
                 command.env("MVPS_TE_IMAGE_STORE", "local");
                 command.env("MVPS_TE_IMAGE_STORE_LOCAL_PATH", path);
             }
+            ObjectStore::S3 {
+                endpoint,
+                bucket,
+                prefix,
+            } => {
+                command.env("MVPS_TE_IMAGE_STORE", "s3");
+                command.env("MVPS_TE_IMAGE_STORE_S3_BUCKET", bucket);
+                command.env("MVPS_TE_IMAGE_STORE_S3_PREFIX", prefix);
+                command.env("S3_ENDPOINT", endpoint);
+            }
         }
         command
             .env("MVPS_TE_BUFFER_STORE_PATH", &self.buffer)
             .env("MVPS_TE_JWT_SECRET", token::SECRET)
-            .env("AWS_ACCESS_KEY_ID", "mvps-ci")
-            .env("AWS_SECRET_ACCESS_KEY", "mvps-ci-secret")
+            .env("AWS_ACCESS_KEY_ID", object_server::ACCESS_KEY)
+            .env("AWS_SECRET_ACCESS_KEY", object_server::SECRET_KEY)
             .env("AWS_REGION", "us-east-1");
         command
     }
 
-    /// Runs an operator's command that must succeed.
+    /// Runs an operator's command, such as `image takeover disk0`, which must succeed.
     ///
     /// # Errors
     /// If it fails.
     pub fn operate(&self, words: &[&str]) -> Result<Finished> {
         command::run(&mut self.command(words), COMMAND_LIMIT)
+    }
+
+    /// Deletes the buffer store, as a lost machine would.
+    ///
+    /// # Errors
+    /// If it cannot be deleted.
+    pub fn lose_buffer(&self) -> Result<()> {
+        if self.buffer.exists() {
+            fs::remove_dir_all(&self.buffer).context("deleting the buffer store")?;
+        }
+        Ok(())
     }
 
     /// Starts the daemon and waits until it accepts connections.
@@ -190,7 +221,7 @@ impl Daemon {
     }
 
     /// The NBD URI that `claims` open.
-    pub fn uri(&self, claims: &Claims) -> String {
+    pub fn uri_for(&self, claims: &Claims) -> String {
         self.setup.listen.uri(&claims.sign())
     }
 
@@ -198,6 +229,19 @@ impl Daemon {
     pub fn log_tail(&self) -> String {
         let text = fs::read_to_string(&self.setup.log).unwrap_or_default();
         format!("log of mvps:\n{}", command::tail(&text))
+    }
+
+    /// SIGKILL, and the process is gone when this returns.
+    ///
+    /// # Errors
+    /// If it had ended before: a daemon that falls over by itself is a finding.
+    pub fn kill(mut self) -> Result<()> {
+        if let Some(status) = self.child.try_wait()? {
+            bail!("mvps had ended by itself: {status}\n{}", self.log_tail());
+        }
+        self.child.kill().context("SIGKILL")?;
+        self.child.wait()?;
+        Ok(())
     }
 
     /// SIGTERM, then waits for the clean end.

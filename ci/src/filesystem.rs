@@ -15,6 +15,7 @@ use crate::Binary;
 use crate::command::{self, run, wait_within};
 use crate::daemon::{ObjectStore, Setup};
 use crate::machine::{self, as_root};
+use crate::object_server::ObjectServer;
 use crate::report::Report;
 use crate::server::{Server, StandInKind, StandIns};
 
@@ -47,7 +48,7 @@ const KINDS: &[Kind] = &[
     },
 ];
 
-/// Runs ext4 and XFS on the local store, or on a stand-in (which only proves the driver).
+/// Runs ext4 and XFS on the local store, ext4 on the S3 server, or both on a stand-in (which only proves the driver).
 ///
 /// # Errors
 /// If a step fails or a tool is missing.
@@ -64,11 +65,27 @@ pub fn run_all(binary: &Binary, against: Option<StandInKind>) -> Result<()> {
             Some(stand_in) => {
                 let mut server = StandIns::new(stand_in, &place);
                 let uri = server.uri("disk", DISK_BYTES)?;
-                first_life(&mut report, kind, &uri, &trees, &place);
-                second_life(&mut report, kind, &uri, &trees, &place);
+                first_life(&mut report, kind.name, kind, &uri, &trees, &place);
+                second_life(&mut report, kind.name, kind, &uri, &trees, &place);
             }
-            None => on_mvps(&mut report, kind, &binary.path()?, &trees, &place)?,
+            None => {
+                let store = ObjectStore::Local(place.join("objects"));
+                on_mvps(&mut report, kind, &binary.path()?, store, &trees, &place)?;
+            }
         }
+    }
+    if against.is_none() {
+        let place = directory.path().join("s3");
+        let server = ObjectServer::start(&place.join("objects"))?;
+        let store = server.store("filesystem/");
+        on_mvps(
+            &mut report,
+            &KINDS[0],
+            &binary.path()?,
+            store,
+            &trees,
+            &place,
+        )?;
     }
     report.finish("cargo ci filesystem")
 }
@@ -77,29 +94,41 @@ fn on_mvps(
     report: &mut Report,
     kind: &Kind,
     binary: &Path,
+    store: ObjectStore,
     trees: &Trees,
     place: &Path,
 ) -> Result<()> {
-    let store = ObjectStore::Local(place.join("objects"));
+    let area = match &store {
+        ObjectStore::Local(_) => kind.name.to_owned(),
+        ObjectStore::S3 { .. } => format!("{} on s3", kind.name),
+    };
+    let area = area.as_str();
     let mut setup = Setup::new(binary, store, place)?;
     let mut daemon = setup.start()?;
     let uri = Server::uri(&mut daemon, "disk", DISK_BYTES)?;
-    first_life(report, kind, &uri, trees, place);
-    report.check(kind.name, "clean shutdown (SIGTERM)", || {
+    first_life(report, area, kind, &uri, trees, place);
+    report.check(area, "clean shutdown (SIGTERM)", || {
         Ok(format!("{:.1} s", daemon.stop()?.as_secs_f64()))
     });
     setup.buffer = place.join("another-buffer");
     let mut daemon = setup.start()?;
     let uri = Server::uri(&mut daemon, "disk", DISK_BYTES)?;
-    second_life(report, kind, &uri, trees, place);
-    report.check(kind.name, "clean shutdown again", || {
+    second_life(report, area, kind, &uri, trees, place);
+    report.check(area, "clean shutdown again", || {
         Ok(format!("{:.1} s", daemon.stop()?.as_secs_f64()))
     });
     Ok(())
 }
 
-fn first_life(report: &mut Report, kind: &Kind, uri: &str, trees: &Trees, place: &Path) {
-    report.check(kind.name, "make, mount, copy in, unmount", || {
+fn first_life(
+    report: &mut Report,
+    area: &str,
+    kind: &Kind,
+    uri: &str,
+    trees: &Trees,
+    place: &Path,
+) {
+    report.check(area, "make, mount, copy in, unmount", || {
         let disk = Disk::attach(uri, place)?;
         run(
             as_root(kind.make[0])
@@ -121,8 +150,15 @@ fn first_life(report: &mut Report, kind: &Kind, uri: &str, trees: &Trees, place:
     });
 }
 
-fn second_life(report: &mut Report, kind: &Kind, uri: &str, trees: &Trees, place: &Path) {
-    report.check(kind.name, "mount elsewhere, compare checksums", || {
+fn second_life(
+    report: &mut Report,
+    area: &str,
+    kind: &Kind,
+    uri: &str,
+    trees: &Trees,
+    place: &Path,
+) {
+    report.check(area, "mount elsewhere, compare checksums", || {
         let disk = Disk::attach(uri, place)?;
         let mounted = Mounted::new(&disk, place, "ro")?;
         let found = checksums(&mounted.path, &trees.names())?;

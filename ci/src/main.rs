@@ -5,13 +5,20 @@
 
 #![allow(clippy::print_stdout)] // A command-line program's results go to standard output.
 
+mod bench;
 mod check;
 mod command;
 mod daemon;
+mod evidence;
 mod filesystem;
+mod fio;
+mod idle;
 mod image_file;
 mod interop;
+mod kill;
 mod machine;
+mod object_server;
+mod outage;
 mod report;
 mod server;
 mod token;
@@ -48,7 +55,7 @@ impl Binary {
     fn path(&self) -> Result<PathBuf> {
         match &self.mvps {
             Some(path) => Ok(std::path::absolute(path)?),
-            None => workspace::build_mvps(self.profile),
+            None => workspace::build("mvps", self.profile),
         }
     }
 }
@@ -73,6 +80,38 @@ enum Word {
         #[arg(long, value_enum)]
         against: Option<server::StandInKind>,
     },
+    /// SIGKILL at random instants under load; a model judges what is left.
+    Kill {
+        #[command(flatten)]
+        binary: Binary,
+        #[command(flatten)]
+        options: kill::Options,
+    },
+    /// The object store is away for a minute, under load.
+    Outage {
+        #[command(flatten)]
+        binary: Binary,
+        #[command(flatten)]
+        options: outage::Options,
+    },
+    /// Requests of an image that nobody writes to, and of opening one with many segments.
+    Idle {
+        #[command(flatten)]
+        binary: Binary,
+        #[command(flatten)]
+        options: idle::Options,
+    },
+    /// Everything that a capability must show.
+    Evidence {
+        /// The capability.
+        #[arg(value_enum)]
+        capability: evidence::Capability,
+    },
+    /// mvps beside nbdkit and qemu-nbd.
+    Bench(bench::Options),
+    /// The comparator of `bench`.
+    #[command(hide = true)]
+    PlainSdk(bench::PlainSdk),
 }
 
 fn main() -> ExitCode {
@@ -90,5 +129,21 @@ fn obey() -> Result<()> {
         Word::Check => check::run(),
         Word::Interop { binary, against } => interop::run(&binary, against),
         Word::Filesystem { binary, against } => filesystem::run_all(&binary, against),
+        Word::Kill { binary, options } => kill::run(&binary, &options),
+        Word::Outage { binary, options } => outage::run(&binary, &options),
+        Word::Idle { binary, options } => idle::run(&binary, &options),
+        Word::Evidence { capability } => evidence::run(capability),
+        Word::Bench(options) => bench::run(&options),
+        Word::PlainSdk(options) => bench::run_plain_sdk(&options),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        super::Arguments::command().debug_assert();
     }
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 
 use crate::command;
-use crate::daemon::{Daemon, Listen};
+use crate::daemon::{Daemon, Listen, memory_bytes_of};
 use crate::machine;
 use crate::token::Claims;
 
@@ -27,7 +27,7 @@ pub trait Server {
 impl Server for Daemon {
     fn uri(&mut self, image: &str, size_bytes: u64) -> Result<String> {
         self.must_run()?;
-        Ok(Daemon::uri(self, &Claims::image(image, size_bytes)))
+        Ok(self.uri_for(&Claims::image(image, size_bytes)))
     }
 }
 
@@ -157,6 +157,14 @@ impl StandIn {
     /// Where it serves.
     pub fn uri(&self) -> String {
         self.listen.uri("")
+    }
+
+    /// Resident memory now, and at its highest, in bytes.
+    ///
+    /// # Errors
+    /// If the process is gone.
+    pub fn memory_bytes(&self) -> Result<(u64, u64)> {
+        memory_bytes_of(self.child.id())
     }
 }
 

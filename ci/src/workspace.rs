@@ -59,14 +59,14 @@ pub enum Profile {
     Release,
 }
 
-/// Builds the binary `mvps` and says where it is.
+/// Builds the binary of `package`, which has the same name, and says where it is.
 ///
 /// # Errors
 /// If it does not compile.
-pub fn build_mvps(profile: Profile) -> Result<PathBuf> {
+pub fn build(package: &str, profile: Profile) -> Result<PathBuf> {
     let mut cargo = Command::new("cargo");
     cargo
-        .args(["build", "--package", "mvps", "--bin", "mvps"])
+        .args(["build", "--package", package, "--bin", package])
         .args(["--message-format", "json-render-diagnostics"])
         .current_dir(root());
     if profile == Profile::Release {
@@ -76,7 +76,7 @@ pub fn build_mvps(profile: Profile) -> Result<PathBuf> {
     output
         .lines()
         .filter_map(|line| serde_json::from_str::<Value>(line).ok())
-        .filter(|message| message["target"]["name"] == "mvps")
+        .filter(|message| message["target"]["name"] == package)
         .find_map(|message| message["executable"].as_str().map(PathBuf::from))
-        .context("cargo built no executable called mvps")
+        .with_context(|| format!("cargo built no executable called {package}"))
 }

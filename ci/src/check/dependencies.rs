@@ -12,10 +12,11 @@ use crate::{command, workspace};
 /// Which packages of the workspace a package may depend on (in any kind of dependency).
 const ALLOWED: &[(&str, &[&str])] = &[
     ("mvps-core", &[]),
-    ("mvps", &["mvps-core"]),
+    ("mvps", &["mvps-core", "s3-test-server"]),
     ("mvps-gc", &["mvps-core", "mvps"]),
     ("sim", &["mvps-core"]),
     ("ci", &["mvps-core", "mvps"]),
+    ("s3-test-server", &[]),
 ];
 
 /// What only the named packages may bring into a build.
@@ -87,7 +88,9 @@ fn direct_findings(packages: &Packages) -> Vec<String> {
         };
         for dependency in dependencies {
             let name = dependency.name.as_str();
-            if packages.contains_key(name) && !allowed.contains(&name) {
+            let is_wrong = packages.contains_key(name) && !allowed.contains(&name);
+            let tests_only = name == "s3-test-server" && !dependency.is_dev;
+            if is_wrong || tests_only {
                 findings.push(format!("{package} depends on {name}"));
             }
             let only = ONLY_IN.iter().find(|(banned, _)| *banned == name);

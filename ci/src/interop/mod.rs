@@ -3,9 +3,9 @@
 //! Each check uses an image of its own, has a limit of time, and shows the client's own output
 //! when it fails.
 
-mod fio;
 mod policy;
 mod scripts;
+mod verified;
 
 use std::path::Path;
 
@@ -15,6 +15,7 @@ use tempfile::TempDir;
 use crate::Binary;
 use crate::daemon::{ObjectStore, Setup};
 use crate::machine;
+use crate::object_server::ObjectServer;
 use crate::report::Report;
 use crate::server::{Server, StandInKind, StandIns};
 
@@ -38,6 +39,9 @@ pub fn run(binary: &Binary, against: Option<StandInKind>) -> Result<()> {
     let local = directory.path().join("local");
     let store = ObjectStore::Local(local.join("objects"));
     on_store(&mut report, "local", &binary, store, &local)?;
+    let s3 = directory.path().join("s3");
+    let server = ObjectServer::start(&s3.join("objects"))?;
+    on_store(&mut report, "s3", &binary, server.store("images/"), &s3)?;
     report.finish("cargo ci interop")
 }
 
@@ -68,5 +72,5 @@ fn on_store(
 /// What any NBD server with trim, zeroes and flush passes.
 fn suite(report: &mut Report, area: &str, server: &mut dyn Server, directory: &Path) {
     scripts::checks(report, area, server, directory);
-    fio::checks(report, area, server);
+    verified::checks(report, area, server);
 }

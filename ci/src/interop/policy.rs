@@ -89,7 +89,7 @@ fn bad_tokens(daemon: &mut Daemon) -> Result<String> {
 }
 
 fn read_only(daemon: &Daemon) -> Result<String> {
-    let writable = daemon.uri(&Claims::image("read-only", IMAGE_BYTES));
+    let writable = daemon.uri_for(&Claims::image("read-only", IMAGE_BYTES));
     tool(
         "nbdsh",
         &["--uri", &writable, "--command", "h.pwrite(b'kept', 0)"],
@@ -99,7 +99,7 @@ fn read_only(daemon: &Daemon) -> Result<String> {
         read_only: true,
         ..Claims::image("read-only", 0)
     };
-    let uri = daemon.uri(&claims);
+    let uri = daemon.uri_for(&claims);
     let script = "assert h.is_read_only(); assert h.pread(4, 0) == b'kept'\n\
                   h.set_strict_mode(0)\n\
                   try:\n    h.pwrite(b'lost', 0)\n    raise SystemExit('written')\n\
@@ -161,7 +161,7 @@ fn unix(socket: &Path) -> Result<String> {
 }
 
 fn control(daemon: &Daemon) -> Result<String> {
-    let uri = daemon.uri(&Claims::image("control", IMAGE_BYTES));
+    let uri = daemon.uri_for(&Claims::image("control", IMAGE_BYTES));
     tool(
         "nbdsh",
         &["--uri", &uri, "--command", "h.pwrite(b'here', 4096)"],

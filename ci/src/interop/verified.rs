@@ -1,14 +1,12 @@
 //! fio with its own checksums: mixed sizes at depth, trims beside it, trims under verification.
 
-use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use serde_json::Value;
 
 use super::IMAGE_BYTES;
-use crate::command::run;
-use crate::machine::system;
+use crate::fio;
 use crate::report::Report;
 use crate::server::Server;
 
@@ -23,60 +21,32 @@ pub fn checks(report: &mut Report, area: &str, server: &mut dyn Server) {
     report.check(area, "fio randtrimwrite qd1 verify", || trim_write(server));
 }
 
-/// A fio command over NBD with JSON output.
-pub fn nbd(uri: &str) -> Command {
-    let mut fio = system("fio");
-    fio.args(["--output-format=json", "--ioengine=nbd", "--thread"]);
-    fio.arg(format!("--uri={uri}"));
-    fio
-}
-
-/// The jobs of a fio run.
-///
-/// # Errors
-/// If fio fails or one of its jobs reports an error.
-pub fn jobs(fio: &mut Command, limit: Duration) -> Result<Vec<Value>> {
-    let output = run(fio, limit)?.stdout;
-    let start = output.find('{').context("no JSON from fio")?;
-    let json: Value = serde_json::from_str(&output[start..]).context("JSON of fio")?;
-    let jobs = json["jobs"].as_array().context("jobs of fio")?.clone();
-    for job in &jobs {
-        ensure!(
-            job["error"] == 0,
-            "job {}: error {}",
-            job["jobname"],
-            job["error"]
-        );
-    }
-    Ok(jobs)
-}
-
 /// Mixed random reads and writes verified over the first three quarters, trims in the last.
 fn mixed(server: &mut dyn Server) -> Result<String> {
     let uri = server.uri("fio-mixed", IMAGE_BYTES)?;
     let verified = IMAGE_BYTES / 4 * 3;
-    let mut fio = nbd(&uri);
-    fio.args([
+    let mut command = fio::nbd(&uri);
+    command.args([
         "--name=mixed",
         "--rw=randrw",
         "--bsrange=4k-128k",
         "--iodepth=32",
     ]);
-    fio.args(["--verify=crc32c", "--verify_fatal=1", "--do_verify=1"]);
-    fio.args(["--offset=0", &format!("--size={verified}"), "--randseed=11"]);
-    fio.args([
+    command.args(["--verify=crc32c", "--verify_fatal=1", "--do_verify=1"]);
+    command.args(["--offset=0", &format!("--size={verified}"), "--randseed=11"]);
+    command.args([
         "--name=trim",
         "--rw=randtrim",
         "--bsrange=4k-128k",
         "--iodepth=8",
     ]);
-    fio.arg(format!("--offset={verified}"));
-    fio.args([
+    command.arg(format!("--offset={verified}"));
+    command.args([
         &format!("--size={}", IMAGE_BYTES / 4),
         "--verify=0",
         "--randseed=12",
     ]);
-    let jobs = jobs(&mut fio, FIO_LIMIT)?;
+    let jobs = fio::jobs(&mut command, FIO_LIMIT)?;
     let mib = |job: &Value, kind: &str| job[kind]["io_bytes"].as_u64().unwrap_or(0) >> 20;
     let (read, written) = (mib(&jobs[0], "read"), mib(&jobs[0], "write"));
     let trimmed = mib(&jobs[1], "trim");
@@ -93,20 +63,20 @@ fn mixed(server: &mut dyn Server) -> Result<String> {
 /// this at more.
 fn trim_write(server: &mut dyn Server) -> Result<String> {
     let uri = server.uri("fio-trimwrite", IMAGE_BYTES)?;
-    let mut fio = nbd(&uri);
-    fio.args([
+    let mut command = fio::nbd(&uri);
+    command.args([
         "--name=trimwrite",
         "--rw=randtrimwrite",
         "--bs=16k",
         "--iodepth=1",
     ]);
-    fio.args([
+    command.args([
         "--verify=crc32c",
         "--verify_fatal=1",
         "--do_verify=1",
         "--size=64m",
     ]);
-    let jobs = jobs(&mut fio, FIO_LIMIT)?;
+    let jobs = fio::jobs(&mut command, FIO_LIMIT)?;
     let count = |kind: &str| jobs[0][kind]["total_ios"].as_u64().unwrap_or(0);
     let (writes, trims, reads) = (count("write"), count("trim"), count("read"));
     ensure!(

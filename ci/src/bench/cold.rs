@@ -1,0 +1,108 @@
+//! Reads that nothing local can answer: a daemon with an empty buffer store and an empty cache,
+//! beside ranged GETs of the plain SDK.
+
+use std::path::Path;
+
+use anyhow::Result;
+
+use super::figures::Table;
+use super::rows::{self, READS, Row};
+use super::{NO_CHECKPOINTS, Options, plain_sdk, start};
+use crate::object_server::ObjectServer;
+use crate::server::Server;
+
+/// The disk that is read: so large that random reads rarely meet a frame twice.
+const DISK_BYTES: u64 = 1024 * 1024 * 1024;
+
+/// The uncompressed bytes of a frame, which a cold random read of 4 KiB fetches.
+const FRAME_BYTES: u64 = 64 * 1024;
+
+/// How a cold row is bounded, and what the plain client does in its place.
+struct Cold {
+    row: &'static Row,
+    fio: &'static [&'static str],
+    plain: &'static [&'static str],
+    /// Bytes of the row for one byte that the plain client reads.
+    share: f64,
+}
+
+const FRAME_SHARE: f64 = 4096.0 / FRAME_BYTES as f64;
+
+const COLD: [Cold; 3] = [
+    Cold {
+        row: &READS[0],
+        fio: &["--size=1g", "--number_ios=1500"],
+        plain: &[
+            "--gets",
+            "1500",
+            "--range-bytes",
+            "65536",
+            "--in-flight",
+            "1",
+        ],
+        share: FRAME_SHARE,
+    },
+    Cold {
+        row: &READS[1],
+        fio: &["--size=1g", "--number_ios=4000"],
+        plain: &[
+            "--gets",
+            "4000",
+            "--range-bytes",
+            "65536",
+            "--in-flight",
+            "32",
+        ],
+        share: FRAME_SHARE,
+    },
+    Cold {
+        row: &READS[2],
+        fio: &["--size=1g"],
+        plain: &[
+            "--gets",
+            "1024",
+            "--range-bytes",
+            "1048576",
+            "--in-flight",
+            "8",
+            "--sequential",
+        ],
+        share: 1.0,
+    },
+];
+
+/// Fills a disk, closes it clean, and reads it through fresh daemons.
+///
+/// # Errors
+/// If something does not run.
+pub fn measure(
+    options: &Options,
+    binary: &Path,
+    server: &ObjectServer,
+    place: &Path,
+) -> Result<()> {
+    let mut daemon = start(binary, server, place, "cold-writer", NO_CHECKPOINTS)?;
+    rows::fill(&daemon.uri("cold", DISK_BYTES)?, "1g")?;
+    daemon.stop()?;
+    let object = ["--put-bytes".to_owned(), DISK_BYTES.to_string()];
+    plain_sdk::measure(server.endpoint(), "plain/cold", &object)?;
+    let mut table = Table::default();
+    for run in 0..options.runs {
+        for cold in &COLD {
+            let name = format!("cold-{}-{run}", cold.row.name);
+            let mut daemon = start(binary, server, place, &name, NO_CHECKPOINTS)?;
+            let uri = daemon.uri("cold", DISK_BYTES)?;
+            let bounds: Vec<String> = cold.fio.iter().map(ToString::to_string).collect();
+            let ours = rows::measure(cold.row, &uri, &bounds)?;
+            daemon.stop()?;
+            let plain: Vec<String> = cold.plain.iter().map(ToString::to_string).collect();
+            let plain = plain_sdk::measure(server.endpoint(), "plain/cold", &plain)?;
+            let plain = rows::figure(cold.row.counts, plain * cold.share);
+            let unit = rows::unit(cold.row.counts);
+            table.note(cold.row.name, unit, "mvps", ours);
+            table.note(cold.row.name, unit, "plain SDK", plain);
+        }
+    }
+    table.print("cold: from the S3 server (goal 0.7 of ranged GETs of the same frames)");
+    Ok(())
+}

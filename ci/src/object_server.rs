@@ -1,0 +1,153 @@
+//! The S3 server of `tests/s3_server` as a process of its own, with its counters and its outage
+//! switch.
+
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+
+use crate::daemon::ObjectStore;
+use crate::workspace::{self, Profile};
+
+/// The bucket that the server makes at its start.
+pub const BUCKET: &str = "mvps-test";
+
+/// The keys that it accepts.
+pub const ACCESS_KEY: &str = "test-access-key";
+
+/// The secret that goes with it.
+pub const SECRET_KEY: &str = "test-secret-key";
+
+/// A running S3 server; it ends with this value.
+#[derive(Debug)]
+pub struct ObjectServer {
+    child: Child,
+    commands: ChildStdin,
+    answers: BufReader<ChildStdout>,
+    endpoint: String,
+}
+
+/// What was asked of the server since its start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Requests {
+    /// All of them.
+    pub total: u64,
+    /// Those that only read: GET and HEAD.
+    pub reads: u64,
+    /// Bytes of request bodies.
+    pub received_bytes: u64,
+}
+
+impl Requests {
+    /// What was asked since `earlier`.
+    pub fn since(self, earlier: Self) -> Self {
+        Self {
+            total: self.total - earlier.total,
+            reads: self.reads - earlier.reads,
+            received_bytes: self.received_bytes - earlier.received_bytes,
+        }
+    }
+}
+
+impl ObjectServer {
+    /// Serves `directory`. Always the release build: it must not be the slow part.
+    ///
+    /// # Errors
+    /// If it cannot be built or does not start.
+    pub fn start(directory: &Path) -> Result<Self> {
+        let binary = workspace::build("s3-test-server", Profile::Release)?;
+        let mut child = Command::new(binary)
+            .arg("--dir")
+            .arg(directory)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .context("starting the S3 server")?;
+        let commands = child.stdin.take().expect("piped");
+        let mut answers = BufReader::new(child.stdout.take().expect("piped"));
+        let mut endpoint = String::new();
+        answers.read_line(&mut endpoint)?;
+        let endpoint = endpoint.trim().to_owned();
+        ensure!(
+            endpoint.starts_with("http://"),
+            "the S3 server did not start: {endpoint}"
+        );
+        Ok(Self {
+            child,
+            commands,
+            answers,
+            endpoint,
+        })
+    }
+
+    /// Where it serves.
+    pub fn endpoint(&self) -> &str {
+        &self.endpoint
+    }
+
+    /// Its bucket under `prefix`, for a daemon.
+    pub fn store(&self, prefix: &str) -> ObjectStore {
+        ObjectStore::S3 {
+            endpoint: self.endpoint.clone(),
+            bucket: BUCKET.to_owned(),
+            prefix: prefix.to_owned(),
+        }
+    }
+
+    fn ask(&mut self, command: &str) -> Result<String> {
+        writeln!(self.commands, "{command}")?;
+        let mut answer = String::new();
+        self.answers.read_line(&mut answer)?;
+        Ok(answer.trim().to_owned())
+    }
+
+    /// Closes every connection, and every new one as it arrives.
+    ///
+    /// # Errors
+    /// If the server does not obey.
+    pub fn cut(&mut self) -> Result<()> {
+        let answer = self.ask("cut")?;
+        ensure!(answer == "ok", "cut: {answer}");
+        Ok(())
+    }
+
+    /// Lets connections pass again.
+    ///
+    /// # Errors
+    /// If the server does not obey.
+    pub fn restore(&mut self) -> Result<()> {
+        let answer = self.ask("restore")?;
+        ensure!(answer == "ok", "restore: {answer}");
+        Ok(())
+    }
+
+    /// What was asked so far.
+    ///
+    /// # Errors
+    /// If the server does not say.
+    pub fn requests(&mut self) -> Result<Requests> {
+        let answer = self.ask("counts")?;
+        let counts: Value = serde_json::from_str(&answer).context("counts of the S3 server")?;
+        let methods = counts["by_method"]
+            .as_object()
+            .context("counts by method")?;
+        let count = |method: &str| methods.get(method).and_then(Value::as_u64).unwrap_or(0);
+        Ok(Requests {
+            total: methods.values().filter_map(Value::as_u64).sum(),
+            reads: count("GET") + count("HEAD"),
+            received_bytes: counts["received_bytes"]
+                .as_u64()
+                .context("bytes received")?,
+        })
+    }
+}
+
+impl Drop for ObjectServer {
+    fn drop(&mut self) {
+        let _gone_already = self.child.kill();
+        let _reaped_already = self.child.wait();
+    }
+}

@@ -1,0 +1,188 @@
+//! `cargo ci outage`: the S3 server is cut off for a minute under load. Nothing may fail: writes
+//! go on until the buffer's limit, then slow down and wait, and everything drains afterwards.
+
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use tempfile::TempDir;
+
+use crate::Binary;
+use crate::daemon::{Daemon, Setup};
+use crate::fio::{self, Figures};
+use crate::machine;
+use crate::object_server::ObjectServer;
+use crate::report::Report;
+use crate::server::Server;
+
+/// How much is written per second while the store answers.
+const RATE_MIB: u64 = 20;
+
+/// The buffer's limit: reached after less than half of the outage.
+const BUFFER_LIMIT_MIB: u64 = 384;
+
+/// Load before and after the outage.
+const MARGIN: Duration = Duration::from_secs(10);
+
+/// How long things may take after the outage.
+const DRAIN_LIMIT: Duration = Duration::from_secs(300);
+
+/// The most that the daemon may use, outages included (DESIGN §4).
+const RSS_LIMIT_BYTES: u64 = 1024 * 1024 * 1024;
+
+/// How long, and on what.
+#[derive(clap::Args, Clone, Debug)]
+pub struct Options {
+    /// Seconds of the outage.
+    #[arg(long, default_value_t = 60)]
+    pub seconds: u64,
+}
+
+/// Runs it.
+///
+/// # Errors
+/// If anything fails that must not.
+pub fn run(binary: &Binary, options: &Options) -> Result<()> {
+    machine::ensure(machine::NBD_TOOLS)?;
+    let binary = binary.path()?;
+    let directory = TempDir::with_prefix("mvps-outage")?;
+    let mut server = ObjectServer::start(&directory.path().join("server"))?;
+    let mut report = Report::default();
+    let outage = Duration::from_secs(options.seconds);
+    report.check("outage", "no failure, then everything drains", || {
+        under_load(outage, &binary, &mut server, directory.path())
+    });
+    report.finish("cargo ci outage")
+}
+
+fn under_load(
+    outage: Duration,
+    binary: &Path,
+    server: &mut ObjectServer,
+    place: &Path,
+) -> Result<String> {
+    let seconds = (outage + 2 * MARGIN).as_secs();
+    let written_mib = RATE_MIB * seconds;
+    let mut setup = Setup::new(binary, server.store("outage/"), place)?;
+    setup.flags = ["--checkpoint-interval-ms", "2000", "--buffer-limit-bytes"]
+        .map(str::to_owned)
+        .to_vec();
+    setup.flags.push(format!("{BUFFER_LIMIT_MIB}MiB"));
+    let mut daemon = setup.start()?;
+    let uri = daemon.uri("outage", written_mib * 1024 * 1024)?;
+    let log = place.join("outage-log");
+    let writer = {
+        let (uri, log) = (uri.clone(), log.clone());
+        std::thread::spawn(move || write(&uri, &log, written_mib, outage))
+    };
+    std::thread::sleep(MARGIN);
+    server.cut()?;
+    let began = Instant::now();
+    let (mut highest, mut buffer) = (0, 0);
+    while began.elapsed() < outage {
+        std::thread::sleep(Duration::from_millis(500));
+        daemon.must_run()?;
+        let (now, _) = daemon.memory_bytes()?;
+        highest = highest.max(now);
+        buffer = buffer.max(directory_bytes(&setup.buffer));
+        ensure!(!writer.is_finished(), "the load ended during the outage");
+    }
+    server.restore()?;
+    let figures = writer.join().expect("the writer returns")?;
+    let drained = drain(&daemon)?;
+    ensure!(highest <= RSS_LIMIT_BYTES, "RSS {} MiB", highest >> 20);
+    daemon.stop()?;
+    setup.buffer = place.join("another-buffer");
+    let mut daemon = setup.start()?;
+    let uri = daemon.uri("outage", written_mib * 1024 * 1024)?;
+    fio::jobs(
+        verified(&uri, written_mib).arg("--verify_only"),
+        DRAIN_LIMIT,
+    )
+    .context("the data after a restart with an empty buffer store")?;
+    daemon.stop()?;
+    let rates = rates(&log, outage)?;
+    Ok(format!(
+        "{written_mib} MiB written and verified; MiB/s before {:.1}, first 10 s {:.1}, last 10 s \
+         {:.1}, after {:.1}; longest write {:.1} s; drained {:.1} s after; RSS highest {} MiB, \
+         buffer on disk {} MiB of {BUFFER_LIMIT_MIB}",
+        rates[0],
+        rates[1],
+        rates[2],
+        rates[3],
+        figures.longest_ms / 1000.0,
+        drained.as_secs_f64(),
+        highest >> 20,
+        buffer >> 20,
+    ))
+}
+
+/// fio over the whole disk, every block once, with checksums that a later run can verify.
+fn verified(uri: &str, mib: u64) -> std::process::Command {
+    let mut command = fio::nbd(uri);
+    command.args(["--name=outage", "--rw=randwrite", "--bs=64k", "--iodepth=8"]);
+    command.args(["--verify=crc32c", "--verify_fatal=1", "--do_verify=0"]);
+    command.args(["--randseed=5", &format!("--size={mib}m")]);
+    command
+}
+
+fn write(uri: &str, log: &Path, mib: u64, outage: Duration) -> Result<Figures> {
+    let mut command = verified(uri, mib);
+    command.arg(format!("--rate={RATE_MIB}m"));
+    command.arg(format!("--write_bw_log={}", log.display()));
+    command.arg("--log_avg_msec=1000");
+    let jobs = fio::jobs(&mut command, outage + 2 * MARGIN + DRAIN_LIMIT)?;
+    Ok(Figures::of(&jobs[0], "write"))
+}
+
+/// A checkpoint succeeds once everything before it is uploaded.
+fn drain(daemon: &Daemon) -> Result<Duration> {
+    let began = Instant::now();
+    daemon
+        .checkpoint("outage")
+        .context("the checkpoint after the outage")?;
+    Ok(began.elapsed())
+}
+
+fn directory_bytes(directory: &Path) -> u64 {
+    let Ok(entries) = fs::read_dir(directory) else {
+        return 0;
+    };
+    let size = |entry: fs::DirEntry| match entry.metadata() {
+        Ok(metadata) if metadata.is_dir() => directory_bytes(&entry.path()),
+        Ok(metadata) => {
+            // What it takes on the disk, not its length: journals are made long and sparse.
+            use std::os::unix::fs::MetadataExt;
+            metadata.blocks() * 512
+        }
+        // Deleted between the listing and the look: it takes nothing any more.
+        Err(_) => 0,
+    };
+    entries.flatten().map(size).sum()
+}
+
+/// MiB/s before the outage, in its first and last ten seconds, and after it.
+fn rates(log: &Path, outage: Duration) -> Result<[f64; 4]> {
+    let text = fs::read_to_string(format!("{}_bw.1.log", log.display()))?;
+    let mut samples: Vec<(u64, f64)> = Vec::new();
+    for line in text.lines() {
+        let mut fields = line.split(',').map(str::trim);
+        let at: u64 = fields.next().context("a time")?.parse()?;
+        let rate: f64 = fields.next().context("a rate")?.parse()?;
+        samples.push((at / 1000, rate / 1024.0));
+    }
+    let mean = |from: u64, to: u64| {
+        let within = samples.iter().filter(|(at, _)| (from..to).contains(at));
+        // fio logs no line for a second in which nothing was completed.
+        within.map(|(_, rate)| rate).sum::<f64>() / to.saturating_sub(from).max(1) as f64
+    };
+    let (start, end) = (MARGIN.as_secs(), (MARGIN + outage).as_secs());
+    let last = samples.last().map_or(end, |(at, _)| *at);
+    Ok([
+        mean(1, start),
+        mean(start, start + 10),
+        mean(end - 10, end),
+        mean(end, last.max(end + 1)),
+    ])
+}
