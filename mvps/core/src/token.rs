@@ -85,8 +85,8 @@ pub struct Grant {
     pub shown: Shown,
     /// Who connects, if one connection is to replace another.
     pub client: Option<ClientId>,
-    /// What FLUSH and FUA promise.
-    pub durability: DurabilityClaim,
+    /// What FLUSH and FUA promise, if the token says.
+    pub durability: Option<DurabilityClaim>,
 }
 
 impl Grant {
@@ -313,7 +313,7 @@ impl RawClaims {
             read_only,
             shown,
             client,
-            durability: self.durability.unwrap_or_default(),
+            durability: self.durability,
         })
     }
 }

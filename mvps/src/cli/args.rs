@@ -203,6 +203,14 @@ pub struct TuningArgs {
         default_value = "local"
     )]
     pub durability: DurabilityArg,
+    /// Checkpoint, mark clean and close an image that had no connection for this long.
+    #[arg(
+        long,
+        env = "MVPS_TE_IDLE_CLOSE_MS",
+        value_name = "MS",
+        default_value_t = 60_000
+    )]
+    pub idle_close_ms: u64,
     /// On shutdown, give up when the object store has answered nothing for this long.
     #[arg(
         long,

@@ -50,6 +50,12 @@ pub fn node(node: &NodeReport) -> String {
     if !used.is_empty() {
         line("", used.join(", "));
     }
+    if !node.images_busy.is_empty() {
+        line(
+            "busy",
+            format!("{} (being opened or closed)", node.images_busy.join(", ")),
+        );
+    }
     if node.images.is_empty() {
         line("images", "none is open".to_owned());
     }
@@ -279,12 +285,14 @@ mod tests {
             rss_peak_bytes: Some(65 << 20),
             object_store: ObjectStoreReport::default(),
             images: vec![open],
+            images_busy: vec!["disk1".to_owned()],
         };
         let text = node(&report);
         for expected in [
             "mvps 0.1.0, process 7, up 1m 1s",
             "64 MiB, at most 65 MiB",
             "FENCED: epoch 5 is in office",
+            "disk1 (being opened or closed)",
             "LSN 12, synced to 10",
             "version 3 with LSN 7",
             "10 GiB, pages of 4 KiB",

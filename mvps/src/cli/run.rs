@@ -7,7 +7,7 @@ use anyhow::Context as _;
 
 use super::{CheckpointArgs, Command, OutputFormat, StatusArgs, image, report, token};
 use crate::control::{Reply, Request, ask};
-use crate::logging;
+use crate::{daemon, logging};
 
 /// The binary: parses the process's arguments, carries them out, and reports what went wrong.
 #[must_use]
@@ -28,7 +28,10 @@ pub fn main() -> ExitCode {
 
 fn carry_out(command: Command) -> anyhow::Result<ExitCode> {
     match command {
-        Command::Serve(_) => anyhow::bail!("the server is not in this build yet"),
+        Command::Serve(args) => {
+            logging::start(&args.log)?;
+            daemon::run(&args)
+        }
         Command::Token(args) => print(&token::make(&args)?),
         Command::Image(args) => {
             logging::start(args.command.log())?;

@@ -1,6 +1,7 @@
 //! `mvps token`: makes tokens with the server's secret.
 
 use anyhow::{Context as _, bail};
+use mvps_core::engine::Durability;
 use mvps_core::env::{Clock as _, WallTime};
 use mvps_core::ids::{PAGE_SIZE_BITS, PageSize};
 use mvps_core::token::{DurabilityClaim, NewToken};
@@ -10,6 +11,15 @@ use crate::daemon::JwtSecret;
 use crate::runtime::TokioClock;
 
 impl From<DurabilityArg> for DurabilityClaim {
+    fn from(durability: DurabilityArg) -> Self {
+        match durability {
+            DurabilityArg::Local => Self::Local,
+            DurabilityArg::ObjectStore => Self::ObjectStore,
+        }
+    }
+}
+
+impl From<DurabilityArg> for Durability {
     fn from(durability: DurabilityArg) -> Self {
         match durability {
             DurabilityArg::Local => Self::Local,
@@ -99,7 +109,7 @@ mod tests {
             grant.client.map(|client| client.to_string()).as_deref(),
             Some("me")
         );
-        assert_eq!(grant.durability, DurabilityClaim::ObjectStore);
+        assert_eq!(grant.durability, Some(DurabilityClaim::ObjectStore));
         assert!(!grant.read_only);
         keys.admit(&token, later(3600)).expect_err("expired");
 

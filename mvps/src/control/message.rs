@@ -65,6 +65,9 @@ pub struct NodeReport {
     pub object_store: ObjectStoreReport,
     /// Open images, ascending by name.
     pub images: Vec<ImageReport>,
+    /// Images that are being opened or closed, ascending by name.
+    #[serde(default)]
+    pub images_busy: Vec<String>,
 }
 
 /// Requests to the object store. One that is retried counts each time.

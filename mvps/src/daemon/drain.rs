@@ -1,13 +1,106 @@
-//! How long a shutdown waits for the object store. Pure.
+//! The end of a server: how it drains, and how long that waits for the object store.
 //!
 //! A drain may take long while it gets on: gigabytes may have to be uploaded. So what is bounded is
 //! not the drain but the time without an answer from the object store. What is then still in the
 //! buffer store stays there, and the next start on it goes on where this one stopped.
 
+use std::process::ExitCode;
 use std::time::Duration;
 
+use mvps_core::engine::{Host, Image};
 use mvps_core::env::Moment;
+use mvps_core::session::{EngineImages, Server};
 use mvps_core::store::StoreStatistics;
+
+use crate::cli::ByteSize;
+
+/// How often a drain is looked at.
+const LOOK_INTERVAL: Duration = Duration::from_millis(250);
+
+/// How long one image may take to say what it holds, once the drain has given up.
+const IMAGE_PATIENCE: Duration = Duration::from_secs(1);
+
+/// How a server ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Drained {
+    /// Everything is published, and every image that could be is clean.
+    Whole,
+    /// The object store did not answer; something is left in the buffer store.
+    GaveUp,
+    /// Somebody asked twice.
+    Interrupted,
+}
+
+impl Drained {
+    /// For the supervisor.
+    #[must_use]
+    pub fn exit_code(self) -> ExitCode {
+        match self {
+            Self::Whole => ExitCode::SUCCESS,
+            Self::GaveUp | Self::Interrupted => ExitCode::FAILURE,
+        }
+    }
+}
+
+/// Drains `server`, for as long as the object store answers within `patience`.
+pub async fn drain(server: &Server<EngineImages>, host: &Host, patience: Duration) -> Drained {
+    let clock = &host.environment.clock;
+    let begun = clock.now();
+    let images = open_images(server).await;
+    let mut patience = DrainPatience::begin(patience, begun, &host.store.statistics());
+    let shut_down = server.shut_down();
+    tokio::pin!(shut_down);
+    loop {
+        tokio::select! {
+            biased;
+            () = &mut shut_down => break,
+            () = clock.sleep(LOOK_INTERVAL) => {}
+        }
+        if patience.look(clock.now(), &host.store.statistics()) == DrainVerdict::GiveUp {
+            say_what_is_left(server, &images).await;
+            return Drained::GaveUp;
+        }
+    }
+    tracing::info!(took = ?clock.now().since(begun), "drained");
+    Drained::Whole
+}
+
+/// Handles of what is open, because a server that shuts down hands out none.
+async fn open_images(server: &Server<EngineImages>) -> Vec<Image> {
+    let mut images = Vec::new();
+    for id in server.image_ids() {
+        let image = tokio::time::timeout(IMAGE_PATIENCE, server.image(&id)).await;
+        images.extend(image.ok().flatten());
+    }
+    images
+}
+
+async fn say_what_is_left(server: &Server<EngineImages>, images: &[Image]) {
+    for id in server.image_ids() {
+        let status = async {
+            images
+                .iter()
+                .find(|image| *image.id() == id)?
+                .status()
+                .await
+        };
+        match tokio::time::timeout(IMAGE_PATIENCE, status)
+            .await
+            .ok()
+            .flatten()
+        {
+            Some(status) => tracing::error!(
+                image = %id, buffered = %ByteSize(status.buffered_bytes), lsn = %status.lsn,
+                published_lsn = %status.published_lsn, "not published"
+            ),
+            None => tracing::error!(image = %id, "not closed"),
+        }
+    }
+    tracing::error!(
+        "the object store does not answer; what is not published stays in the buffer store, and \
+         the next start with the same --buffer-store-path goes on from there"
+    );
+}
 
 /// Watches whether a drain gets on.
 #[derive(Debug, Clone, Copy)]

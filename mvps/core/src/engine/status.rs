@@ -1,5 +1,6 @@
 //! How an open image is doing, for operators.
 
+use super::error::EngineError;
 use crate::ids::{Lsn, Tenure, Version};
 
 /// A picture of an open image.
@@ -30,5 +31,5 @@ pub struct ImageStatus {
     /// This server's time in office.
     pub tenure: Tenure,
     /// Why the image takes no more writes, if it does not.
-    pub failure: Option<String>,
+    pub failure: Option<EngineError>,
 }

@@ -295,7 +295,7 @@ impl ImageTask {
             stalled: self.stalled.len(),
             publishing: self.publisher.is_none(),
             tenure: self.tenure,
-            failure: self.failure.as_ref().map(ToString::to_string),
+            failure: self.failure.clone(),
         }
     }
 }

@@ -31,8 +31,8 @@ type DiskOf<M> = <<M as Images>::Image as OpenImage>::Disk;
 pub(super) enum Visit<M: Images> {
     /// Attach a connection, opening the image if need be.
     Attach(Grant, oneshot::Sender<Result<Admitted<DiskOf<M>>, Refusal>>),
-    /// The image, if it is open.
-    Look(oneshot::Sender<Option<M::Image>>),
+    /// The image, if it is open, and how many connections it has.
+    Look(oneshot::Sender<Option<(M::Image, usize)>>),
 }
 
 /// A connection that was attached and may have ended.
@@ -115,7 +115,12 @@ impl<M: Images> Keeper<M> {
         match visit {
             Visit::Look(reply) => {
                 // A visitor that is gone needs no answer.
-                let _ = reply.send(self.image.clone());
+                let live = self
+                    .connections
+                    .iter()
+                    .filter(|one| !one.orders.is_closed());
+                let connections = live.count();
+                let _ = reply.send(self.image.clone().map(|image| (image, connections)));
                 ControlFlow::Continue(())
             }
             Visit::Attach(grant, reply) => {
@@ -173,8 +178,9 @@ impl<M: Images> Keeper<M> {
             export: export(grant, image.size_bytes(), image.page_size().bytes()),
             disk,
             durability: match grant.durability {
-                DurabilityClaim::Local => Durability::Local,
-                DurabilityClaim::ObjectStore => Durability::ObjectStore,
+                None => self.shared.config.durability,
+                Some(DurabilityClaim::Local) => Durability::Local,
+                Some(DurabilityClaim::ObjectStore) => Durability::ObjectStore,
             },
             orders: orders_received,
         })

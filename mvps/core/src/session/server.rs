@@ -15,6 +15,7 @@ use super::connection::{Admission, Admitted, Ended, serve};
 use super::images::{Images, OpenImage};
 use super::keeper::{Keeper, Visit, export};
 use super::limits::{ATTACH_ATTEMPTS_MAX, ATTACH_QUEUE_MAX, CONNECTIONS_MAX};
+use crate::engine::Durability;
 use crate::env::{Clock, Connection, Listener, PeerName, Spawner};
 use crate::ids::ImageId;
 use crate::nbd::{Export, ExportName, Refusal};
@@ -30,6 +31,8 @@ pub struct ServerConfig {
     pub idle_time: Duration,
     /// Most connections, handshakes included.
     pub connections_max: usize,
+    /// What FLUSH and FUA promise where the token does not say.
+    pub durability: Durability,
 }
 
 impl Default for ServerConfig {
@@ -37,6 +40,7 @@ impl Default for ServerConfig {
         Self {
             idle_time: Duration::from_secs(60),
             connections_max: CONNECTIONS_MAX,
+            durability: Durability::default(),
         }
     }
 }
@@ -175,6 +179,13 @@ impl<M: Images> Server<M> {
 
     /// The image, if it is open.
     pub async fn image(&self, image: &ImageId) -> Option<M::Image> {
+        self.image_and_connections(image)
+            .await
+            .map(|(image, _)| image)
+    }
+
+    /// The image, if it is open, and how many connections it has. Waits while it is being opened.
+    pub async fn image_and_connections(&self, image: &ImageId) -> Option<(M::Image, usize)> {
         let keeper = self.shared.registry().get(image).cloned()?;
         let (reply, answer) = oneshot::channel();
         keeper.send(Visit::Look(reply)).await.ok()?;

@@ -32,7 +32,7 @@ fn the_published_sample_is_accepted() {
     assert_eq!(client, "c9efd96c-da59-4351-b311-351295fa98e2");
     assert!(!grant.read_only);
     assert_eq!(grant.shown, Shown::Newest);
-    assert_eq!(grant.durability, DurabilityClaim::Local);
+    assert_eq!(grant.durability, None);
 }
 
 #[test]
@@ -167,7 +167,7 @@ fn minted_tokens_are_accepted_and_bad_ones_not_minted() {
     let grant = keys().admit(&text, NOW).unwrap();
     assert_eq!(grant.image, image);
     assert_eq!(grant.size_bytes, Some(10 << 30));
-    assert_eq!(grant.durability, DurabilityClaim::ObjectStore);
+    assert_eq!(grant.durability, Some(DurabilityClaim::ObjectStore));
 
     assert!(token.sign(b"", NOW).is_err());
     token.image_size = Some(10);

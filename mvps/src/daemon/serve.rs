@@ -1,0 +1,186 @@
+//! `mvps serve`, from flags to exit code.
+//!
+//! Order of a start: what can be refused without touching anything shared comes first (flags, keys,
+//! the folder's lock, the sockets), then the object store is probed, and only then clients are let
+//! in.
+
+use std::num::NonZeroUsize;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use mvps_core::engine::{EngineConfig, Host};
+use mvps_core::env::{Environment, Listener};
+use mvps_core::session::{EngineImages, Server, ServerConfig};
+use mvps_core::store::{Patience, ProbeOutcome, probe_conditional_create};
+use mvps_core::token::TokenKeys;
+
+use super::banner::banner;
+use super::drain::{Drained, drain};
+use super::folder_lock::FolderLock;
+use super::keys::ServerKeys;
+use super::listening::{bind_all, shown};
+use super::operator::Operator;
+use super::settings::{EMBEDDED_PATH, ImageStoreChoice};
+use super::signals::StopSignals;
+use super::stores::{open_buffer_stores, open_object_store, this_process};
+use crate::cli::{ServeArgs, TuningArgs};
+use crate::control::ControlServer;
+use crate::runtime::{OsEntropy, TokioClock, TokioNetwork, TokioSpawner};
+
+/// How long a start waits for the object store before it says that there is none. A supervisor
+/// starts the server again; a person wants to know.
+const PROBE_PATIENCE: Duration = Duration::from_secs(30);
+
+/// Runs the server until it is told to stop.
+///
+/// # Errors
+/// Why it could not start.
+pub fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
+    let cores = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(cores.get())
+        .thread_name("mvps")
+        .enable_all()
+        .build()
+        .context("the runtime cannot be started")?;
+    let outcome = runtime.block_on(serve(args, cores));
+    // What still runs now was given up on.
+    runtime.shutdown_background();
+    outcome
+}
+
+async fn serve(args: &ServeArgs, cores: NonZeroUsize) -> anyhow::Result<ExitCode> {
+    let choice = ImageStoreChoice::from_args(&args.images)?;
+    let lock = FolderLock::take(&args.buffer.buffer_store_path)?;
+    let keys = ServerKeys::load(args.jwt_public_key.as_deref(), &choice, &OsEntropy)?;
+    let listeners = bind_all(&TokioNetwork, &args.listen).await?;
+    let control = ControlServer::bind(&args.buffer.buffer_store_path)
+        .await
+        .with_context(|| control_advice(args))?;
+
+    let host = build_host(args, &choice, cores).await?;
+    probe(&host, args.images.unsafe_no_fencing, &choice).await?;
+
+    let clock = Arc::clone(&host.environment.clock);
+    let listen: Vec<String> = listeners.iter().map(|one| shown(&one.address())).collect();
+    let token = match choice {
+        ImageStoreChoice::Embedded => keys.embedded_token(&*clock)?,
+        _ => None,
+    };
+    let first = listeners[0].address();
+    let mut signals = StopSignals::listen().context("signals cannot be heard")?;
+    let server = start(&host, keys.tokens, listeners, &args.tuning);
+    let operator = Operator::new(server.clone(), host.clone(), args, &choice, listen.clone());
+    let control = tokio::spawn(control.run(Arc::new(operator)));
+    tracing::info!(
+        listen = listen.join(", "), image_store = %choice,
+        buffer_store = %args.buffer.buffer_store_path.display(), "ready"
+    );
+    if let Some(token) = token {
+        print_banner(&banner(&first, &token, EMBEDDED_PATH));
+    }
+
+    let signal = signals.next().await;
+    tracing::info!(signal, "draining; a second signal ends the process at once");
+    let patience = Duration::from_millis(args.tuning.shutdown_patience_ms);
+    let drained = tokio::select! {
+        biased;
+        signal = signals.next() => {
+            tracing::warn!(signal, "ended at once; buffer stores are as after a crash");
+            Drained::Interrupted
+        }
+        drained = drain(&server, &host, patience) => drained,
+    };
+    control.abort();
+    drop(lock);
+    Ok(drained.exit_code())
+}
+
+/// Lets clients in.
+fn start(
+    host: &Host,
+    tokens: TokenKeys,
+    listeners: Vec<Box<dyn Listener>>,
+    tuning: &TuningArgs,
+) -> Server<EngineImages> {
+    let config = ServerConfig {
+        idle_time: Duration::from_millis(tuning.idle_close_ms),
+        durability: tuning.durability.into(),
+        ..ServerConfig::default()
+    };
+    let images = EngineImages::new(host.clone(), engine_config(tuning));
+    let environment = &host.environment;
+    let clock = Arc::clone(&environment.clock);
+    let spawner = Arc::clone(&environment.spawner);
+    let server = Server::new(clock, spawner, images, tokens, config);
+    for listener in listeners {
+        let server = server.clone();
+        environment.spawner.spawn(
+            "listen",
+            Box::pin(async move { server.listen(listener).await }),
+        );
+    }
+    server
+}
+
+fn control_advice(args: &ServeArgs) -> String {
+    format!(
+        "the control socket in {} cannot be made (a path over 100 characters is too long for a \
+         socket; choose a shorter --buffer-store-path)",
+        args.buffer.buffer_store_path.display()
+    )
+}
+
+async fn build_host(
+    args: &ServeArgs,
+    choice: &ImageStoreChoice,
+    cores: NonZeroUsize,
+) -> anyhow::Result<Host> {
+    let environment = Environment {
+        clock: Arc::new(TokioClock::new()),
+        entropy: Arc::new(OsEntropy),
+        spawner: Arc::new(TokioSpawner::current(cores)),
+        objects: open_object_store(choice).await?,
+        buffers: open_buffer_stores(&args.buffer.buffer_store_path),
+    };
+    Ok(Host::new(environment, args.tuning.cache_bytes.0))
+}
+
+fn engine_config(tuning: &TuningArgs) -> EngineConfig {
+    EngineConfig {
+        checkpoint_interval: Duration::from_millis(tuning.checkpoint_interval_ms),
+        checkpoint_bytes: tuning.checkpoint_bytes.0,
+        buffer_limit_bytes: tuning.buffer_limit_bytes.0,
+        cache_bytes: tuning.cache_bytes.0,
+        owner: this_process(),
+        ..EngineConfig::default()
+    }
+}
+
+/// Refuses an object store that cannot be reached, or on which fencing would not work.
+async fn probe(
+    host: &Host,
+    accept_unfenced: bool,
+    choice: &ImageStoreChoice,
+) -> anyhow::Result<()> {
+    let store = host.store.with_patience(Patience::For(PROBE_PATIENCE));
+    let outcome = probe_conditional_create(&store, accept_unfenced)
+        .await
+        .with_context(|| format!("the object store {choice} cannot be used"))?;
+    if outcome == ProbeOutcome::Unfenced {
+        tracing::warn!(
+            "the object store ignores If-None-Match, and --unsafe-no-fencing accepts it: two \
+             servers of one image will destroy it"
+        );
+    }
+    Ok(())
+}
+
+/// A closed stdout keeps nobody from using the server.
+fn print_banner(text: &str) {
+    use std::io::Write as _;
+    let mut out = std::io::stdout().lock();
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+}
