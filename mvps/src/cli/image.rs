@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context as _;
 use mvps_core::admin::{self, Adopted, ImageReport, ImageRow, TakeoverOutcome};
 use mvps_core::engine::protocol::{ManifestStore, Opener};
 use mvps_core::store::{Patience, RetryingStore, probe_conditional_create};
@@ -74,7 +73,8 @@ async fn open_manifests_to_publish(args: &ImageStoreArgs) -> anyhow::Result<Mani
     let store = open_store(args).await?;
     probe_conditional_create(&store, args.unsafe_no_fencing)
         .await
-        .context("nothing was changed")?;
+        // The error's own text has its source's already.
+        .map_err(|error| anyhow::anyhow!("nothing was changed: {error}"))?;
     Ok(ManifestStore::new(store))
 }
 

@@ -168,7 +168,8 @@ async fn probe(
     let store = host.store.with_patience(Patience::For(PROBE_PATIENCE));
     let outcome = probe_conditional_create(&store, accept_unfenced)
         .await
-        .with_context(|| format!("the object store {choice} cannot be used"))?;
+        // The error's own text has its source's already.
+        .map_err(|error| anyhow::anyhow!("the object store {choice} cannot be used: {error}"))?;
     if outcome == ProbeOutcome::Unfenced {
         tracing::warn!(
             "the object store ignores If-None-Match, and --unsafe-no-fencing accepts it: two \
