@@ -21,16 +21,13 @@ use fjall::{Database, Keyspace, KeyspaceCreateOptions, OwnedWriteBatch, PersistM
 use mvps_core::env::{BufferBatch, BufferError};
 use mvps_core::ids::{Generation, Lsn};
 
-use super::errors::{Failure, open_error, read_error, write_error};
+use super::errors::{Failure, open_error, write_error};
 use super::files::{self, DirectoryLock};
 use super::generation::{Scan, StoredGeneration};
+use super::meta::{Bounds, KEY_MARK, KEY_METADATA, MetaContents, generation_key};
 use super::record::{self, BatchStamp, Mark, Seed};
 
 const META: &str = "meta";
-const KEY_MARK: &[u8] = b"mark";
-const KEY_METADATA: &[u8] = b"image-metadata";
-const KEY_GENERATION: &[u8] = b"generation";
-
 /// The first generation of a new store.
 pub const FIRST_GENERATION: Generation = Generation(1);
 
@@ -43,7 +40,7 @@ const WORKERS: usize = 2;
 /// Spilled generations are read once, by the checkpoint; a small cache per image is enough.
 const BLOCK_CACHE_BYTES: u64 = 4 << 20;
 
-/// A rotation writes a few kilobytes; if it takes this long, fjall's workers are dead or the disk is.
+/// A rotation writes a few kilobytes; if it takes this long, fjall's workers or the disk are dead.
 const ROTATION_LIMIT: Duration = Duration::from_secs(60);
 
 /// A spill writes a generation.
@@ -63,33 +60,6 @@ pub struct Progress {
     pub active_journal_bytes: AtomicU64,
     /// Sealed journals and keyspaces, as of the last change of either.
     pub other_bytes: AtomicU64,
-}
-
-/// Where a generation begins and ends, as `meta` has it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Bounds {
-    start: Lsn,
-    end: Option<Lsn>,
-}
-
-impl Bounds {
-    fn encode(self) -> Vec<u8> {
-        let numbers = [Some(self.start), self.end];
-        let numbers = numbers.into_iter().flatten();
-        numbers.flat_map(|lsn| lsn.0.to_le_bytes()).collect()
-    }
-
-    fn decode(bytes: &[u8]) -> Option<Self> {
-        let (start, end) = bytes.split_first_chunk()?;
-        let end = match end {
-            [] => None,
-            end => Some(Lsn(u64::from_le_bytes(end.try_into().ok()?))),
-        };
-        Some(Self {
-            start: Lsn(u64::from_le_bytes(*start)),
-            end,
-        })
-    }
 }
 
 /// What opening found.
@@ -131,10 +101,6 @@ pub struct OpenDatabase {
 
 fn keyspace_name(generation: Generation) -> String {
     format!("generation-{generation}")
-}
-
-fn generation_key(generation: Generation) -> Vec<u8> {
-    [KEY_GENERATION, &generation.0.to_be_bytes()].concat()
 }
 
 fn open_fjall(directory: &PathBuf) -> Result<Database, fjall::Error> {
@@ -525,46 +491,4 @@ fn wait_for_flush(fjall: &Database, keyspace: &Keyspace, limit: Duration) -> Res
         thread::sleep(Duration::from_micros(200));
     }
     fjall.persist(PersistMode::Buffer).map_err(write_error)
-}
-
-/// What the keyspace `meta` says.
-struct MetaContents {
-    ordinal: u64,
-    metadata: Option<Bytes>,
-    generations: BTreeMap<Generation, Bounds>,
-}
-
-impl MetaContents {
-    fn read(meta: &Keyspace, seed: Seed) -> Result<Self, BufferError> {
-        let mut contents = Self {
-            ordinal: 0,
-            metadata: None,
-            generations: BTreeMap::new(),
-        };
-        for guard in meta.iter() {
-            let (key, value) = guard.into_inner().map_err(read_error)?;
-            contents.note(&key, &Bytes::from(value), seed)?;
-        }
-        Ok(contents)
-    }
-
-    fn note(&mut self, key: &[u8], value: &Bytes, seed: Seed) -> Result<(), BufferError> {
-        let damaged = || BufferError::Corrupt {
-            reason: format!(
-                "metadata entry {} is damaged or another image's",
-                String::from_utf8_lossy(key)
-            ),
-        };
-        let (mark, payload) = record::decode_meta(seed, key, value).ok_or_else(damaged)?;
-        self.ordinal = self.ordinal.max(mark.ordinal);
-        if key == KEY_METADATA {
-            self.metadata = Some(value.slice_ref(payload));
-        } else if key != KEY_MARK {
-            let number = key.strip_prefix(KEY_GENERATION).ok_or_else(damaged)?;
-            let number = u64::from_be_bytes(number.try_into().map_err(|_| damaged())?);
-            let bounds = Bounds::decode(payload).ok_or_else(damaged)?;
-            self.generations.insert(Generation(number), bounds);
-        }
-        Ok(())
-    }
 }

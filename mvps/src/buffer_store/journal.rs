@@ -171,8 +171,8 @@ impl<R: Read> JournalReader<R> {
     }
 }
 
-/// Every whole batch that begins anywhere in `bytes`, which begin at `offset` of the journal. Batches
-/// inside another batch's content are found too: the caller tells them by their headers.
+/// Every whole batch that begins anywhere in `bytes`, which begin at `offset` of the journal.
+/// Batches inside another batch's content are found too: the caller tells them by their headers.
 pub fn batches_within(bytes: &[u8], offset: u64) -> impl Iterator<Item = JournalBatch> + '_ {
     let begins =
         |at: &usize| bytes[*at] == TAG_START && bytes.get(at + START_BYTES) == Some(&TAG_ITEM);

@@ -4,9 +4,9 @@
 //! failed syncs and directory entries is not what the contract of [`BufferStore`] asks for. This
 //! adapter makes up for it; `docs/decisions/fjall-buffer.md` has the facts and the figures.
 //!
-//! Reading order: [`record`] (what is stored), [`database`] (how it is written), [`generation`] (how
-//! it is read), [`sync`], [`store`] (what may run at the same time); for openings [`files`],
-//! [`journal`], [`recovery`], [`rewrite`].
+//! Reading order: [`record`] and [`meta`] (what is stored), [`database`] (how it is written),
+//! [`generation`] (how it is read), [`sync`], [`store`] (what may run at the same time); for
+//! openings [`files`], [`journal`], [`recovery`], [`rewrite`].
 //!
 //! It must never acknowledge what a process kill could lose, and never open a store in which a
 //! synced batch is missing.
@@ -18,6 +18,7 @@ mod errors;
 mod files;
 mod generation;
 mod journal;
+mod meta;
 mod record;
 mod recovery;
 mod rewrite;
