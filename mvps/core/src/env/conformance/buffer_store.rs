@@ -236,7 +236,7 @@ async fn generations_are_sealed(stores: Stores<'_>) {
         expected.is_sorted_by(|a, b| a < b),
         "generations ascend: {expected:?}"
     );
-    drop(recovered);
+    drop((handle, recovered));
 
     let recovered = open(stores, "seal").await;
     let found = numbers(&recovered);
