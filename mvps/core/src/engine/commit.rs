@@ -87,6 +87,7 @@ impl ImageTask {
                 (others_wait && !holds_lock)
                     || self.transactions.is_locked_against(by)
                     || self.is_full(group.bytes)
+                    || self.is_memory_full()
             }
         }
     }

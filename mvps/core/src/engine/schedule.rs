@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::config::{EngineConfig, SEALED_IN_MEMORY_MAX};
+use super::config::{EngineConfig, SEALED_IN_MEMORY_MAX, SPILL_AT_QUARTERS};
 use super::error::EngineError;
 use super::event::{Completion, Reply};
 use super::job::{Job, JobDone, JobOutcome};
@@ -37,8 +37,10 @@ pub(super) struct Schedule {
     pub(super) grow: VecDeque<(u64, Reply<()>)>,
     /// Not before this moment after a refused job.
     pub(super) retry_at: Option<Moment>,
-    /// Sealed generations that were spilled, or are being spilled.
+    /// Sealed generations that were spilled.
     spilled: Vec<Generation>,
+    /// The one that is being spilled.
+    spilling: Option<Generation>,
     /// The manifests, through a store that soon gives up: for tenure checks.
     pub(super) impatient_manifests: ManifestStore,
 }
@@ -56,6 +58,7 @@ impl Schedule {
             grow: VecDeque::new(),
             retry_at: None,
             spilled: Vec::new(),
+            spilling: None,
             impatient_manifests,
         }
     }
@@ -99,7 +102,8 @@ struct Picture {
     sealed: usize,
     /// The oldest sealed generation that is still in memory.
     unspilled: Option<Generation>,
-    unspilled_count: usize,
+    /// Sealed generations in memory, those that are being spilled included.
+    in_memory: usize,
     publisher_idle: bool,
     /// A checkpoint was asked for, or its time has come.
     due: bool,
@@ -111,10 +115,13 @@ fn next_action(picture: &Picture) -> Option<Action> {
     if picture.failed {
         return (picture.closing && picture.publisher_idle).then_some(Action::GiveUp);
     }
-    if picture.active_bytes >= picture.checkpoint_bytes {
+    if picture.active_bytes >= picture.checkpoint_bytes && picture.in_memory < SEALED_IN_MEMORY_MAX
+    {
         return Some(Action::Seal);
     }
-    if picture.unspilled_count > SEALED_IN_MEMORY_MAX + 1
+    let spill_from = picture.checkpoint_bytes / 4 * SPILL_AT_QUARTERS;
+    if picture.active_bytes >= spill_from
+        && picture.in_memory >= SEALED_IN_MEMORY_MAX
         && let Some(generation) = picture.unspilled
     {
         return Some(Action::Spill(generation));
@@ -137,8 +144,11 @@ fn next_action(picture: &Picture) -> Option<Action> {
 impl ImageTask {
     /// Does whatever can be done now.
     pub(super) async fn advance(&mut self) {
-        self.resume_stalled().await;
-        while let Some(action) = next_action(&self.picture()) {
+        loop {
+            self.resume_stalled().await;
+            let Some(action) = next_action(&self.picture()) else {
+                return;
+            };
             match action {
                 Action::Seal => self.seal().await,
                 Action::Spill(generation) => self.spill(generation),
@@ -162,6 +172,14 @@ impl ImageTask {
         }
     }
 
+    /// Whether the active generation is full and the one before it still fills the memory.
+    pub(super) fn is_memory_full(&self) -> bool {
+        self.active.bytes >= self.config().checkpoint_bytes && {
+            let picture = self.picture();
+            picture.in_memory >= SEALED_IN_MEMORY_MAX
+        }
+    }
+
     fn picture(&self) -> Picture {
         let now = self.now();
         let schedule = &self.schedule;
@@ -169,19 +187,19 @@ impl ImageTask {
             .dirty_since
             .is_some_and(|since| now.since(since) >= schedule.interval);
         let asked = !schedule.checkpoints.is_empty() || self.acknowledgements.wants_publication();
-        let mut unspilled = self
-            .sealed
-            .iter()
-            .map(|sealed| sealed.generation)
-            .filter(|generation| !schedule.spilled.contains(generation));
+        let spilling = schedule.spilling;
+        let in_memory = || {
+            let sealed = self.sealed.iter().map(|sealed| sealed.generation);
+            sealed.filter(|generation| !schedule.spilled.contains(generation))
+        };
         Picture {
             failed: self.failure.is_some(),
             closing: self.closing.is_some(),
             active_bytes: self.active.bytes,
             checkpoint_bytes: self.config().checkpoint_bytes,
             sealed: self.sealed.len(),
-            unspilled_count: unspilled.clone().count(),
-            unspilled: unspilled.next(),
+            in_memory: in_memory().count(),
+            unspilled: in_memory().next().filter(|_| spilling.is_none()),
             publisher_idle: self.publisher.is_some()
                 && schedule.retry_at.is_none_or(|retry_at| now >= retry_at),
             due: aged || asked,
@@ -222,7 +240,7 @@ impl ImageTask {
     }
 
     fn spill(&mut self, generation: Generation) {
-        self.schedule.spilled.push(generation);
+        self.schedule.spilling = Some(generation);
         let (buffer, report) = (Arc::clone(&self.buffer), self.report.clone());
         let spill = async move {
             let outcome = buffer.spill(generation).await;
@@ -265,7 +283,10 @@ impl ImageTask {
     pub(super) async fn complete(&mut self, completion: Completion) {
         match completion {
             Completion::Synced(lsn, Ok(())) => self.synced(lsn),
-            Completion::Spilled(Ok(())) => self.gauge(),
+            Completion::Spilled(Ok(())) => {
+                self.schedule.spilled.extend(self.schedule.spilling.take());
+                self.gauge();
+            }
             Completion::Dropped(generation, Ok(())) => {
                 self.schedule
                     .spilled
@@ -470,22 +491,43 @@ mod tests {
     }
 
     #[test]
-    fn generations_that_pile_up_leave_memory() {
+    fn generations_that_pile_up_leave_memory_before_another_is_sealed() {
         let piled = Picture {
             publisher_idle: false,
-            sealed: 3,
+            sealed: 1,
             unspilled: Some(Generation(7)),
-            unspilled_count: SEALED_IN_MEMORY_MAX + 2,
+            in_memory: SEALED_IN_MEMORY_MAX,
             ..serving()
         };
-        check(piled, Some(Action::Spill(Generation(7))));
         check(
             Picture {
-                unspilled_count: SEALED_IN_MEMORY_MAX + 1,
+                active_bytes: 74,
                 ..piled
             },
             None,
         );
+        check(
+            Picture {
+                active_bytes: 75,
+                ..piled
+            },
+            Some(Action::Spill(Generation(7))),
+        );
+        check(
+            Picture {
+                active_bytes: 100,
+                unspilled: None,
+                ..piled
+            },
+            None,
+        );
+        let spilled = Picture {
+            active_bytes: 100,
+            unspilled: None,
+            in_memory: 0,
+            ..piled
+        };
+        check(spilled, Some(Action::Seal));
     }
 
     #[test]
