@@ -35,6 +35,9 @@ const CONNECTIONS: u64 = 2;
 /// A fenced server learns of it within 10 s of use (PROTOCOL §3.8); the rest is for the machine.
 const FENCED_LIMIT: Duration = Duration::from_secs(25);
 
+/// Answers after which a load counts as under way.
+const ANSWERED_LEAST: usize = 20;
+
 /// Stamps of the second daemon's load begin this far above the first's.
 const STAMP_GAP: Stamp = 1 << 32;
 
@@ -113,7 +116,8 @@ impl Batch<'_> {
             .iter()
             .map(|name| self.load(&first, name, numbers))
             .collect();
-        std::thread::sleep(Duration::from_millis(200 + numbers.below(400)));
+        under_way(&rounds)?;
+        std::thread::sleep(Duration::from_millis(numbers.below(400)));
         let (mut figures, mut longest) = (Figures::default(), Duration::ZERO);
         let mut taken = Vec::new();
         for round in rounds {
@@ -245,6 +249,23 @@ impl Batch<'_> {
             .with_context(|| format!("{} after the first daemon's end", target.claims.image))?;
         Ok(())
     }
+}
+
+/// Waits until the first daemon has answered something of every load: until then the image may not
+/// exist, and whoever opens it first is its owner.
+fn under_way(rounds: &[Round]) -> Result<()> {
+    let deadline = WallInstant::now() + FENCED_LIMIT;
+    for round in rounds {
+        while round.shared.note().survivors(Survives::Acknowledged).len() < ANSWERED_LEAST {
+            let image = &round.target.claims.image;
+            ensure!(
+                WallInstant::now() < deadline,
+                "{image}: the load does not get going"
+            );
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+    Ok(())
 }
 
 /// The fenced server, back on its own buffer store, must not serve the image.

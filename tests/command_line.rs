@@ -1,0 +1,73 @@
+//! Flags, tokens, and errors that say what to do.
+
+use crate::harness::{Site, bare_mvps, texts};
+
+/// Runs `mvps` with `words`, which must fail; returns what it said.
+fn refused(words: &[&str]) -> String {
+    let site = Site::new();
+    let output = site.run("buffer", words);
+    let (stdout, stderr) = texts(&output);
+    assert!(!output.status.success(), "{words:?}: {stdout}{stderr}");
+    stderr
+}
+
+#[test]
+fn what_is_wrong_is_named() {
+    let check = |words: &[&str], names: &str| {
+        let said = refused(words);
+        assert!(said.contains(names), "{words:?} said: {said}");
+    };
+    check(&["serve", "--no-such-flag"], "--no-such-flag");
+    check(&["serve", "--listen", "nowhere"], "nowhere");
+    check(&["serve", "--checkpoint-interval-ms", "soon"], "soon");
+    check(&["serve", "--checkpoint-interval-ms", "0"], "0");
+    check(&["serve", "--image-store", "tape"], "tape");
+    check(&["token"], "--image");
+    check(&["token", "--image", "../etc"], "image id");
+    check(&["token", "--image", "disk0", "--size", "ten"], "ten");
+    check(&["image", "show", "absent"], "absent");
+    check(&["image", "takeover", "absent"], "absent");
+    check(&["frobnicate"], "frobnicate");
+}
+
+#[test]
+fn without_a_server_status_says_so() {
+    let said = refused(&["status"]);
+    assert!(said.contains("server"), "{said}");
+    assert!(said.contains("--buffer-store-path"), "{said}");
+}
+
+#[test]
+fn a_bucket_is_needed_for_s3() {
+    let site = Site::new();
+    let output = bare_mvps(&site.path(""), &["serve", "--image-store", "s3"]).output();
+    let output = output.expect("the binary runs");
+    let (_, stderr) = texts(&output);
+    assert!(!output.status.success());
+    assert!(stderr.contains("--image-store-s3-bucket"), "{stderr}");
+}
+
+#[test]
+fn help_names_every_subcommand() {
+    let site = Site::new();
+    let help = site.run_well("buffer", &["--help"]);
+    for word in ["serve", "token", "image", "status", "checkpoint"] {
+        assert!(help.contains(word), "{help}");
+    }
+    assert!(site.run_well("buffer", &["--version"]).starts_with("mvps "));
+}
+
+#[test]
+fn a_token_has_three_parts_and_no_secret() {
+    let site = Site::new();
+    let token = site.token(&["--image", "disk0", "--size", "10GiB"]);
+    assert_eq!(token.split('.').count(), 3, "{token}");
+    assert!(!token.contains("secret"));
+}
+
+#[test]
+fn an_empty_store_lists_no_image() {
+    let site = Site::new();
+    let listed = site.run_well("buffer", &["image", "list", "--output", "json"]);
+    assert_eq!(listed.trim(), "[]");
+}
