@@ -41,6 +41,8 @@ pub(super) struct Schedule {
     spilled: Vec<Generation>,
     /// The one that is being spilled.
     spilling: Option<Generation>,
+    /// It was published meanwhile: it is dropped once it is spilled.
+    drop_after_spill: bool,
     /// The manifests, through a store that soon gives up: for tenure checks.
     pub(super) impatient_manifests: ManifestStore,
 }
@@ -59,6 +61,7 @@ impl Schedule {
             retry_at: None,
             spilled: Vec::new(),
             spilling: None,
+            drop_after_spill: false,
             impatient_manifests,
         }
     }
@@ -283,10 +286,7 @@ impl ImageTask {
     pub(super) async fn complete(&mut self, completion: Completion) {
         match completion {
             Completion::Synced(lsn, Ok(())) => self.synced(lsn),
-            Completion::Spilled(Ok(())) => {
-                self.schedule.spilled.extend(self.schedule.spilling.take());
-                self.gauge();
-            }
+            Completion::Spilled(Ok(())) => self.spilled(),
             Completion::Dropped(generation, Ok(())) => {
                 self.schedule
                     .spilled
@@ -372,7 +372,21 @@ impl ImageTask {
                 self.schedule.checkpoints.push((lsn, reply));
             }
         }
-        self.drop_generation(drained.generation);
+        if self.schedule.spilling == Some(drained.generation) {
+            self.schedule.drop_after_spill = true;
+        } else {
+            self.drop_generation(drained.generation);
+        }
+    }
+
+    fn spilled(&mut self) {
+        let generation = self.schedule.spilling.take();
+        if std::mem::take(&mut self.schedule.drop_after_spill) {
+            self.drop_generation(generation.expect("what is to be dropped was being spilled"));
+        } else {
+            self.schedule.spilled.extend(generation);
+        }
+        self.gauge();
     }
 
     fn drop_generation(&self, generation: Generation) {

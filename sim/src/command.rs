@@ -1,0 +1,162 @@
+//! The command line of the simulation, and what `cargo test --features sim` runs.
+//!
+//! ```text
+//! run --seed N [--quiet | --block B]   replay one seed, with its timeline
+//! swarm --minutes M [--from N]         fresh seeds on all cores, each once
+//! batch --seeds K [--from N]           K seeds, each twice, digests compared
+//! ```
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "this is the command line"
+)]
+
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use crate::journal::Timeline;
+use crate::runner::{Outcome, Summary, run_apart, run_here, run_many, run_twice};
+
+/// Seeds that once found a bug, or that reach something rare.
+pub const REGRESSION_SEEDS: &[u64] = &[];
+
+/// How many fixed seeds `cargo test` runs.
+const TEST_SEEDS: u64 = 8;
+
+/// The program.
+#[must_use]
+pub fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    run(&arguments).unwrap_or_else(|usage| {
+        eprintln!("{usage}");
+        ExitCode::from(2)
+    })
+}
+
+/// The test: the regression seeds and the first seeds, each twice.
+#[must_use]
+pub fn test_main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if arguments
+        .first()
+        .is_some_and(|first| first == "child" || first == "run")
+    {
+        return main();
+    }
+    if arguments.iter().any(|argument| argument == "--list") {
+        println!("simulation: test");
+        return ExitCode::SUCCESS;
+    }
+    let seeds = REGRESSION_SEEDS.iter().copied().chain(0..TEST_SEEDS);
+    finish(&many(seeds, run_twice))
+}
+
+fn run(arguments: &[String]) -> Result<ExitCode, String> {
+    let command = arguments.first().map(String::as_str);
+    let number = |name: &str| number_of(arguments, name);
+    match command {
+        Some("child") => {
+            let seed = arguments.get(1).and_then(|text| text.parse().ok());
+            Ok(child(seed.ok_or(USAGE)?, Timeline::Off))
+        }
+        Some("run") => {
+            let timeline = match number("--block")? {
+                Some(block) => Timeline::Block(block),
+                None if arguments.iter().any(|it| it == "--quiet") => Timeline::Off,
+                None => Timeline::All,
+            };
+            if std::env::var_os("RUST_LOG").is_some() {
+                madsim::runtime::init_logger();
+            }
+            Ok(child(number("--seed")?.ok_or(USAGE)?, timeline))
+        }
+        Some("swarm") => {
+            let minutes = number("--minutes")?.unwrap_or(1);
+            let end = Instant::now() + Duration::from_secs(60 * minutes);
+            let from = number("--from")?.unwrap_or(1000);
+            let seeds = (from..).take_while(move |_| Instant::now() < end);
+            Ok(finish(&many(seeds, run_apart)))
+        }
+        Some("batch") => {
+            let from = number("--from")?.unwrap_or(0);
+            let seeds = from..from + number("--seeds")?.unwrap_or(TEST_SEEDS);
+            Ok(finish(&many(seeds, run_twice)))
+        }
+        _ => Err(USAGE.to_owned()),
+    }
+}
+
+const USAGE: &str = "run --seed N [--quiet | --block B] | swarm --minutes M [--from N] | \
+                     batch --seeds K [--from N]";
+
+fn number_of(arguments: &[String], name: &str) -> Result<Option<u64>, String> {
+    let Some(at) = arguments.iter().position(|it| it == name) else {
+        return Ok(None);
+    };
+    let value = arguments.get(at + 1).and_then(|text| text.parse().ok());
+    value
+        .map(Some)
+        .ok_or_else(|| format!("{name} needs a number"))
+}
+
+fn child(seed: u64, timeline: Timeline) -> ExitCode {
+    if std::env::var_os("SIM_BACKTRACE").is_none() {
+        // What went wrong is reported with the events before it.
+        std::panic::set_hook(Box::new(|_| {}));
+    }
+    let outcome = run_here(seed, timeline);
+    println!("{}", outcome.line());
+    match outcome.failure {
+        None => ExitCode::SUCCESS,
+        Some(failure) => {
+            eprintln!("seed {seed}: {failure}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn many(seeds: impl Iterator<Item = u64> + Send, run: impl Fn(u64) -> Outcome + Sync) -> Summary {
+    let mut seeds = seeds;
+    let progress = |summary: &Summary| {
+        let done = summary.passed + summary.failed.len() as u64;
+        if done.is_multiple_of(10) {
+            println!(
+                "  {done} seeds, {} failed, {:.1} simulated hours, {:.0} s",
+                summary.failed.len(),
+                summary.simulated.as_secs_f64() / 3600.0,
+                summary.took.as_secs_f64()
+            );
+        }
+    };
+    run_many(move || seeds.next(), run, progress)
+}
+
+fn finish(summary: &Summary) -> ExitCode {
+    println!("faults (times injected, seeds):");
+    for (name, (count, seeds)) in &summary.faults {
+        println!("  {name:<40} {count:>8} {seeds:>6}");
+    }
+    println!("sometimes (times reached, seeds):");
+    for (name, (count, seeds)) in &summary.marks {
+        println!("  {name:<52} {count:>8} {seeds:>6}");
+    }
+    for (seed, failure) in &summary.failed {
+        println!("---- seed {seed}\n{failure}");
+        println!("  replay: cargo run -p sim --release --features sim -- run --seed {seed}");
+    }
+    let seeds = summary.passed + summary.failed.len() as u64;
+    let core_hours = summary.took.as_secs_f64() / 3600.0 * summary.cores as f64;
+    println!(
+        "{seeds} seeds, {:.1} simulated hours, {} events, {:.0} seeds per hour and core, {:.1} s",
+        summary.simulated.as_secs_f64() / 3600.0,
+        summary.events,
+        seeds as f64 / core_hours.max(f64::EPSILON),
+        summary.took.as_secs_f64()
+    );
+    println!("{} passed, {} failed", summary.passed, summary.failed.len());
+    if summary.failed.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}

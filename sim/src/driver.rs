@@ -1,0 +1,253 @@
+//! What happens to servers: started, stopped, killed, paused, deposed, robbed of their disks.
+//!
+//! Plays the operator too: a server that is refused is helped by a takeover, an adoption, or by
+//! moving its buffer store away, as the refusal says.
+
+mod events;
+mod finale;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use madsim::time::{sleep, timeout};
+use mvps_core::admin;
+use mvps_core::engine::protocol::{ManifestStore, Opener};
+use mvps_core::env::memory::{BufferCopy, Crash};
+use mvps_core::store::{Patience, RetryingStore};
+use tokio::sync::watch;
+
+use crate::draws::Draws;
+use crate::workload::server::{Orders, Status, image_id, serve};
+use crate::world::machine::{Machine, Process, Site};
+
+/// How long an operator waits for a command.
+const OPERATOR_PATIENCE: Duration = Duration::from_secs(300);
+
+/// A server process that was started.
+struct Running {
+    status: watch::Receiver<Status>,
+    stop: watch::Sender<bool>,
+}
+
+/// See the module's text.
+pub struct Driver {
+    site: Arc<Site>,
+    draws: Draws,
+    machines: Vec<Machine>,
+    running: Vec<Option<Running>>,
+    paused: Vec<bool>,
+    operator: Machine,
+    /// The machine that should serve.
+    in_charge: usize,
+    /// How often it was refused in a row.
+    refusals: u32,
+    copies: Vec<(usize, BufferCopy)>,
+}
+
+impl Driver {
+    /// Two machines and an operator's.
+    #[must_use]
+    pub fn new(site: &Arc<Site>) -> Self {
+        let machines: Vec<_> = ["alpha", "beta"]
+            .into_iter()
+            .map(|name| Machine::new(name, site))
+            .collect();
+        Self {
+            site: Arc::clone(site),
+            draws: Draws::new(site.plan.seed, "driver"),
+            running: machines.iter().map(|_| None).collect(),
+            paused: vec![false; machines.len()],
+            machines,
+            operator: Machine::new("operator", site),
+            in_charge: 0,
+            refusals: 0,
+            copies: Vec::new(),
+        }
+    }
+
+    /// Everything that the seed does.
+    pub async fn run(mut self) {
+        for _ in 0..self.site.plan.rounds {
+            self.settle_in().await;
+            let pause = self
+                .draws
+                .duration(Duration::from_millis(1), self.site.plan.round_max);
+            self.wait_for(pause, |status| {
+                !matches!(status, Status::Opening | Status::Serving)
+            })
+            .await;
+            self.reap_strays();
+            self.happen().await;
+        }
+        self.finish().await;
+    }
+
+    fn note(&self, what: std::fmt::Arguments<'_>) {
+        self.site.journal.note("driver", what);
+    }
+
+    fn status(&self, machine: usize) -> Option<Status> {
+        self.running[machine]
+            .as_ref()
+            .map(|running| running.status.borrow().clone())
+    }
+
+    /// Starts a server on `machine`; one that still runs there goes on, and is in its way.
+    fn start(&mut self, machine: usize, strict: bool) {
+        let process = self.machines[machine].start();
+        let (report, status) = watch::channel(Status::Opening);
+        let (stop, stopped) = watch::channel(false);
+        let orders = Orders {
+            stop: stopped,
+            strict,
+        };
+        let node = process.node.clone();
+        node.spawn(serve(Arc::clone(&self.site), process, orders, report));
+        self.running[machine] = Some(Running { status, stop });
+    }
+
+    fn crash(&mut self, machine: usize, crash: Crash) {
+        self.resume(machine);
+        self.machines[machine].crash(crash, &self.draws);
+        self.running[machine] = None;
+    }
+
+    fn pause(&mut self, machine: usize) {
+        self.paused[machine] = true;
+        self.machines[machine].pause();
+    }
+
+    fn resume(&mut self, machine: usize) {
+        if std::mem::take(&mut self.paused[machine]) {
+            self.machines[machine].resume();
+        }
+    }
+
+    /// The buffer store of a machine is gone, with the process that had it.
+    fn lose_buffer(&mut self, machine: usize) {
+        self.crash(machine, Crash::ProcessKill);
+        self.note(format_args!(
+            "the buffer store of {} is moved away",
+            self.machines[machine].name
+        ));
+        self.machines[machine].disk.lose(&image_id());
+        self.site.model.lost(&self.machines[machine].name);
+    }
+
+    /// Waits until the server in charge has such a status, for as long as `patience`.
+    async fn wait_for(&mut self, patience: Duration, wanted: impl Fn(&Status) -> bool) -> bool {
+        let Some(running) = &mut self.running[self.in_charge] else {
+            return false;
+        };
+        let reached = running.status.wait_for(|status| wanted(status));
+        matches!(timeout(patience, reached).await, Ok(Ok(_)))
+    }
+
+    /// Sees to it that a server is started on the machine in charge.
+    async fn settle_in(&mut self) {
+        self.resume(self.in_charge);
+        match self.status(self.in_charge) {
+            Some(Status::Opening | Status::Serving) => return,
+            Some(Status::Refused(_)) => {
+                self.site.journal.mark("a server was refused");
+                self.crash(self.in_charge, Crash::ProcessKill);
+                self.help_in().await;
+            }
+            Some(Status::Failed(_) | Status::Closed) => {
+                self.refusals = 0;
+                self.crash(self.in_charge, Crash::ProcessKill);
+            }
+            None => {}
+        }
+        self.start(self.in_charge, false);
+    }
+
+    /// What an operator does about a refusal.
+    async fn help_in(&mut self) {
+        self.refusals += 1;
+        self.take_over().await;
+        let name = self.machines[self.in_charge].name.clone();
+        if self.site.model.owns_newest(&name) && self.refusals < 3 {
+            self.adopt(self.in_charge).await;
+        } else {
+            self.lose_buffer(self.in_charge);
+        }
+    }
+
+    fn operator_store(process: &Process) -> RetryingStore {
+        let environment = &process.environment;
+        RetryingStore::new(
+            Arc::clone(&environment.objects),
+            Arc::clone(&environment.clock),
+            Arc::clone(&environment.entropy),
+        )
+        .with_patience(Patience::For(Duration::from_secs(60)))
+    }
+
+    /// `mvps image takeover`.
+    async fn take_over(&mut self) {
+        self.site.journal.fault("operator", "operator: takeover");
+        let process = self.operator.start();
+        let command = async {
+            let manifests = ManifestStore::new(Self::operator_store(&process));
+            let (clock, entropy) = (&process.environment.clock, &process.environment.entropy);
+            admin::takeover(&manifests, &**clock, &**entropy, &image_id()).await
+        };
+        let outcome = timeout(OPERATOR_PATIENCE, command).await;
+        match outcome {
+            Ok(Ok(_)) => self.note(format_args!("takeover done")),
+            Ok(Err(error)) => self.note(format_args!("takeover: {error}")),
+            Err(_) => self.note(format_args!("takeover: no patience left")),
+        }
+    }
+
+    /// `mvps image adopt`, on a machine without a server.
+    async fn adopt(&mut self, machine: usize) {
+        self.site.journal.fault("operator", "operator: adopt");
+        let process = self.machines[machine].start();
+        let name = process.name.clone();
+        // The program runs on the machine, whose crash ends it.
+        let (done, end) = tokio::sync::oneshot::channel();
+        let node = process.node.clone();
+        node.spawn(async move {
+            let environment = &process.environment;
+            let manifests = ManifestStore::new(Self::operator_store(&process));
+            let opener = Opener {
+                manifests: &manifests,
+                clock: &*environment.clock,
+                entropy: &*environment.entropy,
+                owner: "operator",
+            };
+            let adopted = admin::adopt(&opener, &*environment.buffers, &image_id()).await;
+            // The driver may have lost patience.
+            let _ = done.send(adopted);
+        });
+        match timeout(OPERATOR_PATIENCE, end).await {
+            Ok(Ok(Ok(adopted))) => {
+                self.site.journal.mark("a buffer store was adopted");
+                self.note(format_args!("{name} adopted: LSN {}", adopted.buffer_lsn));
+            }
+            Ok(Ok(Err(error))) => self.note(format_args!("adopt: {error}")),
+            Ok(Err(_)) | Err(_) => self.note(format_args!("adopt: no answer")),
+        }
+        self.crash(machine, Crash::ProcessKill);
+    }
+
+    /// Servers that are not in charge any more end some day.
+    fn reap_strays(&mut self) {
+        for machine in 0..self.machines.len() {
+            if machine == self.in_charge || self.running[machine].is_none() {
+                continue;
+            }
+            if self.paused[machine] && self.draws.chance(400) {
+                self.resume(machine);
+            } else if self.draws.chance(250) {
+                self.crash(machine, Crash::ProcessKill);
+            }
+        }
+    }
+
+    async fn nap(&self, least: Duration, most: Duration) {
+        sleep(self.draws.duration(least, most)).await;
+    }
+}

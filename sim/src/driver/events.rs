@@ -1,0 +1,204 @@
+//! What can happen to a server, one thing at a time.
+
+use std::time::Duration;
+
+use mvps_core::env::memory::{BufferFault, Crash};
+
+use super::Driver;
+use crate::workload::server::{Status, image_id};
+
+const SECOND: Duration = Duration::from_secs(1);
+const MINUTE: Duration = Duration::from_mins(1);
+const HOUR: Duration = Duration::from_hours(1);
+
+/// Old copies of buffer stores that are kept.
+const COPIES_MAX: usize = 4;
+
+impl Driver {
+    /// Draws an event, and lets it happen.
+    pub(super) async fn happen(&mut self) {
+        self.copy_some_disk();
+        let events = self.site.plan.events;
+        let weights = [
+            events.kill,
+            events.power_cut,
+            events.restart,
+            events.pause,
+            events.takeover,
+            events.lose_buffer,
+            events.roll_back,
+            events.adopt,
+            events.outage,
+            events.cut_off,
+            events.clock_jump,
+            events.buffer_fault,
+            events.intruder,
+        ];
+        let serving = self.status(self.in_charge);
+        let machine = self.in_charge;
+        match self.draws.weighted(&weights) {
+            0 => self.crash(machine, Crash::ProcessKill),
+            1 => self.crash(machine, Crash::PowerCut),
+            2 => self.restart().await,
+            3 => {
+                self.pause(machine);
+                self.nap(SECOND, 2 * HOUR).await;
+                self.resume(machine);
+            }
+            4 => self.depose().await,
+            5 => {
+                self.crash(machine, Crash::PowerCut);
+                self.site.journal.fault("driver", "buffer: lost whole");
+                self.lose_buffer(machine);
+                self.take_over().await;
+            }
+            6 => self.roll_back(),
+            7 => self.depose_and_adopt().await,
+            8 => {
+                let duration = self.draws.duration(SECOND, 10 * MINUTE);
+                self.site.store.outage(duration);
+            }
+            9 => {
+                let duration = self.draws.duration(SECOND, 10 * MINUTE);
+                self.site
+                    .store
+                    .cut_off(&self.machines[machine].name, duration);
+            }
+            10 => self.jump(),
+            11 => self.break_disk(serving.as_ref()),
+            _ => self.intrude().await,
+        }
+    }
+
+    fn copy_some_disk(&mut self) {
+        if self.site.plan.events.roll_back == 0 || !self.draws.chance(400) {
+            return;
+        }
+        let machine = self.in_charge;
+        if let Some(copy) = self.machines[machine].disk.copy(&image_id()) {
+            if self.copies.len() == COPIES_MAX {
+                self.copies.remove(0);
+            }
+            self.copies.push((machine, copy));
+        }
+    }
+
+    async fn restart(&mut self) {
+        let machine = self.in_charge;
+        let Some(running) = &self.running[machine] else {
+            return;
+        };
+        // A server that ended does not listen.
+        let _ = running.stop.send(true);
+        // Some are not given the time.
+        let patience = if self.draws.chance(300) {
+            self.draws.duration(Duration::from_millis(1), SECOND)
+        } else {
+            10 * MINUTE
+        };
+        let ended = |status: &Status| !matches!(status, Status::Opening | Status::Serving);
+        if !self.wait_for(patience, ended).await {
+            self.site
+                .journal
+                .mark("a server was killed while it closed");
+        }
+        self.crash(machine, Crash::ProcessKill);
+        // An image that was closed clean may move.
+        if self.draws.chance(300) {
+            self.in_charge = (machine + 1) % self.machines.len();
+        }
+    }
+
+    /// Another machine takes over, while the first one lives, sleeps, is cut off, or is dead.
+    async fn depose(&mut self) {
+        let machine = self.in_charge;
+        let name = self.machines[machine].name.clone();
+        match self.draws.below(4) {
+            0 => self.site.journal.mark("a takeover from a live server"),
+            1 => {
+                self.pause(machine);
+                self.nap(SECOND, HOUR).await;
+                self.site.journal.mark("a takeover from a paused server");
+            }
+            2 => {
+                self.site.store.cut_off(&name, 5 * MINUTE);
+                self.site
+                    .journal
+                    .mark("a takeover from a server that is cut off");
+            }
+            _ => self.crash(machine, Crash::PowerCut),
+        }
+        self.take_over().await;
+        let other = (machine + 1) % self.machines.len();
+        if self.draws.chance(700) {
+            // The operator gives it an empty buffer store.
+            self.lose_buffer(other);
+        } else {
+            self.crash(other, Crash::ProcessKill);
+        }
+        self.in_charge = other;
+        self.refusals = 0;
+        self.start(other, false);
+        if self.paused[machine] && self.draws.chance(500) {
+            self.nap(Duration::from_millis(1), MINUTE).await;
+            self.resume(machine);
+        }
+    }
+
+    async fn depose_and_adopt(&mut self) {
+        let machine = self.in_charge;
+        let crash = self.draws.pick(&[Crash::ProcessKill, Crash::PowerCut]);
+        self.crash(machine, crash);
+        self.take_over().await;
+        self.adopt(machine).await;
+    }
+
+    fn roll_back(&mut self) {
+        let Some((machine, copy)) = self.copies.pop() else {
+            return;
+        };
+        self.crash(machine, Crash::PowerCut);
+        let name = self.machines[machine].name.clone();
+        self.site.journal.fault(&name, "buffer: rolled back");
+        self.machines[machine].disk.restore(&image_id(), &copy);
+        self.site.model.rolled_back(&name);
+    }
+
+    fn jump(&mut self) {
+        let machine = self.in_charge;
+        let hours = i64::try_from(self.draws.below(2000)).unwrap_or(0) - 1000;
+        self.machines[machine]
+            .wall_offset_ms
+            .store(hours * 3_600_000, std::sync::atomic::Ordering::SeqCst);
+        let name = self.machines[machine].name.clone();
+        self.site.journal.fault(&name, "clock: jump");
+    }
+
+    fn break_disk(&mut self, status: Option<&Status>) {
+        if status != Some(&Status::Serving) {
+            return;
+        }
+        let machine = self.in_charge;
+        let (fault, name) = self.draws.pick(&[
+            (BufferFault::SyncFails, "buffer: sync fails"),
+            (BufferFault::DiskFull, "buffer: disk full"),
+            (BufferFault::WriteFails, "buffer: write fails"),
+        ]);
+        self.machines[machine].disk.script(&image_id(), fault);
+        self.site
+            .journal
+            .fault(&self.machines[machine].name.clone(), name);
+    }
+
+    /// A second server without a takeover: the model watches that it does not get in.
+    async fn intrude(&mut self) {
+        let other = (self.in_charge + 1) % self.machines.len();
+        if self.running[other].is_some() {
+            return;
+        }
+        self.site.journal.fault("driver", "operator: second server");
+        self.start(other, false);
+        self.nap(SECOND, MINUTE).await;
+        self.crash(other, Crash::ProcessKill);
+    }
+}

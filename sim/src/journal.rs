@@ -1,0 +1,161 @@
+//! What happened, in order: the digest that two runs of a seed must share, the timeline that a
+//! reader gets, how often each fault was injected, and which rare situations were reached.
+//!
+//! Invariant: every event that crosses a trait is recorded with its simulated time, so two runs
+//! with equal digests did the same.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use madsim::time::TimeHandle;
+use xxhash_rust::xxh3::Xxh3;
+
+/// Events in one block of the digest: on a mismatch the first differing block is printed.
+pub const BLOCK_EVENTS: u64 = 256;
+
+/// Last events that a failure shows.
+const TAIL_EVENTS: usize = 80;
+
+/// See the module's text. Clones share it.
+#[derive(Clone)]
+pub struct Journal(Arc<Mutex<Pages>>);
+
+struct Pages {
+    digest: Xxh3,
+    events: u64,
+    blocks: Vec<u64>,
+    tail: VecDeque<String>,
+    timeline: Timeline,
+    faults: BTreeMap<&'static str, u64>,
+    marks: BTreeMap<&'static str, u64>,
+}
+
+/// What is printed while a seed runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Timeline {
+    /// Nothing.
+    #[default]
+    Off,
+    /// Everything.
+    All,
+    /// The events of one block.
+    Block(u64),
+}
+
+impl Journal {
+    /// An empty journal.
+    #[must_use]
+    pub fn new(timeline: Timeline) -> Self {
+        Self(Arc::new(Mutex::new(Pages {
+            digest: Xxh3::new(),
+            events: 0,
+            blocks: Vec::new(),
+            tail: VecDeque::new(),
+            timeline,
+            faults: BTreeMap::new(),
+            marks: BTreeMap::new(),
+        })))
+    }
+
+    fn pages(&self) -> MutexGuard<'_, Pages> {
+        self.0
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// Records that `what` happened at `node`.
+    pub fn note(&self, node: &str, what: fmt::Arguments<'_>) {
+        let line = format!("{} {node:<9} {what}", clock(now()));
+        let mut pages = self.pages();
+        pages.digest.update(line.as_bytes());
+        let block = pages.events / BLOCK_EVENTS;
+        if pages.timeline == Timeline::All || pages.timeline == Timeline::Block(block) {
+            print_line(&line);
+        }
+        pages.events += 1;
+        if pages.events.is_multiple_of(BLOCK_EVENTS) {
+            let digest = pages.digest.digest();
+            pages.blocks.push(digest);
+        }
+        if pages.tail.len() == TAIL_EVENTS {
+            pages.tail.pop_front();
+        }
+        pages.tail.push_back(line);
+    }
+
+    /// Counts that a fault was injected, and records it.
+    pub fn fault(&self, node: &str, fault: &'static str) {
+        *self.pages().faults.entry(fault).or_default() += 1;
+        self.note(node, format_args!("FAULT {fault}"));
+    }
+
+    /// Counts that a rare situation was reached.
+    pub fn mark(&self, mark: &'static str) {
+        *self.pages().marks.entry(mark).or_default() += 1;
+    }
+
+    /// An oracle was violated: ends the run.
+    pub fn fail(&self, oracle: &str, what: fmt::Arguments<'_>) -> ! {
+        panic!("oracle {oracle}: {what}");
+    }
+
+    /// The digest so far.
+    #[must_use]
+    pub fn digest(&self) -> u64 {
+        self.pages().digest.digest()
+    }
+
+    /// How many events there were.
+    #[must_use]
+    pub fn events(&self) -> u64 {
+        self.pages().events
+    }
+
+    /// The digest after each full block.
+    #[must_use]
+    pub fn blocks(&self) -> Vec<u64> {
+        self.pages().blocks.clone()
+    }
+
+    /// The last events.
+    #[must_use]
+    pub fn tail(&self) -> Vec<String> {
+        self.pages().tail.iter().cloned().collect()
+    }
+
+    /// How often each fault was injected.
+    #[must_use]
+    pub fn faults(&self) -> BTreeMap<&'static str, u64> {
+        self.pages().faults.clone()
+    }
+
+    /// How often each rare situation was reached.
+    #[must_use]
+    pub fn marks(&self) -> BTreeMap<&'static str, u64> {
+        self.pages().marks.clone()
+    }
+}
+
+/// Simulated time since the beginning.
+#[must_use]
+pub fn now() -> Duration {
+    TimeHandle::current().elapsed()
+}
+
+fn clock(time: Duration) -> String {
+    let seconds = time.as_secs();
+    format!(
+        "{:02}:{:02}:{:02}.{:06}",
+        seconds / 3600,
+        seconds / 60 % 60,
+        seconds % 60,
+        time.subsec_micros()
+    )
+}
+
+#[expect(clippy::print_stdout, reason = "the timeline is the program's output")]
+fn print_line(line: &str) {
+    println!("{line}");
+}

@@ -1,0 +1,5 @@
+//! `cargo run -p sim --release --features sim -- …`; see [`sim::command`].
+
+fn main() -> std::process::ExitCode {
+    sim::command::main()
+}

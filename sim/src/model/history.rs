@@ -1,0 +1,131 @@
+//! Histories of an image: commits in order, and where one history left another.
+//!
+//! A takeover that gives up commits makes a new branch: the server that lost the image goes on for
+//! a while on the old one, and its LSNs are given out again on the new one.
+
+use std::collections::BTreeMap;
+
+use mvps_core::ids::Lsn;
+
+use super::content::{Content, Pages};
+
+/// Names a branch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct BranchId(usize);
+
+/// One history since it left another.
+#[derive(Debug, Default)]
+pub struct Branch {
+    parent: Option<(BranchId, Lsn)>,
+    commits: BTreeMap<Lsn, Vec<u64>>,
+    pages: BTreeMap<u64, BTreeMap<Lsn, Content>>,
+    /// Every commit up to here was acknowledged, if it was a commit at all.
+    pub acknowledged: Lsn,
+    /// Up to here was promised to survive a power cut.
+    pub durable: Lsn,
+    /// Up to here was promised to survive the loss of the machine.
+    pub durable_in_store: Lsn,
+    /// The highest LSN of any manifest of this branch that landed as the newest.
+    pub landed: Lsn,
+}
+
+/// All histories of one image.
+#[derive(Debug, Default)]
+pub struct History {
+    branches: Vec<Branch>,
+}
+
+impl History {
+    /// A branch that begins with what `parent` is at an LSN; without one, with nothing.
+    pub fn fork(&mut self, parent: Option<(BranchId, Lsn)>) -> BranchId {
+        let base = parent.map_or(Lsn(0), |(_, lsn)| lsn);
+        self.branches.push(Branch {
+            parent,
+            acknowledged: base,
+            durable: base,
+            durable_in_store: base,
+            landed: base,
+            ..Branch::default()
+        });
+        BranchId(self.branches.len() - 1)
+    }
+
+    /// The branch.
+    #[must_use]
+    pub fn branch(&self, id: BranchId) -> &Branch {
+        &self.branches[id.0]
+    }
+
+    /// The branch.
+    pub fn branch_mut(&mut self, id: BranchId) -> &mut Branch {
+        &mut self.branches[id.0]
+    }
+
+    /// Where the content at (`id`, `lsn`) was really committed: branches without commits up to
+    /// there are the same history as their parent.
+    #[must_use]
+    pub fn canonical(&self, mut id: BranchId, mut lsn: Lsn) -> BranchId {
+        loop {
+            let branch = self.branch(id);
+            let here = branch.commits.range(..=lsn).next().is_some();
+            match branch.parent {
+                Some((parent, at)) if !here => {
+                    lsn = lsn.min(at);
+                    id = parent;
+                }
+                _ => return id,
+            }
+        }
+    }
+
+    /// A commit happened.
+    pub fn commit(&mut self, id: BranchId, lsn: Lsn, pages: &Pages) {
+        let branch = self.branch_mut(id);
+        branch.commits.insert(lsn, pages.keys().copied().collect());
+        for (page, content) in pages {
+            let versions = branch.pages.entry(*page).or_default();
+            versions.insert(lsn, content.clone());
+        }
+    }
+
+    /// Commits after `lsn` are gone. Returns how many.
+    pub fn truncate(&mut self, id: BranchId, lsn: Lsn) -> usize {
+        let branch = self.branch_mut(id);
+        let gone = branch.commits.split_off(&lsn.next());
+        for versions in branch.pages.values_mut() {
+            versions.split_off(&lsn.next());
+        }
+        branch.acknowledged = branch.acknowledged.min(lsn);
+        branch.durable = branch.durable.min(lsn);
+        gone.len()
+    }
+
+    /// A page as of an LSN.
+    #[must_use]
+    pub fn page(&self, id: BranchId, lsn: Lsn, page: u64) -> Content {
+        let branch = self.branch(id);
+        let versions = branch.pages.get(&page);
+        if let Some((_, content)) = versions.and_then(|them| them.range(..=lsn).next_back()) {
+            return content.clone();
+        }
+        let (parent, at) = branch.parent?;
+        self.page(parent, lsn.min(at), page)
+    }
+
+    /// Which operation order a reader may have met: `from`, and every commit after it up to `to`.
+    #[must_use]
+    pub fn positions(&self, id: BranchId, from: Lsn, to: Lsn) -> Vec<Lsn> {
+        let commits = self
+            .branch(id)
+            .commits
+            .range(from.next()..=to.max(from.next()));
+        let later = commits.map(|(lsn, _)| *lsn).filter(|lsn| *lsn <= to);
+        std::iter::once(from).chain(later).collect()
+    }
+
+    /// The last commit of the branch itself.
+    #[must_use]
+    pub fn last(&self, id: BranchId) -> Option<Lsn> {
+        self.branch(id).commits.keys().next_back().copied()
+    }
+}

@@ -1,0 +1,375 @@
+//! Requests under way, and what their acknowledgements promise.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use mvps_core::engine::{Acknowledge, Durability, EngineError};
+use mvps_core::env::{BufferBatch, PageRun};
+use mvps_core::ids::{Lsn, PageSize};
+
+use super::content::{Effect, Pages, apply, normal};
+use super::{Model, State, machine_of};
+use crate::journal;
+
+/// A deposed server may go on for its limit and what its check takes; clocks drift.
+const DEPOSED_SLACK: std::time::Duration = std::time::Duration::from_secs(5);
+
+/// One request, or one transaction.
+#[derive(Debug, Default)]
+pub(super) struct Operation {
+    pub(super) server: String,
+    pub(super) effects: Vec<Effect>,
+    /// Where it was committed.
+    pub(super) lsn: Option<Lsn>,
+    /// It was sent to be committed.
+    submitted: bool,
+    /// Nothing of it may take effect any more.
+    over: bool,
+    /// It is a transaction.
+    pub(super) transaction: bool,
+    /// Positions that explain everything it read.
+    pub(super) snapshots: Vec<Lsn>,
+    /// What it read, and how many of its effects came before.
+    pub(super) reads: Vec<(u64, Bytes, usize)>,
+    /// It was told that it holds the lock.
+    pub(super) locked: bool,
+    /// Somebody else's commit while it held the lock.
+    lock_broken: Option<Lsn>,
+    /// The last acknowledged commit when a flush was sent.
+    floor: Lsn,
+}
+
+/// A request as its client knows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct OperationId(pub u64);
+
+impl Model {
+    /// A number that no other operation has.
+    pub fn next_operation(&self) -> OperationId {
+        let mut state = self.state();
+        state.next_operation += 1;
+        OperationId(state.next_operation)
+    }
+
+    /// How many operations there were.
+    #[must_use]
+    pub fn operations(&self) -> u64 {
+        self.state().next_operation
+    }
+
+    /// A plain request is sent.
+    pub fn submitted(&self, id: OperationId, server: &str, effects: Vec<Effect>) {
+        let operation = Operation {
+            server: server.to_owned(),
+            effects,
+            submitted: true,
+            ..Operation::default()
+        };
+        self.state().operations.insert(id.0, operation);
+    }
+
+    /// A transaction is about to be begun.
+    pub fn transaction(&self, id: OperationId, server: &str) {
+        let operation = Operation {
+            server: server.to_owned(),
+            transaction: true,
+            ..Operation::default()
+        };
+        self.state().operations.insert(id.0, operation);
+    }
+
+    /// A transaction did something.
+    pub fn transaction_does(&self, id: OperationId, effect: Effect) {
+        let mut state = self.state();
+        let operation = state.operations.get_mut(&id.0).expect("it was begun");
+        operation.effects.push(effect);
+    }
+
+    /// A transaction is sent to be committed.
+    pub fn commits(&self, id: OperationId) {
+        let mut state = self.state();
+        let operation = state.operations.get_mut(&id.0).expect("it was begun");
+        operation.submitted = true;
+    }
+
+    /// Nothing of the operation may take effect any more.
+    pub fn over(&self, id: OperationId) {
+        let mut state = self.state();
+        if let Some(operation) = state.operations.get_mut(&id.0) {
+            operation.over = true;
+        }
+    }
+
+    /// A flush is sent.
+    pub fn flush_sent(&self, id: OperationId, server: &str) {
+        let mut state = self.state();
+        let branch = state.branch_of(server);
+        let floor = branch.map_or(Lsn(0), |id| state.history.branch(id).acknowledged);
+        let operation = Operation {
+            server: server.to_owned(),
+            floor,
+            over: true,
+            ..Operation::default()
+        };
+        state.operations.insert(id.0, operation);
+    }
+
+    /// A batch was applied to the disk of `server`.
+    pub fn committed(&self, server: &str, batch: &BufferBatch) {
+        let mut commits: BTreeMap<Lsn, Pages> = BTreeMap::new();
+        for record in &batch.records {
+            let pages = commits.entry(record.at.lsn).or_default();
+            let first = record.at.first.0;
+            match &record.run {
+                PageRun::Hole { pages: count } => {
+                    pages.extend((first..first + count).map(|page| (page, None)));
+                }
+                PageRun::Data(data) => {
+                    let size = self.page_size.bytes();
+                    let chunks = (0..data.len()).step_by(size).zip(first..);
+                    pages
+                        .extend(chunks.map(|(at, page)| (page, normal(data.slice(at..at + size)))));
+                }
+            }
+        }
+        let mut state = self.state();
+        for (lsn, pages) in commits {
+            self.commit(&mut state, server, lsn, &pages);
+        }
+        state.disk(server).committed = batch.last_lsn;
+    }
+
+    fn commit(&self, state: &mut State, server: &str, lsn: Lsn, pages: &Pages) {
+        let Some(branch) = state.branch_of(server) else {
+            self.journal.fail(
+                "1 (history)",
+                format_args!("{server} commits LSN {lsn} before it was opened"),
+            );
+        };
+        if state.history.last(branch).is_some_and(|last| last >= lsn) {
+            self.journal
+                .fail("2 (prefix)", format_args!("LSN {lsn} was given out twice"));
+        }
+        let before = |page| state.history.page(branch, Lsn(lsn.0 - 1), page);
+        let matches = |operation: &Operation| {
+            operation.server == server
+                && operation.submitted
+                && !operation.over
+                && operation.lsn.is_none()
+                && apply(&operation.effects, self.page_size, before) == *pages
+        };
+        let found = state.operations.iter().find(|(_, one)| matches(one));
+        let Some(id) = found.map(|(id, _)| *id) else {
+            let numbers: Vec<u64> = pages.keys().copied().collect();
+            let waiting: Vec<_> = state
+                .operations
+                .iter()
+                .filter(|(_, one)| one.server == server && !one.over && one.lsn.is_none())
+                .map(|(id, one)| format!("{id}: {}", describe(&one.effects)))
+                .collect();
+            self.journal.fail(
+                "3 (atomicity)",
+                format_args!(
+                    "commit {lsn} of {server} of pages {numbers:?} is no request's effect: {waiting:#?}"
+                ),
+            );
+        };
+        self.check_serializable(state, id, branch, lsn);
+        state.history.commit(branch, lsn, pages);
+        for (other, operation) in &mut state.operations {
+            if operation.locked && operation.server == server && *other != id && !operation.over {
+                operation.lock_broken = Some(lsn);
+            }
+        }
+        let operation = state.operations.get_mut(&id).expect("it was found");
+        operation.lsn = Some(lsn);
+        if let Some(broken) = operation.lock_broken {
+            self.journal.fail(
+                "4 (isolation)",
+                format_args!(
+                    "operation {id} holds the lock, yet {broken} was committed before {lsn}"
+                ),
+            );
+        }
+    }
+
+    /// A request was answered well. `None` for a flush.
+    pub fn acknowledged(&self, id: OperationId, durable: Option<Durability>) {
+        let mut state = self.state();
+        let operation = state.operations.get(&id.0).expect("it was sent");
+        let server = operation.server.clone();
+        let effects = operation.effects.clone();
+        let transaction = operation.transaction;
+        let (mut lsn, floor) = (operation.lsn, operation.floor);
+        let branch = state.branch_of(&server).expect("it serves");
+        let last = state.history.last(branch).unwrap_or_default();
+        let changes = !apply(&effects, self.page_size, |_| None).is_empty();
+        if changes && lsn.is_none() {
+            lsn = exchange(&mut state, id, &server);
+        }
+        if changes && lsn.is_none() {
+            self.journal.fail(
+                "1 (acknowledged)",
+                format_args!("operation {id:?} was acknowledged and never committed"),
+            );
+        }
+        let reached = lsn.unwrap_or(floor);
+        let _ = (last, transaction);
+        let acknowledged = &mut state.history.branch_mut(branch).acknowledged;
+        *acknowledged = reached.max(*acknowledged);
+        if let Some(durability) = durable {
+            self.promise(&mut state, &server, reached, durability);
+        }
+        self.check_office(&mut state, &server);
+        state.operations.remove(&id.0);
+    }
+
+    fn promise(&self, state: &mut State, server: &str, lsn: Lsn, durability: Durability) {
+        let branch = state.branch_of(server).expect("it serves");
+        match durability {
+            Durability::Local => {
+                let synced = state.disk(server).synced;
+                if synced < lsn {
+                    self.journal.fail(
+                        "1 (flushed)",
+                        format_args!("{server} promised LSN {lsn}, but only {synced} is synced"),
+                    );
+                }
+                let durable = &mut state.history.branch_mut(branch).durable;
+                *durable = lsn.max(*durable);
+            }
+            Durability::ObjectStore => {
+                let landed = state.history.branch(branch).landed;
+                if landed < lsn {
+                    self.journal.fail(
+                        "1 (flushed)",
+                        format_args!(
+                            "{server} promised LSN {lsn} in the store, but {landed} has landed"
+                        ),
+                    );
+                }
+                let branch = state.history.branch_mut(branch);
+                branch.durable = lsn.max(branch.durable);
+                branch.durable_in_store = lsn.max(branch.durable_in_store);
+            }
+        }
+    }
+
+    /// A server that lost its office may acknowledge for a bounded time, and not at all once it
+    /// told somebody.
+    fn check_office(&self, state: &mut State, server: &str) {
+        let now = journal::now();
+        let known = &state.servers[server];
+        let instant = std::time::Duration::from_millis(1);
+        if let Some(fenced) = known.fenced
+            && now > fenced + instant
+        {
+            self.journal.fail(
+                "7 (fencing)",
+                format_args!("{server} knew that it is fenced, and acknowledged"),
+            );
+        }
+        let Some(superseded) = known
+            .tenure
+            .and_then(|it| state.superseded.get(&it).copied())
+        else {
+            return;
+        };
+        self.journal
+            .mark("a deposed server acknowledged within its limit");
+        let excused = |since: Option<&std::time::Duration>| {
+            since.is_some_and(|at| *at + self.tenure_limit * 2 > superseded)
+        };
+        let resumed = state
+            .disks
+            .get(machine_of(server))
+            .and_then(|it| it.resumed);
+        if now > superseded + self.tenure_limit + self.tenure_limit / 10 + DEPOSED_SLACK
+            && !excused(state.trouble.get(server))
+            && !excused(resumed.as_ref())
+        {
+            self.journal.fail(
+                "7 (fencing)",
+                format_args!("{server} was deposed at {superseded:?} and still acknowledges"),
+            );
+        }
+    }
+
+    /// A request to the store of `server` went wrong: it may not learn that it is deposed.
+    pub fn trouble(&self, server: &str) {
+        let now = journal::now();
+        self.state().trouble.insert(server.to_owned(), now);
+    }
+
+    /// A request was answered with an error.
+    pub fn refused(&self, id: OperationId, error: &EngineError) {
+        let mut state = self.state();
+        let operation = state.operations.get_mut(&id.0).expect("it was sent");
+        operation.over = true;
+        let server = operation.server.clone();
+        let lsn = operation.lsn;
+        let unchanged = matches!(
+            error,
+            EngineError::Conflict
+                | EngineError::Aborted { .. }
+                | EngineError::TransactionTooLarge { .. }
+                | EngineError::Invalid { .. }
+        );
+        if let (true, Some(lsn)) = (unchanged, lsn) {
+            self.journal.fail(
+                "3 (atomicity)",
+                format_args!("operation {id:?} was answered {error}, but was committed as {lsn}"),
+            );
+        }
+        if matches!(error, EngineError::Conflict) && operation.locked {
+            self.journal.fail(
+                "4 (isolation)",
+                format_args!("operation {id:?} holds the lock and meets a conflict"),
+            );
+        }
+        if matches!(error, EngineError::Fenced { .. }) {
+            let now = journal::now();
+            let server = state.servers.get_mut(&server).expect("it was started");
+            server.fenced.get_or_insert(now);
+        }
+    }
+}
+
+/// Another request with the same effect was taken for this one.
+fn exchange(state: &mut State, id: OperationId, server: &str) -> Option<Lsn> {
+    let effects = state.operations[&id.0].effects.clone();
+    let twin = state.operations.iter_mut().find(|(other, one)| {
+        **other != id.0 && one.server == server && one.lsn.is_some() && one.effects == effects
+    });
+    let (_, twin) = twin?;
+    let lsn = twin.lsn.take();
+    let own = state.operations.get_mut(&id.0).expect("it was sent");
+    own.lsn = lsn;
+    lsn
+}
+
+fn describe(effects: &[Effect]) -> String {
+    let texts: Vec<String> = effects
+        .iter()
+        .map(|effect| match effect {
+            Effect::Write(offset, data) => format!("write {offset}+{}", data.len()),
+            Effect::Zero(offset, length) => format!("zero {offset}+{length}"),
+            Effect::Trim(offset, length) => format!("trim {offset}+{length}"),
+        })
+        .collect();
+    texts.join(", ")
+}
+
+/// The durability that `when` asks for.
+#[must_use]
+pub fn durability_of(when: Acknowledge) -> Option<Durability> {
+    match when {
+        Acknowledge::Buffered => None,
+        Acknowledge::Durable(durability) => Some(durability),
+    }
+}
+
+/// Page size in bytes.
+pub(super) fn size_of(page_size: PageSize) -> u64 {
+    page_size.bytes() as u64
+}

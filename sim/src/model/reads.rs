@@ -1,0 +1,160 @@
+//! What reads may return.
+
+use bytes::Bytes;
+use mvps_core::ids::Lsn;
+
+use super::content::{Effect, apply};
+use super::history::BranchId;
+use super::operations::{OperationId, size_of};
+use super::{Model, State};
+
+/// What a read may see: everything acknowledged before it was sent, and no more than what is
+/// committed when it returns.
+#[derive(Debug, Clone, Copy)]
+pub struct Window {
+    from: Lsn,
+}
+
+impl Model {
+    /// A read, or the begin of a transaction, is sent to `server`.
+    pub fn read_sent(&self, server: &str) -> Window {
+        let mut state = self.state();
+        let branch = state.branch_of(server);
+        Window {
+            from: branch.map_or(Lsn(0), |id| state.history.branch(id).acknowledged),
+        }
+    }
+
+    /// A read of an image that was opened just now: exactly what it was opened with.
+    pub fn read_back(&self, server: &str) -> Window {
+        Window {
+            from: self.state().disk(server).committed,
+        }
+    }
+
+    /// A read returned `bytes`.
+    pub fn read_returned(&self, server: &str, window: Window, offset: u64, bytes: &Bytes) {
+        let mut state = self.state();
+        let branch = state.branch_of(server).expect("it serves");
+        let to = state.disk(server).committed;
+        let positions = state.history.positions(branch, window.from, to);
+        let explained = positions
+            .iter()
+            .any(|lsn| self.holds(&state, branch, *lsn, &[], offset, bytes));
+        if !explained {
+            let place = self.first_difference(&state, branch, to, offset, bytes);
+            self.journal.fail(
+                "5 (reads)",
+                format_args!(
+                    "{server} read {}+{}, which no LSN of {positions:?} holds: {place}",
+                    offset,
+                    bytes.len()
+                ),
+            );
+        }
+    }
+
+    /// A transaction was begun, or continues on a newer view since it has the lock.
+    pub fn snapshot(&self, id: OperationId, window: Window, locked: bool) {
+        let mut state = self.state();
+        let server = state.operations[&id.0].server.clone();
+        let branch = state.branch_of(&server).expect("it serves");
+        let to = state.disk(&server).committed;
+        let snapshots = state.history.positions(branch, window.from, to);
+        let operation = state.operations.get_mut(&id.0).expect("it was begun");
+        operation.snapshots = snapshots;
+        operation.locked = locked;
+    }
+
+    /// A transaction read `bytes`.
+    pub fn transaction_read(&self, id: OperationId, offset: u64, bytes: &Bytes) {
+        let mut state = self.state();
+        let operation = &state.operations[&id.0];
+        let (effects, count) = (operation.effects.clone(), operation.effects.len());
+        let (server, mut snapshots) = (operation.server.clone(), operation.snapshots.clone());
+        let branch = state.branch_of(&server).expect("it serves");
+        snapshots.retain(|lsn| self.holds(&state, branch, *lsn, &effects, offset, bytes));
+        if snapshots.is_empty() {
+            self.journal.fail(
+                "4 (isolation)",
+                format_args!("what transaction {id:?} read at {offset} is in no snapshot"),
+            );
+        }
+        let operation = state.operations.get_mut(&id.0).expect("it was begun");
+        operation.snapshots = snapshots;
+        operation.reads.push((offset, bytes.clone(), count));
+    }
+
+    /// What a committed transaction read is what was there when it was committed.
+    pub(super) fn check_serializable(&self, state: &State, id: u64, branch: BranchId, lsn: Lsn) {
+        let operation = &state.operations[&id];
+        for (offset, bytes, count) in &operation.reads {
+            let effects = &operation.effects[..*count];
+            if !self.holds(state, branch, Lsn(lsn.0 - 1), effects, *offset, bytes) {
+                self.journal.fail(
+                    "4 (isolation)",
+                    format_args!(
+                        "transaction {id} committed as {lsn} on what it read at {offset} before"
+                    ),
+                );
+            }
+        }
+    }
+
+    /// Whether `bytes` at `offset` are what `effects` over the image at `lsn` give.
+    fn holds(
+        &self,
+        state: &State,
+        branch: BranchId,
+        lsn: Lsn,
+        effects: &[Effect],
+        offset: u64,
+        bytes: &Bytes,
+    ) -> bool {
+        let own = apply(effects, self.page_size, |page| {
+            state.history.page(branch, lsn, page)
+        });
+        let size = size_of(self.page_size);
+        let end = offset + bytes.len() as u64;
+        (offset / size..end.div_ceil(size)).all(|page| {
+            let content = own
+                .get(&page)
+                .cloned()
+                .unwrap_or_else(|| state.history.page(branch, lsn, page));
+            let (first, last) = (offset.max(page * size), end.min((page + 1) * size));
+            let at = |place: u64| usize::try_from(place).expect("within the image");
+            let got = &bytes[at(first - offset)..at(last - offset)];
+            match content {
+                Some(content) => content[at(first - page * size)..at(last - page * size)] == *got,
+                None => got.iter().all(|byte| *byte == 0),
+            }
+        })
+    }
+
+    pub(super) fn first_difference(
+        &self,
+        state: &State,
+        branch: BranchId,
+        lsn: Lsn,
+        offset: u64,
+        bytes: &Bytes,
+    ) -> String {
+        let size = size_of(self.page_size);
+        let end = offset + bytes.len() as u64;
+        for page in offset / size..end.div_ceil(size) {
+            let (first, last) = (offset.max(page * size), end.min((page + 1) * size));
+            let at = |place: u64| usize::try_from(place).expect("within the image");
+            let got = bytes.slice(at(first - offset)..at(last - offset));
+            if !self.holds(state, branch, lsn, &[], first, &got) {
+                let content = state.history.page(branch, lsn, page);
+                let expected = content.map(|it| it.slice(at(first - page * size)..));
+                let expected = expected.map(|it| it[..it.len().min(16)].to_vec());
+                return format!(
+                    "page {page} at LSN {lsn} should begin {expected:x?}, not {:x?}",
+                    &got[..got.len().min(16)]
+                );
+            }
+        }
+        format!("nothing differs at LSN {lsn}")
+    }
+}

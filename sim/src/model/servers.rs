@@ -1,0 +1,134 @@
+//! Processes and their disks: what an opened image must hold, what a disk may forget.
+
+use mvps_core::ids::{Generation, Lsn, TenureId};
+
+use super::{Disk, Model, Server, machine_of};
+use crate::journal;
+
+impl Model {
+    /// A process started.
+    pub fn started(&self, server: &str) {
+        let mut state = self.state();
+        let known = Server {
+            branch_at_start: state.branch_of(server),
+            disk_at_start: state.disk(server).instance,
+            ..Server::default()
+        };
+        state.servers.insert(server.to_owned(), known);
+    }
+
+    /// Every process of `machine` ended.
+    pub fn crashed(&self, machine: &str, power_cut: bool) {
+        let mut state = self.state();
+        state.disk(machine).power_cut |= power_cut;
+        state
+            .operations
+            .retain(|_, operation| machine_of(&operation.server) != machine);
+    }
+
+    /// The machine goes on after a pause.
+    pub fn resumed(&self, machine: &str) {
+        let now = journal::now();
+        self.state().disk(machine).resumed = Some(now);
+    }
+
+    /// The buffer store of `machine` is gone.
+    pub fn lost(&self, machine: &str) {
+        let mut state = self.state();
+        let disk = Disk::new(&mut state.next_disk);
+        *state.disk(machine) = disk;
+    }
+
+    /// An old copy took the place of the buffer store of `machine`.
+    pub fn rolled_back(&self, machine: &str) {
+        self.state().disk(machine).rolled_back = true;
+    }
+
+    /// Whether the disk of `machine` belongs to the history that the newest manifest continues.
+    #[must_use]
+    pub fn owns_newest(&self, machine: &str) -> bool {
+        let mut state = self.state();
+        let newest = state.newest.as_ref().map(|it| (it.tenure.id, it.lsn));
+        let own = state.disk(machine).branch;
+        newest.is_some_and(|(tenure, lsn)| {
+            let branch = state.tenures[&tenure];
+            Some(state.history.canonical(branch, lsn)) == own
+        })
+    }
+
+    /// `server` opened the image with everything up to `lsn`.
+    pub fn opened(&self, server: &str, tenure: TenureId, lsn: Lsn) {
+        let mut state = self.state();
+        let Some(branch) = state.tenures.get(&tenure).copied() else {
+            self.journal.fail(
+                "7 (fencing)",
+                format_args!("{server} opened with a tenure that never landed"),
+            );
+        };
+        let known = state.servers.get_mut(server).expect("it was started");
+        known.tenure = Some(tenure);
+        let disk = std::mem::take(state.disk(server));
+        let promised = state.history.branch(branch);
+        let (acknowledged, durable) = (promised.acknowledged, promised.durable);
+        let floor = match (disk.rolled_back, disk.power_cut) {
+            (true, _) => Lsn(0),
+            (false, true) => durable,
+            (false, false) => acknowledged,
+        };
+        let floor = floor.max(promised.landed).max(promised.durable_in_store);
+        let continues = disk.branch == Some(branch);
+        if lsn < floor {
+            self.journal.fail(
+                "1 (survival)",
+                format_args!("{server} opened at LSN {lsn}, but {floor} was promised"),
+            );
+        }
+        if lsn < acknowledged {
+            self.journal.mark("an unsynced tail was lost");
+        }
+        let gone = state.history.truncate(branch, lsn);
+        let synced = if disk.power_cut || !continues {
+            lsn
+        } else {
+            disk.synced.min(lsn)
+        };
+        *state.disk(server) = Disk {
+            instance: disk.instance,
+            branch: Some(branch),
+            committed: lsn,
+            synced,
+            resumed: disk.resumed,
+            ..Disk::default()
+        };
+        self.journal.note(
+            server,
+            format_args!("opened on {branch:?} at LSN {lsn}, {gone} commits lost"),
+        );
+    }
+
+    /// A sync of the disk that covers `lsn` ended.
+    pub fn synced(&self, server: &str, lsn: Lsn) {
+        let mut state = self.state();
+        let disk = state.disk(server);
+        disk.synced = disk.synced.max(lsn);
+    }
+
+    /// `server` is about to drop a generation whose last commit is `last`.
+    pub fn dropping(&self, server: &str, generation: Generation, last: Lsn) {
+        let mut state = self.state();
+        // Opening drops what its own open publication covers before it returns.
+        let Some(newest) = state.newest.clone() else {
+            return;
+        };
+        let branch = state.branch_of(server);
+        let landed = branch.map_or(newest.lsn, |id| state.history.branch(id).landed);
+        if last > landed {
+            self.journal.fail(
+                "1 (survival)",
+                format_args!(
+                    "{server} drops generation {generation} up to LSN {last}, but {landed} has landed"
+                ),
+            );
+        }
+    }
+}

@@ -1,0 +1,266 @@
+//! What a seed draws: configuration, workload and faults (swarm testing).
+//!
+//! Each seed enables a random subset of the faults and of the operations, because a fault that
+//! happens all the time hides what happens without it.
+
+use std::time::Duration;
+
+use mvps_core::engine::EngineConfig;
+use mvps_core::ids::PageSize;
+
+use crate::draws::Draws;
+
+/// Images are small, so that requests meet each other and a seed takes a second.
+const IMAGE_BYTES_MAX: u64 = 2 << 20;
+
+/// After so many requests clients become slow: the rest of the seed is about servers.
+pub const BUSY_OPERATIONS: u64 = 3000;
+
+/// How likely each fault of the object store is, per thousand requests.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct StoreFaults {
+    /// Not applied, and an error.
+    pub refused: u64,
+    /// Applied, and an error.
+    pub reply_lost: u64,
+    /// An error or no answer, and applied minutes or hours later.
+    pub late: u64,
+    /// Applied, answered, and applied again later.
+    pub twice: u64,
+    /// Never answered; applied or not.
+    pub stalled: u64,
+    /// SlowDown.
+    pub slow_down: u64,
+    /// A read is cut short.
+    pub truncated: u64,
+    /// A read comes back with one bit flipped.
+    pub bit_flip: u64,
+    /// A conditional create meets another one (409).
+    pub conflict: u64,
+    /// Takes seconds instead of milliseconds.
+    pub slow: u64,
+}
+
+/// What may happen to servers, as weights of the driver's choices.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Events {
+    /// The process is killed and started again.
+    pub kill: u64,
+    /// Power cut and start.
+    pub power_cut: u64,
+    /// Stopped in order and started again.
+    pub restart: u64,
+    /// Paused for longer than any time-out, then resumed.
+    pub pause: u64,
+    /// Another machine takes the image over, the first one alive, paused, cut off or dead.
+    pub takeover: u64,
+    /// The buffer store is lost, and taken over from.
+    pub lose_buffer: u64,
+    /// The buffer store is replaced by an old copy of itself.
+    pub roll_back: u64,
+    /// A buffer store that was deposed is adopted.
+    pub adopt: u64,
+    /// Nobody reaches the object store for minutes.
+    pub outage: u64,
+    /// The machine does not reach the object store for minutes.
+    pub cut_off: u64,
+    /// The wall clock jumps.
+    pub clock_jump: u64,
+    /// A sync fails, or the disk is full.
+    pub buffer_fault: u64,
+    /// A second server is started without a takeover, and must be refused.
+    pub intruder: u64,
+}
+
+/// Weights of what clients do.
+#[derive(Debug, Clone, Copy)]
+pub struct Operations {
+    /// Writes of whole pages.
+    pub write: u64,
+    /// Writes at any byte.
+    pub unaligned: u64,
+    /// Reads.
+    pub read: u64,
+    /// Trims.
+    pub trim: u64,
+    /// Write-zeroes.
+    pub zero: u64,
+    /// Flushes.
+    pub flush: u64,
+    /// Transactions.
+    pub transaction: u64,
+    /// Checkpoints on request.
+    pub checkpoint: u64,
+    /// Requests that are cancelled with their connection.
+    pub revoke: u64,
+}
+
+/// Everything that a seed draws at its beginning.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// The seed.
+    pub seed: u64,
+    /// The image's page size.
+    pub page_size: PageSize,
+    /// The image's size in pages.
+    pub pages: u64,
+    /// The engine's configuration.
+    pub config: EngineConfig,
+    /// Clients per server.
+    pub clients: u64,
+    /// Longest write in pages.
+    pub write_pages_max: u64,
+    /// Most writes per thousand that ask for durability.
+    pub durable: u64,
+    /// Of those, how many ask for the object store's.
+    pub object_store: u64,
+    /// Longest pause of a client between requests.
+    pub think_max: Duration,
+    /// What clients do.
+    pub operations: Operations,
+    /// Faults of the object store.
+    pub store: StoreFaults,
+    /// What happens to servers.
+    pub events: Events,
+    /// How many things happen to servers.
+    pub rounds: u64,
+    /// Longest time between two of them.
+    pub round_max: Duration,
+    /// Clocks run fast or slow by up to this many parts per million.
+    pub drift_ppm: u64,
+    /// How long a buffer commit and a sync may take.
+    pub disk_max: Duration,
+    /// Somebody expires old versions and deletes their manifests meanwhile.
+    pub collector: bool,
+}
+
+impl Plan {
+    /// The plan of `seed`.
+    #[must_use]
+    pub fn of(seed: u64) -> Self {
+        let draws = Draws::new(seed, "plan");
+        let bits = draws.pick(&[12, 12, 12, 12, 13, 14, 16]);
+        let page_size = PageSize::from_bits(bits).expect("within range");
+        let pages = draws.pick(&[8, 24, 64, 64, 160, 400]);
+        let pages = pages.min(IMAGE_BYTES_MAX >> bits);
+        let faults = draws.pick(&[0, 1, 1, 2, 3]);
+        Self {
+            seed,
+            page_size,
+            pages,
+            config: config(&draws, page_size, pages),
+            clients: draws.within(1..6),
+            write_pages_max: draws.pick(&[1, 4, 16, 40]).min(pages),
+            durable: draws.pick(&[0, 50, 200, 700]),
+            object_store: draws.pick(&[0, 0, 100, 400]),
+            think_max: draws.pick(&[
+                Duration::from_millis(2),
+                Duration::from_millis(50),
+                Duration::from_secs(1),
+                Duration::from_secs(20),
+            ]),
+            operations: operations(&draws),
+            store: store_faults(&draws, faults),
+            events: events(&draws),
+            rounds: draws.within(4..16),
+            round_max: draws.pick(&[
+                Duration::from_millis(200),
+                Duration::from_secs(5),
+                Duration::from_secs(60),
+                Duration::from_secs(300),
+            ]),
+            drift_ppm: draws.pick(&[0, 100, 50_000]),
+            disk_max: draws.pick(&[
+                Duration::from_millis(1),
+                Duration::from_millis(20),
+                Duration::from_secs(2),
+            ]),
+            collector: draws.chance(400),
+        }
+    }
+
+    /// The image's size.
+    #[must_use]
+    pub fn size_bytes(&self) -> u64 {
+        self.pages << self.page_size.bits()
+    }
+}
+
+fn config(draws: &Draws, page_size: PageSize, pages: u64) -> EngineConfig {
+    let page = page_size.bytes() as u64;
+    // No request may be larger than the limit, or it would never fit.
+    let least_limit = (pages.min(40) + 8) * page * 2;
+    EngineConfig {
+        checkpoint_interval: draws.pick(&[
+            Duration::from_millis(300),
+            Duration::from_secs(3),
+            Duration::from_secs(60),
+        ]),
+        checkpoint_bytes: page * draws.pick(&[4, 16, 64, 1000]),
+        buffer_limit_bytes: least_limit * draws.pick(&[2, 8, 1000]),
+        transaction_bytes_max: page * draws.pick(&[4, 64, 1000]),
+        transactions_max: usize::try_from(draws.pick(&[2, 64])).expect("small"),
+        transaction_age_max: draws.pick(&[Duration::from_secs(5), Duration::from_mins(5)]),
+        lock_held_max: draws.pick(&[Duration::from_secs(1), Duration::from_secs(30)]),
+        compression: draws.pick(&[None, Some(1), Some(1), Some(3)]),
+        cache_bytes: draws.pick(&[64 << 10, 1 << 20, 16 << 20]),
+        owner: "simulated".to_owned(),
+        ..EngineConfig::default()
+    }
+}
+
+fn operations(draws: &Draws) -> Operations {
+    let weight = || draws.pick(&[0, 1, 4]);
+    Operations {
+        write: 4 + weight(),
+        unaligned: weight() * 2,
+        read: 1 + weight(),
+        trim: weight(),
+        zero: weight(),
+        flush: weight(),
+        transaction: weight() * 2,
+        checkpoint: draws.pick(&[0, 0, 1]),
+        revoke: draws.pick(&[0, 0, 1]),
+    }
+}
+
+fn store_faults(draws: &Draws, strength: u64) -> StoreFaults {
+    let rate = || {
+        if strength > 0 && draws.chance(450) {
+            draws.pick(&[2, 10, 60]) * strength
+        } else {
+            0
+        }
+    };
+    StoreFaults {
+        refused: rate(),
+        reply_lost: rate(),
+        late: rate(),
+        twice: rate(),
+        stalled: rate() / 4,
+        slow_down: rate() / 2,
+        truncated: rate() / 2,
+        bit_flip: if draws.chance(200) { rate() / 4 } else { 0 },
+        conflict: rate(),
+        slow: rate(),
+    }
+}
+
+fn events(draws: &Draws) -> Events {
+    let weight = || draws.pick(&[0, 0, 1, 2, 4]);
+    Events {
+        kill: 1 + weight(),
+        power_cut: 1 + weight(),
+        restart: 1 + weight(),
+        pause: weight(),
+        takeover: weight(),
+        lose_buffer: weight() / 2,
+        roll_back: weight() / 2,
+        adopt: weight() / 2,
+        outage: weight() / 2,
+        cut_off: weight() / 2,
+        clock_jump: weight() / 2,
+        buffer_fault: weight() / 2,
+        intruder: weight() / 2,
+    }
+}

@@ -1,0 +1,300 @@
+//! One seed in this process, and many seeds in processes of their own.
+
+use std::any::Any;
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use madsim::runtime::{Handle, Runtime};
+
+use crate::draws::{Draws, stream};
+use crate::driver::Driver;
+use crate::journal::{self, Journal, Timeline};
+use crate::model::Model;
+use crate::plan::Plan;
+use crate::world::machine::Site;
+use crate::world::objects::{LandingOracle, StoreService};
+
+/// Every landing is read back whole one time in this many.
+const CONTENT_CHECKS: u64 = 3;
+
+/// No seed simulates more than this: whoever does not come to an end by then hangs.
+const SIMULATED_LIMIT: Duration = Duration::from_hours(24 * 20);
+
+/// How a seed went.
+#[derive(Debug, Clone, Default)]
+pub struct Outcome {
+    /// Which.
+    pub seed: u64,
+    /// What went wrong, and the last events.
+    pub failure: Option<String>,
+    /// Of all events.
+    pub digest: u64,
+    /// The digest after each block.
+    pub blocks: Vec<u64>,
+    /// How many events there were.
+    pub events: u64,
+    /// Simulated time.
+    pub simulated: Duration,
+    /// How often each fault was injected.
+    pub faults: BTreeMap<String, u64>,
+    /// How often each rare situation was reached.
+    pub marks: BTreeMap<String, u64>,
+}
+
+/// Runs `seed` in this process, which must not have run another one.
+#[must_use]
+pub fn run_here(seed: u64, timeline: Timeline) -> Outcome {
+    let journal = Journal::new(timeline);
+    let mut runtime = Runtime::with_seed_and_config(seed, madsim::Config::default());
+    runtime.set_time_limit(SIMULATED_LIMIT);
+    let simulated = Arc::new(Mutex::new(Duration::ZERO));
+    let (records, end) = (journal.clone(), Arc::clone(&simulated));
+    let run = AssertUnwindSafe(|| {
+        runtime.block_on(async move {
+            simulate(seed, records).await;
+            *end.lock().expect("nothing panics under this lock") = journal::now();
+        });
+    });
+    let failure = catch_unwind(run).err().map(|panic| {
+        let what = message(&*panic);
+        format!("{what}\n  {}", journal.tail().join("\n  "))
+    });
+    let own = |map: BTreeMap<&'static str, u64>| {
+        let owned = map
+            .into_iter()
+            .map(|(name, count)| (name.to_owned(), count));
+        owned.collect()
+    };
+    let simulated = *simulated.lock().expect("nothing panics under this lock");
+    Outcome {
+        seed,
+        failure,
+        digest: journal.digest(),
+        blocks: journal.blocks(),
+        events: journal.events(),
+        simulated,
+        faults: own(journal.faults()),
+        marks: own(journal.marks()),
+    }
+}
+
+fn message(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "a panic without a text".to_owned())
+}
+
+async fn simulate(seed: u64, journal: Journal) {
+    let plan = Plan::of(seed);
+    journal.note("plan", format_args!("{plan:?}"));
+    let model = Arc::new(Model::new(
+        journal.clone(),
+        plan.page_size,
+        plan.pages,
+        plan.config.tenure_confirmed_for,
+        CONTENT_CHECKS,
+    ));
+    let node = Handle::current().create_node().name("store").build();
+    let oracle: Arc<dyn LandingOracle> = Arc::clone(&model) as _;
+    let draws = Draws::new(stream(seed, "store"), "fates");
+    let store = StoreService::new(node, journal.clone(), draws, plan.store, oracle);
+    let site = Arc::new(Site {
+        plan,
+        journal,
+        model,
+        store,
+    });
+    Driver::new(&site).run().await;
+}
+
+impl Outcome {
+    /// One line that [`Outcome::parse`] reads.
+    #[must_use]
+    pub fn line(&self) -> String {
+        let counts = |map: &BTreeMap<String, u64>| {
+            let pairs: Vec<String> = map.iter().map(|(name, n)| format!("{name}={n}")).collect();
+            pairs.join(";")
+        };
+        let blocks: Vec<String> = self
+            .blocks
+            .iter()
+            .map(|block| format!("{block:x}"))
+            .collect();
+        format!(
+            "RESULT\t{}\t{:x}\t{}\t{}\t{}\t{}\t{}",
+            self.seed,
+            self.digest,
+            self.events,
+            self.simulated.as_millis(),
+            counts(&self.faults),
+            counts(&self.marks),
+            blocks.join(",")
+        )
+    }
+
+    /// Reads [`Outcome::line`].
+    #[must_use]
+    pub fn parse(line: &str) -> Option<Self> {
+        let mut fields = line.strip_prefix("RESULT\t")?.split('\t');
+        let mut next = || fields.next();
+        let counts = |text: &str| {
+            let pairs = text.split(';').filter_map(|pair| pair.rsplit_once('='));
+            let parsed = pairs.filter_map(|(name, n)| Some((name.to_owned(), n.parse().ok()?)));
+            parsed.collect::<BTreeMap<String, u64>>()
+        };
+        Some(Self {
+            seed: next()?.parse().ok()?,
+            failure: None,
+            digest: u64::from_str_radix(next()?, 16).ok()?,
+            events: next()?.parse().ok()?,
+            simulated: Duration::from_millis(next()?.parse().ok()?),
+            faults: counts(next()?),
+            marks: counts(next()?),
+            blocks: next()?
+                .split(',')
+                .filter_map(|block| u64::from_str_radix(block, 16).ok())
+                .collect(),
+        })
+    }
+}
+
+/// Runs `seed` in a process of its own.
+#[must_use]
+pub fn run_apart(seed: u64) -> Outcome {
+    let failed = |failure: String| Outcome {
+        seed,
+        failure: Some(failure),
+        ..Outcome::default()
+    };
+    let program = match std::env::current_exe() {
+        Ok(program) => program,
+        Err(error) => return failed(format!("the runner does not find itself: {error}")),
+    };
+    let child = Command::new(program)
+        .args(["child", &seed.to_string()])
+        .stdin(Stdio::null())
+        .stderr(Stdio::piped())
+        .stdout(Stdio::piped())
+        .output();
+    let output = match child {
+        Ok(output) => output,
+        Err(error) => return failed(format!("the seed's process does not start: {error}")),
+    };
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    let result = stdout.lines().find_map(Outcome::parse);
+    match result {
+        Some(mut outcome) => {
+            if !output.status.success() {
+                let stderr = String::from_utf8_lossy(&output.stderr);
+                outcome.failure = Some(stderr.into_owned());
+            }
+            outcome
+        }
+        None => failed(format!(
+            "the seed's process ended with {}: {}",
+            output.status,
+            String::from_utf8_lossy(&output.stderr)
+        )),
+    }
+}
+
+/// Runs `seed` twice, in processes of their own, and compares the digests.
+#[must_use]
+pub fn run_twice(seed: u64) -> Outcome {
+    let first = run_apart(seed);
+    if first.failure.is_some() {
+        return first;
+    }
+    let second = run_apart(seed);
+    if second.digest == first.digest && second.failure.is_none() {
+        return first;
+    }
+    let block = first
+        .blocks
+        .iter()
+        .zip(&second.blocks)
+        .position(|(one, other)| one != other)
+        .unwrap_or_else(|| first.blocks.len().min(second.blocks.len()));
+    Outcome {
+        failure: Some(format!(
+            "not deterministic: two runs differ from block {block} on; compare two runs of \
+             `run --seed {seed} --block {block}`"
+        )),
+        ..first
+    }
+}
+
+/// What many seeds add up to.
+#[derive(Debug, Default)]
+pub struct Summary {
+    /// Seeds that went well.
+    pub passed: u64,
+    /// Those that did not.
+    pub failed: Vec<(u64, String)>,
+    /// Simulated time of all.
+    pub simulated: Duration,
+    /// Events of all.
+    pub events: u64,
+    /// How often each fault was injected, and in how many seeds.
+    pub faults: BTreeMap<String, (u64, u64)>,
+    /// The same of rare situations.
+    pub marks: BTreeMap<String, (u64, u64)>,
+    /// Real time.
+    pub took: Duration,
+    /// Processes at once.
+    pub cores: usize,
+}
+
+impl Summary {
+    /// Adds a seed.
+    pub fn add(&mut self, outcome: Outcome) {
+        self.simulated += outcome.simulated;
+        self.events += outcome.events;
+        let add = |sum: &mut BTreeMap<String, (u64, u64)>, counts: BTreeMap<String, u64>| {
+            for (name, count) in counts {
+                let entry = sum.entry(name).or_default();
+                *entry = (entry.0 + count, entry.1 + 1);
+            }
+        };
+        add(&mut self.faults, outcome.faults);
+        add(&mut self.marks, outcome.marks);
+        match outcome.failure {
+            None => self.passed += 1,
+            Some(failure) => self.failed.push((outcome.seed, failure)),
+        }
+    }
+}
+
+/// Runs seeds from `next` on all cores until it has no more, and reports each through `progress`.
+pub fn run_many(
+    next: impl FnMut() -> Option<u64> + Send,
+    run: impl Fn(u64) -> Outcome + Sync,
+    progress: impl Fn(&Summary) + Sync,
+) -> Summary {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let (next, began) = (Mutex::new(next), Instant::now());
+    let summary = Mutex::new(Summary {
+        cores,
+        ..Summary::default()
+    });
+    std::thread::scope(|scope| {
+        for _ in 0..cores {
+            scope.spawn(|| {
+                loop {
+                    let seed = (next.lock().expect("drawing a seed does not panic"))();
+                    let Some(seed) = seed else { return };
+                    let outcome = run(seed);
+                    let mut summary = summary.lock().expect("adding does not panic");
+                    summary.add(outcome);
+                    summary.took = began.elapsed();
+                    progress(&summary);
+                }
+            });
+        }
+    });
+    summary.into_inner().expect("adding does not panic")
+}

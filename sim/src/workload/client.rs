@@ -1,0 +1,295 @@
+//! One client: a connection that sends one request after the other.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use madsim::time::sleep;
+use mvps_core::engine::{Acknowledge, Attachment, Durability, EngineError};
+use tokio::sync::watch;
+
+use crate::draws::Draws;
+use crate::model::content::{Effect, stamped};
+use crate::model::operations::{OperationId, durability_of};
+use crate::plan::BUSY_OPERATIONS;
+use crate::world::machine::Site;
+
+/// A pause of a client that has sent a lot.
+const IDLE: Duration = Duration::from_secs(20);
+
+/// See the module's text.
+pub struct Client {
+    pub(super) site: Arc<Site>,
+    pub(super) server: String,
+    pub(super) name: String,
+    pub(super) draws: Draws,
+    pub(super) attachment: Attachment,
+    /// Every error is a failure: nothing is wrong with the world.
+    pub(super) strict: bool,
+}
+
+impl Client {
+    /// A client of `server`.
+    #[must_use]
+    pub fn new(
+        site: &Arc<Site>,
+        server: &str,
+        number: u64,
+        attachment: Attachment,
+        strict: bool,
+    ) -> Self {
+        let name = format!("{server}:{number}");
+        Self {
+            site: Arc::clone(site),
+            server: server.to_owned(),
+            draws: Draws::new(site.plan.seed, &format!("client {name}")),
+            name,
+            attachment,
+            strict,
+        }
+    }
+
+    /// Sends requests until `stop`, or until the image fails.
+    pub async fn run(mut self, stop: watch::Receiver<bool>) {
+        while !*stop.borrow() {
+            if let Err(error) = self.step().await {
+                self.note(format_args!("{error}"));
+                assert!(
+                    !self.strict,
+                    "oracle 11 (liveness): {} meets {error}",
+                    self.name
+                );
+                if is_final(&error) {
+                    return;
+                }
+            }
+            sleep(self.think()).await;
+        }
+    }
+
+    /// A pause between requests.
+    pub(super) fn think(&self) -> Duration {
+        let longest = self.site.plan.think_max;
+        if self.site.model.operations() > BUSY_OPERATIONS {
+            let busy = self.draws.chance(100);
+            return if busy { longest } else { longest + IDLE };
+        }
+        self.draws.duration(Duration::from_millis(1), longest)
+    }
+
+    pub(super) fn note(&self, what: std::fmt::Arguments<'_>) {
+        self.site.journal.note(&self.name, what);
+    }
+
+    async fn step(&mut self) -> Result<(), EngineError> {
+        let operations = &self.site.plan.operations;
+        let weights = [
+            operations.write,
+            operations.unaligned,
+            operations.read,
+            operations.trim,
+            operations.zero,
+            operations.flush,
+            operations.transaction,
+            operations.checkpoint,
+            operations.revoke,
+        ];
+        match self.draws.weighted(&weights) {
+            0 => self.change(|client, id| client.write(id)).await,
+            1 => self.change(|client, id| client.unaligned(id)).await,
+            2 => self.read().await,
+            3 => self.change(|client, _| client.trim()).await,
+            4 => self.change(|client, _| client.zero()).await,
+            5 => self.flush().await,
+            6 => self.transact().await,
+            7 => self.checkpoint().await,
+            _ => self.revoked_write().await,
+        }
+    }
+
+    /// Where and how long: within the image, longer ones less often.
+    pub(super) fn range(&self) -> (u64, u64) {
+        let size = self.site.plan.size_bytes();
+        let page = self.site.plan.page_size.bytes() as u64;
+        let longest = self.draws.within(1..self.site.plan.write_pages_max + 1) * page;
+        let offset = self.draws.below(size);
+        let length = self.draws.within(1..longest + 1).min(size - offset);
+        (offset, length)
+    }
+
+    fn aligned(&self) -> (u64, u64) {
+        let plan = &self.site.plan;
+        let pages = self.draws.within(1..plan.write_pages_max + 1);
+        let first = self.draws.below(plan.pages - pages + 1);
+        let bits = plan.page_size.bits();
+        (first << bits, pages << bits)
+    }
+
+    fn data(&self, id: OperationId, offset: u64, length: u64) -> Bytes {
+        let length = usize::try_from(length).expect("a small request");
+        stamped(id.0, offset, length, self.draws.chance(500))
+    }
+
+    pub(super) fn write(&self, id: OperationId) -> Effect {
+        let (offset, length) = self.aligned();
+        Effect::Write(offset, self.data(id, offset, length))
+    }
+
+    pub(super) fn unaligned(&self, id: OperationId) -> Effect {
+        let (offset, length) = self.range();
+        Effect::Write(offset, self.data(id, offset, length))
+    }
+
+    pub(super) fn trim(&self) -> Effect {
+        let (offset, length) = if self.draws.chance(500) {
+            self.aligned()
+        } else {
+            self.range()
+        };
+        Effect::Trim(offset, length)
+    }
+
+    pub(super) fn zero(&self) -> Effect {
+        let (offset, length) = self.range();
+        Effect::Zero(offset, length)
+    }
+
+    pub(super) fn when(&self) -> Acknowledge {
+        let plan = &self.site.plan;
+        if !self.draws.chance(plan.durable) {
+            Acknowledge::Buffered
+        } else {
+            Acknowledge::Durable(self.durability())
+        }
+    }
+
+    fn durability(&self) -> Durability {
+        if self.draws.chance(self.site.plan.object_store) {
+            Durability::ObjectStore
+        } else {
+            Durability::Local
+        }
+    }
+
+    async fn send(
+        attachment: &Attachment,
+        effect: &Effect,
+        when: Acknowledge,
+    ) -> Result<(), EngineError> {
+        match effect {
+            Effect::Write(offset, data) => attachment.write(*offset, data.clone(), when).await,
+            Effect::Zero(offset, length) => attachment.write_zeroes(*offset, *length, when).await,
+            Effect::Trim(offset, length) => attachment.trim(*offset, *length, when).await,
+        }
+    }
+
+    pub(super) fn answered(
+        &self,
+        id: OperationId,
+        when: Option<Durability>,
+        outcome: Result<(), EngineError>,
+    ) -> Result<(), EngineError> {
+        match &outcome {
+            Ok(()) => {
+                self.note(format_args!("{} ok", id.0));
+                self.site.model.acknowledged(id, when);
+            }
+            Err(error) => self.site.model.refused(id, error),
+        }
+        outcome
+    }
+
+    async fn change(
+        &self,
+        effect: impl FnOnce(&Self, OperationId) -> Effect,
+    ) -> Result<(), EngineError> {
+        let id = self.site.model.next_operation();
+        let (effect, when) = (effect(self, id), self.when());
+        self.note(format_args!("{} {} {when:?}", id.0, brief(&effect)));
+        let model = &self.site.model;
+        model.submitted(id, &self.server, vec![effect.clone()]);
+        let outcome = Self::send(&self.attachment, &effect, when).await;
+        self.answered(id, durability_of(when), outcome)
+    }
+
+    async fn read(&self) -> Result<(), EngineError> {
+        let (offset, length) = self.range();
+        let window = self.site.model.read_sent(&self.server);
+        let length = u32::try_from(length).expect("a small request");
+        let bytes = self.attachment.read(offset, length).await?.into_bytes();
+        self.note(format_args!("read {offset}+{length}"));
+        self.site
+            .model
+            .read_returned(&self.server, window, offset, &bytes);
+        Ok(())
+    }
+
+    async fn flush(&self) -> Result<(), EngineError> {
+        let id = self.site.model.next_operation();
+        let durability = self.durability();
+        self.note(format_args!("{} flush {durability:?}", id.0));
+        self.site.model.flush_sent(id, &self.server);
+        let outcome = self.attachment.flush(durability).await;
+        self.answered(id, Some(durability), outcome)
+    }
+
+    async fn checkpoint(&self) -> Result<(), EngineError> {
+        let id = self.site.model.next_operation();
+        self.note(format_args!("{} checkpoint", id.0));
+        self.site.model.flush_sent(id, &self.server);
+        let outcome = self.attachment.image().checkpoint().await.map(drop);
+        // What a checkpoint reports is in the store; unlike a flush it does not ask who is in
+        // office, because its publication did.
+        self.answered(id, Some(Durability::ObjectStore), outcome)
+    }
+
+    /// Sends a write and ends the connection before, while or after it takes effect.
+    async fn revoked_write(&mut self) -> Result<(), EngineError> {
+        let id = self.site.model.next_operation();
+        let effect = self.unaligned(id);
+        self.note(format_args!("{} {} to be revoked", id.0, brief(&effect)));
+        self.site
+            .model
+            .submitted(id, &self.server, vec![effect.clone()]);
+        let patience = self
+            .draws
+            .duration(Duration::from_micros(10), Duration::from_millis(50));
+        let image = self.attachment.image().clone();
+        let outcome = {
+            let send = Self::send(&self.attachment, &effect, Acknowledge::Buffered);
+            tokio::select! {
+                biased;
+                outcome = send => Some(outcome),
+                () = sleep(patience) => None,
+            }
+        };
+        if let Some(outcome) = outcome {
+            return self.answered(id, None, outcome);
+        }
+        self.attachment.revoke().await;
+        self.site.model.over(id);
+        self.site.journal.mark("a request was revoked in flight");
+        self.note(format_args!("{} revoked", id.0));
+        self.attachment = image.attach();
+        Ok(())
+    }
+}
+
+/// Whether the server is of no more use.
+fn is_final(error: &EngineError) -> bool {
+    matches!(
+        error,
+        EngineError::Fenced { .. }
+            | EngineError::Full { .. }
+            | EngineError::Poisoned { .. }
+            | EngineError::Closed
+    )
+}
+
+pub(super) fn brief(effect: &Effect) -> String {
+    match effect {
+        Effect::Write(offset, data) => format!("write {offset}+{}", data.len()),
+        Effect::Zero(offset, length) => format!("zero {offset}+{length}"),
+        Effect::Trim(offset, length) => format!("trim {offset}+{length}"),
+    }
+}

@@ -1,0 +1,5 @@
+//! What clients do, and what they tell the model.
+
+pub mod client;
+pub mod server;
+pub mod transaction;

@@ -1,0 +1,124 @@
+//! One server process: opens the image, checks what it holds, serves clients, closes.
+
+use std::sync::Arc;
+
+use mvps_core::engine::protocol::OpenError as OfficeError;
+use mvps_core::engine::{EngineError, Host, Image, Intent, OpenError, OpeningRequest, open};
+use mvps_core::ids::ImageId;
+use tokio::sync::watch;
+
+use super::client::Client;
+use crate::world::machine::{Process, Site};
+
+/// How a server is doing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Status {
+    /// It takes office.
+    Opening,
+    /// Clients use it.
+    Serving,
+    /// The protocol does not let it in.
+    Refused(String),
+    /// It is of no more use.
+    Failed(String),
+    /// It closed the image.
+    Closed,
+}
+
+/// What a server is told to do.
+pub struct Orders {
+    /// Clients end, and the image is closed.
+    pub stop: watch::Receiver<bool>,
+    /// Every error is a failure.
+    pub strict: bool,
+}
+
+/// The image that every seed is about.
+#[must_use]
+pub fn image_id() -> ImageId {
+    ImageId::parse("disk0").expect("a valid name")
+}
+
+/// What every server asks for.
+#[must_use]
+pub fn opening_request(site: &Site) -> OpeningRequest {
+    OpeningRequest {
+        image: image_id(),
+        page_size: site.plan.page_size,
+        image_size_bytes: Some(site.plan.size_bytes()),
+        intent: Intent::CreateOrGrow,
+    }
+}
+
+/// Runs a server on `process` until it ends by itself; reports through `status`.
+pub async fn serve(
+    site: Arc<Site>,
+    process: Process,
+    orders: Orders,
+    status: watch::Sender<Status>,
+) {
+    let report = |now: Status| {
+        site.journal.note(&process.name, format_args!("{now:?}"));
+        status.send_replace(now);
+    };
+    report(Status::Opening);
+    let host = Host::new(process.environment.clone(), site.plan.config.cache_bytes);
+    let config = site.plan.config.clone();
+    let image = match open(&host, &opening_request(&site), config).await {
+        Ok(image) => image,
+        Err(OpenError::Office(OfficeError::Refused(refusal))) => {
+            report(Status::Refused(format!("{:?}", refusal.reason)));
+            return;
+        }
+        Err(error) => {
+            report(Status::Failed(error.to_string()));
+            return;
+        }
+    };
+    let Some(found) = image.status().await else {
+        report(Status::Failed("closed at once".to_owned()));
+        return;
+    };
+    site.model.opened(&process.name, found.tenure.id, found.lsn);
+    if let Err(error) = read_back(&site, &process, &image).await {
+        assert!(!orders.strict, "oracle 11 (liveness): {error}");
+        report(Status::Failed(error.to_string()));
+        return;
+    }
+    report(Status::Serving);
+    let clients: Vec<_> = (0..site.plan.clients)
+        .map(|number| {
+            let attachment = image.attach();
+            let client = Client::new(&site, &process.name, number, attachment, orders.strict);
+            process.node.spawn(client.run(orders.stop.clone()))
+        })
+        .collect();
+    for client in clients {
+        // A client that panicked ended the run.
+        let _ = client.await;
+    }
+    let asked = *orders.stop.borrow();
+    match image.close().await {
+        Ok(()) if asked => report(Status::Closed),
+        Ok(()) => report(Status::Failed("its clients gave up".to_owned())),
+        Err(error) => report(Status::Failed(error.to_string())),
+    }
+}
+
+/// Reads the whole image as it was opened, and lets the model compare.
+async fn read_back(site: &Site, process: &Process, image: &Image) -> Result<(), EngineError> {
+    let attachment = image.attach();
+    let (size, step) = (site.plan.size_bytes(), 1 << 20);
+    let mut offset = 0;
+    while offset < size {
+        let length = u32::try_from(step.min(size - offset)).expect("a small step");
+        let window = site.model.read_back(&process.name);
+        let bytes = attachment.read(offset, length).await?.into_bytes();
+        site.model
+            .read_returned(&process.name, window, offset, &bytes);
+        offset += u64::from(length);
+    }
+    site.journal
+        .note(&process.name, format_args!("the whole image reads well"));
+    Ok(())
+}

@@ -1,0 +1,142 @@
+//! A machine: a node, its disk, its clock, and one server process after the other.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+
+use madsim::runtime::{Handle, NodeHandle};
+use madsim::task::NodeId;
+use mvps_core::env::Environment;
+use mvps_core::env::memory::{Crash, MemoryBufferStores, SeededEntropy};
+
+use super::buffers::SimBufferStores;
+use super::clock::SimClock;
+use super::objects::StoreService;
+use super::spawner::SimSpawner;
+use crate::draws::{Draws, stream};
+use crate::journal::Journal;
+use crate::model::Model;
+use crate::plan::Plan;
+
+/// What all machines share.
+pub struct Site {
+    /// What the seed drew.
+    pub plan: Plan,
+    /// Records.
+    pub journal: Journal,
+    /// Knows what must be true.
+    pub model: Arc<Model>,
+    /// The object store.
+    pub store: Arc<StoreService>,
+}
+
+/// See the module's text.
+pub struct Machine {
+    /// Its name.
+    pub name: String,
+    site: Arc<Site>,
+    node: NodeId,
+    /// Survives every process.
+    pub disk: MemoryBufferStores,
+    /// How far its wall clock is off.
+    pub wall_offset_ms: Arc<AtomicI64>,
+    incarnations: AtomicU64,
+}
+
+/// One process on a machine.
+#[derive(Clone)]
+pub struct Process {
+    /// Machine and number: the name by which the model and the store know it.
+    pub name: String,
+    /// Its world.
+    pub environment: Environment,
+    /// Where its tasks run.
+    pub node: NodeHandle,
+}
+
+impl Machine {
+    /// A machine with an empty disk.
+    #[must_use]
+    pub fn new(name: &str, site: &Arc<Site>) -> Self {
+        let node = Handle::current().create_node().name(name).build();
+        Self {
+            name: name.to_owned(),
+            site: Arc::clone(site),
+            node: node.id(),
+            disk: MemoryBufferStores::new(),
+            wall_offset_ms: Arc::default(),
+            incarnations: AtomicU64::new(0),
+        }
+    }
+
+    /// A new process; the one before was killed, or is another program on the same machine.
+    #[must_use]
+    pub fn start(&self) -> Process {
+        let number = self.incarnations.fetch_add(1, Ordering::SeqCst) + 1;
+        let name = format!("{}/{number}", self.name);
+        let node = Handle::current()
+            .get_node(self.node)
+            .expect("nodes are never removed");
+        let site = &self.site;
+        let seed = site.plan.seed;
+        let draws = |what: &str| Draws::new(seed, &format!("{what} of {name}"));
+        let buffers = SimBufferStores {
+            server: name.clone(),
+            disk: self.disk.clone(),
+            journal: site.journal.clone(),
+            model: Arc::clone(&site.model),
+            draws: Arc::new(draws("disk")),
+            longest: site.plan.disk_max,
+        };
+        let clock = SimClock::new(
+            &draws("clock"),
+            site.plan.drift_ppm,
+            Arc::clone(&self.wall_offset_ms),
+        );
+        let environment = Environment {
+            clock: Arc::new(clock),
+            entropy: Arc::new(SeededEntropy::new(stream(
+                seed,
+                &format!("entropy of {name}"),
+            ))),
+            spawner: Arc::new(SimSpawner::new(node.clone(), draws("processor"))),
+            objects: Arc::new(site.store.client(&name)),
+            buffers: Arc::new(buffers),
+        };
+        site.model.started(&name);
+        Process {
+            name,
+            environment,
+            node,
+        }
+    }
+
+    /// Ends every process of the machine, at this instant.
+    pub fn crash(&self, crash: Crash, draws: &Draws) {
+        let fault = match crash {
+            Crash::PowerCut => "process: power cut",
+            Crash::ProcessKill => "process: kill",
+        };
+        self.site.journal.fault(&self.name, fault);
+        let handle = Handle::current();
+        handle.kill(self.node);
+        handle.restart(self.node);
+        let entropy = SeededEntropy::new(draws.bits());
+        self.disk.crash(crash, &entropy);
+        self.site
+            .model
+            .crashed(&self.name, crash == Crash::PowerCut);
+    }
+
+    /// Nothing on the machine runs until [`Machine::resume`].
+    pub fn pause(&self) {
+        self.site.journal.fault(&self.name, "process: pause");
+        Handle::current().pause(self.node);
+    }
+
+    /// Goes on after a pause.
+    pub fn resume(&self) {
+        self.site.journal.note(&self.name, format_args!("resumed"));
+        self.site.model.resumed(&self.name);
+        Handle::current().resume(self.node);
+    }
+}

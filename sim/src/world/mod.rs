@@ -1,0 +1,9 @@
+//! The environment under simulation: what `mvps_core::env` asks for, with faults.
+
+pub mod buffers;
+pub mod clock;
+pub mod fate;
+pub mod machine;
+pub mod objects;
+pub mod request;
+pub mod spawner;

@@ -1,0 +1,370 @@
+//! The object store: a service on a node of its own.
+//!
+//! Every request is a task of the store's node that answers through a channel. A client that timed
+//! out, died or was paused leaves a request that may still land, minutes or hours later.
+//!
+//! Invariant: whatever changes the store is shown to the landing oracle at that instant.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use madsim::runtime::NodeHandle;
+use madsim::time::sleep;
+use mvps_core::env::memory::MemoryObjectStore;
+use mvps_core::env::{ObjectEntry, ObjectStore, PartTag, StoreError, UploadEntry, UploadId};
+use tokio::sync::oneshot;
+
+use super::fate::{self, Fate};
+use super::request::{Answer, Request};
+use crate::draws::Draws;
+use crate::journal::{self, Journal};
+use crate::model::machine_of;
+use crate::plan::StoreFaults;
+
+/// Sees every change of the store at the instant it happens.
+pub trait LandingOracle: Send + Sync {
+    /// `request` of `client` changed the store.
+    fn landed(&self, client: &str, request: &Request, contents: &MemoryObjectStore);
+
+    /// `client` got no good answer.
+    fn trouble(&self, client: &str);
+}
+
+type Reply = Result<Answer, StoreError>;
+
+/// The service.
+pub struct StoreService {
+    contents: Arc<MemoryObjectStore>,
+    node: NodeHandle,
+    journal: Journal,
+    draws: Draws,
+    oracle: Arc<dyn LandingOracle>,
+    weather: Mutex<Weather>,
+}
+
+#[derive(Default)]
+struct Weather {
+    rates: StoreFaults,
+    /// Nobody reaches the store before this time.
+    outage_until: Duration,
+    /// Machines that do not reach the store before a time.
+    cut_off: BTreeMap<String, Duration>,
+}
+
+impl StoreService {
+    /// A store without objects.
+    #[must_use]
+    pub fn new(
+        node: NodeHandle,
+        journal: Journal,
+        draws: Draws,
+        rates: StoreFaults,
+        oracle: Arc<dyn LandingOracle>,
+    ) -> Arc<Self> {
+        let weather = Weather {
+            rates,
+            ..Weather::default()
+        };
+        Arc::new(Self {
+            contents: Arc::new(MemoryObjectStore::new()),
+            node,
+            journal,
+            draws,
+            oracle,
+            weather: Mutex::new(weather),
+        })
+    }
+
+    fn weather(&self) -> std::sync::MutexGuard<'_, Weather> {
+        self.weather.lock().expect("nothing panics under this lock")
+    }
+
+    /// What is stored, past every fault.
+    #[must_use]
+    pub fn contents(&self) -> Arc<MemoryObjectStore> {
+        Arc::clone(&self.contents)
+    }
+
+    /// The store as `client` sees it.
+    #[must_use]
+    pub fn client(self: &Arc<Self>, client: &str) -> SimObjectStore {
+        SimObjectStore {
+            service: Arc::clone(self),
+            client: client.to_owned(),
+        }
+    }
+
+    /// Nobody reaches the store for `duration`.
+    pub fn outage(&self, duration: Duration) {
+        self.journal.fault("store", "store: outage");
+        self.weather().outage_until = journal::now() + duration;
+    }
+
+    /// `client` does not reach the store for `duration`.
+    pub fn cut_off(&self, client: &str, duration: Duration) {
+        self.journal.fault(client, "store: cut off");
+        let until = journal::now() + duration;
+        self.weather().cut_off.insert(client.to_owned(), until);
+    }
+
+    /// No more faults from now on; requests that are under way meet theirs.
+    pub fn heal(&self) {
+        let mut weather = self.weather();
+        weather.rates = StoreFaults::default();
+        weather.outage_until = Duration::ZERO;
+        weather.cut_off.clear();
+    }
+
+    fn draw_fate(&self, client: &str, request: &Request) -> Fate {
+        let now = journal::now();
+        let weather = self.weather();
+        let cut_off = weather
+            .cut_off
+            .get(machine_of(client))
+            .is_some_and(|until| now < *until);
+        let fate = if now < weather.outage_until || cut_off {
+            if self.draws.chance(700) {
+                Fate::Refused
+            } else {
+                Fate::Stalled { applied: false }
+            }
+        } else {
+            let kind = fate::Kind {
+                mutates: request.mutates(),
+                creates: matches!(request, Request::Create(..)),
+                body: matches!(request, Request::Get(_) | Request::GetRange(..)),
+            };
+            fate::draw(&self.draws, &weather.rates, kind)
+        };
+        if fate != Fate::Served {
+            self.oracle.trouble(client);
+        }
+        drop(weather);
+        if let Some(fault) = fate.fault() {
+            self.journal.fault(client, fault);
+        }
+        fate
+    }
+
+    async fn apply(&self, client: &str, request: Request) -> Reply {
+        let changes = request.mutates().then(|| request.clone());
+        let (kind, key, bytes) = (
+            request.kind(),
+            request.key().to_owned(),
+            request.body_bytes(),
+        );
+        let reply = request.carry_out(&self.contents).await;
+        self.journal.note(
+            "store",
+            format_args!(
+                "{} {key} {bytes} for {client}: {}",
+                kind.name(),
+                outcome(&reply)
+            ),
+        );
+        if let (Some(request), Ok(_)) = (&changes, &reply) {
+            self.oracle.landed(client, request, &self.contents);
+        }
+        reply
+    }
+
+    async fn serve(self: Arc<Self>, client: String, request: Request, to: oneshot::Sender<Reply>) {
+        let fate = self.draw_fate(&client, &request);
+        sleep(fate::latency(&self.draws)).await;
+        let reply = match fate {
+            Fate::Served => self.apply(&client, request).await,
+            Fate::Slow(more) => {
+                sleep(more).await;
+                self.apply(&client, request).await
+            }
+            Fate::Refused => unavailable("refused"),
+            Fate::ReplyLost => {
+                let _ = self.apply(&client, request).await;
+                unavailable("reply lost")
+            }
+            Fate::Late { after, answered } => {
+                if answered {
+                    // Nobody waits for what comes later.
+                    let _ = to.send(unavailable("no answer"));
+                    sleep(after).await;
+                    let _ = self.apply(&client, request).await;
+                    return;
+                }
+                sleep(after).await;
+                self.apply(&client, request).await
+            }
+            Fate::Twice(after) => {
+                let reply = self.apply(&client, request.clone()).await;
+                sleep(fate::latency(&self.draws)).await;
+                let _ = to.send(reply);
+                sleep(after).await;
+                let _ = self.apply(&client, request).await;
+                return;
+            }
+            Fate::Stalled { applied } => {
+                if applied {
+                    let _ = self.apply(&client, request).await;
+                }
+                // The connection stays open; the client has to give up.
+                std::future::pending().await
+            }
+            Fate::SlowDown => Err(StoreError::SlowDown {
+                reason: "simulated".to_owned(),
+            }),
+            Fate::Conflict => unavailable("409"),
+            Fate::Truncated => match self.apply(&client, request).await {
+                Ok(Answer::Body(_)) => Err(StoreError::Corrupt {
+                    key: String::new(),
+                    reason: "the body ended early".to_owned(),
+                }),
+                other => other,
+            },
+            Fate::BitFlip => match self.apply(&client, request).await {
+                Ok(Answer::Body(body)) => Ok(Answer::Body(self.flip(&body))),
+                other => other,
+            },
+        };
+        sleep(fate::latency(&self.draws)).await;
+        // A client that gave up does not wait any more.
+        let _ = to.send(reply);
+    }
+
+    fn flip(&self, body: &Bytes) -> Bytes {
+        let mut body = body.to_vec();
+        if !body.is_empty() {
+            let bit = self.draws.below(body.len() as u64 * 8);
+            let byte = usize::try_from(bit / 8).expect("an index");
+            body[byte] ^= 1 << (bit % 8);
+        }
+        Bytes::from(body)
+    }
+}
+
+fn unavailable(reason: &str) -> Reply {
+    Err(StoreError::Unavailable {
+        reason: reason.to_owned(),
+    })
+}
+
+fn outcome(reply: &Reply) -> String {
+    match reply {
+        Ok(Answer::Body(body)) => format!("{} bytes", body.len()),
+        Ok(Answer::Entries(entries)) => entries
+            .first()
+            .map_or("nothing".to_owned(), |entry| format!("{}…", entry.key)),
+        Ok(_) => "ok".to_owned(),
+        Err(error) => error.to_string(),
+    }
+}
+
+/// The store as one client sees it.
+pub struct SimObjectStore {
+    service: Arc<StoreService>,
+    client: String,
+}
+
+impl SimObjectStore {
+    async fn ask(&self, request: Request) -> Reply {
+        let (to, reply) = oneshot::channel();
+        let service = Arc::clone(&self.service);
+        let task = service.serve(self.client.clone(), request, to);
+        self.service.node.spawn(task);
+        match reply.await {
+            Ok(reply) => reply,
+            Err(_) => unavailable("connection closed"),
+        }
+    }
+}
+
+macro_rules! answer {
+    ($reply:expr, $variant:ident) => {
+        match $reply.await? {
+            Answer::$variant(value) => Ok(value),
+            other => unreachable!("another request's answer: {other:?}"),
+        }
+    };
+}
+
+#[async_trait]
+impl ObjectStore for SimObjectStore {
+    async fn put(&self, key: &str, body: Bytes) -> Result<(), StoreError> {
+        self.ask(Request::Put(key.to_owned(), body)).await.map(drop)
+    }
+
+    async fn create(&self, key: &str, body: Bytes) -> Result<(), StoreError> {
+        self.ask(Request::Create(key.to_owned(), body))
+            .await
+            .map(drop)
+    }
+
+    async fn start_upload(&self, key: &str) -> Result<UploadId, StoreError> {
+        answer!(self.ask(Request::StartUpload(key.to_owned())), Upload)
+    }
+
+    async fn upload_part(
+        &self,
+        key: &str,
+        upload: &UploadId,
+        number: u32,
+        body: Bytes,
+    ) -> Result<PartTag, StoreError> {
+        let request = Request::UploadPart(key.to_owned(), upload.clone(), number, body);
+        answer!(self.ask(request), Part)
+    }
+
+    async fn complete_upload(
+        &self,
+        key: &str,
+        upload: &UploadId,
+        parts: &[PartTag],
+    ) -> Result<(), StoreError> {
+        let request = Request::CompleteUpload(key.to_owned(), upload.clone(), parts.to_vec());
+        self.ask(request).await.map(drop)
+    }
+
+    async fn abort_upload(&self, key: &str, upload: &UploadId) -> Result<(), StoreError> {
+        let request = Request::AbortUpload(key.to_owned(), upload.clone());
+        self.ask(request).await.map(drop)
+    }
+
+    async fn list_uploads(&self, prefix: &str) -> Result<Vec<UploadEntry>, StoreError> {
+        answer!(self.ask(Request::ListUploads(prefix.to_owned())), Uploads)
+    }
+
+    async fn get(&self, key: &str) -> Result<Bytes, StoreError> {
+        answer!(self.ask(Request::Get(key.to_owned())), Body)
+    }
+
+    async fn get_range(&self, key: &str, range: Range<u64>) -> Result<Bytes, StoreError> {
+        answer!(self.ask(Request::GetRange(key.to_owned(), range)), Body)
+    }
+
+    async fn list(
+        &self,
+        prefix: &str,
+        start_after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<ObjectEntry>, StoreError> {
+        let after = start_after.map(str::to_owned);
+        answer!(
+            self.ask(Request::List(prefix.to_owned(), after, limit)),
+            Entries
+        )
+    }
+
+    async fn list_folders(&self, prefix: &str) -> Result<Vec<String>, StoreError> {
+        answer!(self.ask(Request::ListFolders(prefix.to_owned())), Folders)
+    }
+
+    async fn delete(&self, keys: &[String]) -> Vec<Result<(), StoreError>> {
+        match self.ask(Request::Delete(keys.to_vec())).await {
+            Ok(Answer::Deleted(results)) => results,
+            Ok(other) => unreachable!("another request's answer: {other:?}"),
+            Err(error) => keys.iter().map(|_| Err(error.clone())).collect(),
+        }
+    }
+}
