@@ -45,6 +45,11 @@ impl Acknowledgements {
         !self.for_publication.is_empty()
     }
 
+    /// Whether a sync of the buffer store is under way.
+    pub(super) fn is_syncing(&self) -> bool {
+        self.syncing
+    }
+
     /// Tells everybody who waits that it failed.
     pub(super) fn fail(&mut self, error: &EngineError) {
         let durable = self

@@ -17,7 +17,7 @@ use super::map::Map;
 use super::object_reads::ReadError;
 use super::protocol::WriterPart;
 use super::segment_writer::{SegmentSettings, SegmentWriter, WrittenSegment};
-use crate::env::{BufferError, Entropy, EntropyExt, StoreError};
+use crate::env::{BufferError, Entropy, EntropyExt, SpawnerExt, StoreError};
 use crate::format::manifest::{Manifest, SegmentId};
 use crate::format::object_name::{ObjectKind, ObjectName};
 use crate::format::segment::PageSpan;
@@ -111,8 +111,29 @@ pub(super) async fn write_checkpoint(
     generation: &GenerationIndex,
 ) -> Result<Written, CheckpointError> {
     let segments = write_segments(publisher, generation).await?;
-    let mut next = publisher.newest.clone();
-    let mut map = publisher.map.clone();
+    let (next, map) = (publisher.newest.clone(), publisher.map.clone());
+    let spawner = &publisher.host.environment.spawner;
+    let applied = spawner
+        .run(move || apply_segments(segments, next, map))
+        .await;
+    let (mut next, mut map, plan) = applied;
+    if let Some(plan) = plan {
+        map = fold_map(publisher, &map, &mut next, &plan).await?;
+    }
+    let part = WriterPart {
+        watermark: publisher.names.watermark(),
+        ..WriterPart::unchanged(&next)
+    };
+    Ok(Written { map, part })
+}
+
+/// The manifest and the map with `segments`, and how to fold them if it is time. Takes tens of
+/// milliseconds where there is much.
+fn apply_segments(
+    segments: Vec<WrittenSegment>,
+    mut next: Manifest,
+    mut map: Map,
+) -> (Manifest, Map, Option<FoldPlan>) {
     for segment in segments {
         let id = next.next_segment;
         next.next_segment = SegmentId(id.0 + 1);
@@ -121,14 +142,8 @@ pub(super) async fn write_checkpoint(
         next.segments.push(segment.entry(id));
     }
     let plan = FoldPlan::new(&map, &next);
-    if is_due(&plan.state(&map, &next)) {
-        map = fold_map(publisher, &map, &mut next, &plan).await?;
-    }
-    let part = WriterPart {
-        watermark: publisher.names.watermark(),
-        ..WriterPart::unchanged(&next)
-    };
-    Ok(Written { map, part })
+    let due = is_due(&plan.state(&map, &next));
+    (next, map, due.then_some(plan))
 }
 
 async fn write_segments(

@@ -107,7 +107,9 @@ impl ImageTask {
         let mut group = Group::default();
         let mut waiting = std::mem::take(&mut self.stalled);
         while let Some(request) = waiting.pop_front() {
-            if request.origin().is_revoked() {
+            if let Some(error) = self.refusal() {
+                request.refuse(error);
+            } else if request.origin().is_revoked() {
                 request.refuse(REVOKED);
             } else if self.must_wait(&request, !self.stalled.is_empty(), &group) {
                 self.stalled.push_back(request);

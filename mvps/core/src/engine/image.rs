@@ -5,7 +5,7 @@
 //! [`Image::close`], the task ends and leaves the image as a crash would.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -133,8 +133,17 @@ impl Image {
         answer.await.unwrap_or(Err(EngineError::Closed))
     }
 
+    /// The newest view, for an access to a range of it. The view is taken before the look at
+    /// whether the image is closed, so that who closes it either sees this view or is seen here.
+    fn view_for(&self, offset: u64, length: u64) -> Result<Arc<View>, EngineError> {
+        let view = self.view();
+        fence(Ordering::SeqCst);
+        self.check_range(offset, length)?;
+        Ok(view)
+    }
+
     pub(super) fn check_range(&self, offset: u64, length: u64) -> Result<(), EngineError> {
-        if self.shared.gauges.closed.load(Ordering::Acquire) {
+        if self.shared.gauges.closed.load(Ordering::SeqCst) {
             return Err(EngineError::Closed);
         }
         let end = offset.checked_add(length);
@@ -179,8 +188,8 @@ impl Attachment {
     /// # Errors
     /// [`EngineError::Invalid`] past the end, otherwise as [`View::read`].
     pub async fn read(&self, offset: u64, length: u32) -> Result<ReadBytes, EngineError> {
-        self.image.check_range(offset, u64::from(length))?;
-        self.image.view().read(offset, length as usize).await
+        let view = self.image.view_for(offset, u64::from(length))?;
+        view.read(offset, length as usize).await
     }
 
     /// Writes `data` at `offset`, atomically.
@@ -281,7 +290,8 @@ impl Attachment {
                 .iter()
                 .any(|change| matches!(change, Change::Patch { .. }));
             let bases = if patched {
-                self.image.view().bases(&changes).await?
+                let view = self.image.view_for(offset, length)?;
+                view.bases(&changes).await?
             } else {
                 Vec::new()
             };

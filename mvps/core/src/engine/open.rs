@@ -24,7 +24,7 @@ use super::schedule::Schedule;
 use super::task::{COMPLETIONS_MAX, ImageTask};
 use super::transactions::Transactions;
 use super::view::{MapGuard, View};
-use crate::env::{BufferError, BufferStore, Recovered};
+use crate::env::{BufferError, BufferStore, Recovered, Spawner, SpawnerExt};
 use crate::ids::PageSize;
 use crate::store::Patience;
 
@@ -68,7 +68,7 @@ pub async fn open(
     };
     let opened = open_image(&opener, &mut recovered, &location, request).await?;
     let store = Arc::clone(&recovered.store);
-    let buffered = Buffered::recover(recovered, &opened).await?;
+    let buffered = Buffered::recover(&*environment.spawner, recovered, &opened).await?;
     let map = Map::open(&opened.manifest, Arc::clone(&host.leaves)).await?;
     tracing::info!(
         image = %request.image, tenure = %opened.manifest.tenure, version = %opened.manifest.version,
@@ -85,14 +85,20 @@ struct Buffered {
 }
 
 impl Buffered {
-    async fn recover(recovered: Recovered, opened: &Opened) -> Result<Self, BufferError> {
+    async fn recover(
+        spawner: &dyn Spawner,
+        recovered: Recovered,
+        opened: &Opened,
+    ) -> Result<Self, BufferError> {
         let page_size = opened.manifest.page_size;
         let store = recovered.store;
         let mut generations = VecDeque::new();
         for found in recovered.generations {
-            let index =
-                GenerationIndex::recover(found.generation, found.handle, found.records, page_size)?;
-            generations.push_back(index);
+            // Millions of records take seconds.
+            let index = spawner.run(move || {
+                GenerationIndex::recover(found.generation, found.handle, found.records, page_size)
+            });
+            generations.push_back(index.await?);
         }
         let active = generations
             .pop_back()

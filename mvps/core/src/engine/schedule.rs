@@ -8,7 +8,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{Ordering, fence};
 use std::time::Duration;
 
 use super::config::{EngineConfig, SEALED_IN_MEMORY_MAX, SPILL_AT_QUARTERS};
@@ -43,6 +43,8 @@ pub(super) struct Schedule {
     spilling: Option<Generation>,
     /// It was published meanwhile: it is dropped once it is spilled.
     drop_after_spill: bool,
+    /// Drained generations that are being dropped.
+    dropping: usize,
     /// The manifests, through a store that soon gives up: for tenure checks.
     pub(super) impatient_manifests: ManifestStore,
 }
@@ -62,6 +64,7 @@ impl Schedule {
             spilled: Vec::new(),
             spilling: None,
             drop_after_spill: false,
+            dropping: 0,
             impatient_manifests,
         }
     }
@@ -112,6 +115,8 @@ struct Picture {
     due: bool,
     grow: bool,
     views_closed: bool,
+    /// Background work holds the buffer store, which closing has to release.
+    buffer_in_use: bool,
 }
 
 fn next_action(picture: &Picture) -> Option<Action> {
@@ -141,7 +146,8 @@ fn next_action(picture: &Picture) -> Option<Action> {
     if picture.active_bytes > 0 && (picture.due || picture.closing) {
         return Some(Action::Seal);
     }
-    (picture.closing && picture.active_bytes == 0 && picture.views_closed).then_some(Action::Close)
+    let drained = picture.active_bytes == 0 && !picture.buffer_in_use;
+    (picture.closing && drained && picture.views_closed).then_some(Action::Close)
 }
 
 impl ImageTask {
@@ -161,8 +167,13 @@ impl ImageTask {
                     self.start_job(Job::Grow(size_bytes.expect("somebody wants to grow")));
                 }
                 Action::Close => {
-                    self.shared.gauges.closed.store(true, Ordering::Release);
-                    self.start_job(Job::Close);
+                    // From here on reads are refused. One that began just before is seen now at the
+                    // latest (see `Image::view_for`), and waited for.
+                    self.shared.gauges.closed.store(true, Ordering::SeqCst);
+                    fence(Ordering::SeqCst);
+                    if self.views_closed() {
+                        self.start_job(Job::Close);
+                    }
                 }
                 Action::GiveUp => {
                     self.closed = self.failure.clone().map(Err);
@@ -205,9 +216,13 @@ impl ImageTask {
             unspilled: in_memory().next().filter(|_| spilling.is_none()),
             publisher_idle: self.publisher.is_some()
                 && schedule.retry_at.is_none_or(|retry_at| now >= retry_at),
-            due: aged || asked,
+            // A full buffer waits for no timer.
+            due: aged || asked || self.is_full(0),
             grow: !schedule.grow.is_empty(),
             views_closed: self.views_closed(),
+            buffer_in_use: schedule.spilling.is_some()
+                || schedule.dropping > 0
+                || self.acknowledgements.is_syncing(),
         }
     }
 
@@ -288,6 +303,7 @@ impl ImageTask {
             Completion::Synced(lsn, Ok(())) => self.synced(lsn),
             Completion::Spilled(Ok(())) => self.spilled(),
             Completion::Dropped(generation, Ok(())) => {
+                self.schedule.dropping -= 1;
                 self.schedule
                     .spilled
                     .retain(|spilled| *spilled != generation);
@@ -389,7 +405,8 @@ impl ImageTask {
         self.gauge();
     }
 
-    fn drop_generation(&self, generation: Generation) {
+    fn drop_generation(&mut self, generation: Generation) {
+        self.schedule.dropping += 1;
         let (buffer, report) = (Arc::clone(&self.buffer), self.report.clone());
         let dropping = async move {
             let outcome: Result<(), BufferError> = buffer.drop_generation(generation).await;
@@ -555,6 +572,13 @@ mod tests {
         check(
             Picture {
                 views_closed: false,
+                ..closing
+            },
+            None,
+        );
+        check(
+            Picture {
+                buffer_in_use: true,
                 ..closing
             },
             None,

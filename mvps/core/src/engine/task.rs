@@ -95,15 +95,16 @@ impl ImageTask {
             select! {
                 biased;
                 Some(completion) = self.completions.recv() => self.complete(completion).await,
+                // Before the events, so that deadlines hold however many of those there are.
+                () = tick => {
+                    ticker = None;
+                    self.tick();
+                }
                 received = self.events.recv_many(&mut events, GROUP_COMMITS_MAX) => {
                     if received == 0 {
                         return;
                     }
                     self.handle(&mut events).await;
-                }
-                () = tick => {
-                    ticker = None;
-                    self.tick();
                 }
             }
             self.advance().await;
@@ -115,7 +116,7 @@ impl ImageTask {
     fn finish(mut self) {
         let replies = self.closing.take().unwrap_or_default();
         let outcome = self.closed.take().expect("the loop ends with an outcome");
-        self.shared.gauges.closed.store(true, Ordering::Release);
+        self.shared.gauges.closed.store(true, Ordering::SeqCst);
         // Views hold generations, and those hold the store: the last view has none.
         self.sealed.clear();
         let view = View {

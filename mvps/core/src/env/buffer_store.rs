@@ -191,7 +191,8 @@ pub trait BufferStore: Send + Sync + 'static {
     async fn spill(&self, generation: Generation) -> Result<(), BufferError>;
 
     /// Deletes a sealed generation. Handles to it stay readable. Survives a power cut no later
-    /// than the next `sync`; until then the generation may come back whole.
+    /// than the next `sync`; until then the generation may come back whole. Not called while the
+    /// generation is being spilled.
     async fn drop_generation(&self, generation: Generation) -> Result<(), BufferError>;
 
     /// Replaces the metadata, atomically, and syncs it. It is small (below 64 KiB).

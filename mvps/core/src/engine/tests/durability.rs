@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::world::{FLUSHED, PAGE, World, config, page, read, read_all, settle, write};
 use crate::engine::{Acknowledge, Durability, EngineConfig, EngineError};
-use crate::env::memory::{BufferFault, Crash};
+use crate::env::memory::{BufferFault, Crash, Verdict};
 
 #[tokio::test(start_paused = true)]
 async fn an_acknowledged_write_is_read_on_every_connection() {
@@ -238,10 +238,12 @@ async fn writes_wait_at_the_buffer_limit_and_go_on_when_there_is_room() {
         ..config()
     };
     let disk = machine.try_open(limited).await.expect("it opens").attach();
+    world.objects.set_script(|_| Verdict::unavailable());
     let many = futures_util::future::join_all((0..100).map(|number| write(&disk, number, 1)));
     let waited = tokio::time::timeout(std::time::Duration::from_secs(60), many).await;
     assert!(waited.is_err(), "the buffer has room for about sixty pages");
     assert_eq!(read(&disk, 0).await, 1);
+    world.objects.clear_script();
     disk.image()
         .checkpoint()
         .await

@@ -2,8 +2,11 @@
 //!
 //! The simulation asks the same under random faults; these are the readable cases.
 
+mod closing;
 mod durability;
 mod fencing;
 mod maintenance;
+mod pressure;
+mod shapes;
 mod transactions;
 mod world;
