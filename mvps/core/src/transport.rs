@@ -52,6 +52,7 @@ pub(crate) struct Transport<S> {
     due: Due,
     output: Outgoing,
     needs_flush: bool,
+    moved_bytes: u64,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Transport<S> {
@@ -63,6 +64,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Transport<S> {
             due: Due::Input,
             output: Outgoing::default(),
             needs_flush: false,
+            moved_bytes: 0,
+        }
+    }
+
+    /// Bytes received and sent so far.
+    pub(crate) fn moved_bytes(&self) -> u64 {
+        self.moved_bytes
+    }
+
+    /// Whether part of a payload has not arrived yet.
+    pub(crate) fn awaits_payload(&self) -> bool {
+        match &self.due {
+            Due::Input => false,
+            Due::Payload { buffer, bytes } => buffer.len() < *bytes,
+            Due::Nowhere { .. } => true,
         }
     }
 
@@ -158,7 +174,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Transport<S> {
         if let Due::Payload { buffer, bytes } = &mut self.due {
             let missing = *bytes - buffer.len();
             let mut limited = buffer.limit(missing);
-            return pin!(self.stream.read_buf(&mut limited)).poll(context);
+            let count = ready!(pin!(self.stream.read_buf(&mut limited)).poll(context))?;
+            self.moved_bytes += count as u64;
+            return Poll::Ready(Ok(count));
         }
         // What is buffered is not parsed while requests wait for their turn; the room must not
         // shrink to nothing then, or the end of the stream would go unnoticed.
@@ -174,6 +192,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Transport<S> {
         if count == room && self.input_room_bytes < INPUT_ROOM_MAX_BYTES {
             self.input_room_bytes = (self.input_room_bytes * 4).min(INPUT_ROOM_MAX_BYTES);
         }
+        self.moved_bytes += count as u64;
         self.drop_worthless();
         Poll::Ready(Ok(count))
     }
@@ -192,6 +211,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Transport<S> {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
             self.output.advance(count);
+            self.moved_bytes += count as u64;
             self.needs_flush = true;
         }
         if self.needs_flush {

@@ -8,13 +8,17 @@
 
 use std::future::poll_fn;
 use std::io;
+use std::pin::pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 
 use super::disk::Disk;
-use super::limits::HANDSHAKE_TIME_MAX;
+use super::limits::{HANDSHAKE_TIME_MAX, STALL_TIME_MAX};
+use super::payload::PayloadRoom;
 use super::transmission::{Terms, Transmission};
 use crate::engine::Durability;
 use crate::env::Clock;
@@ -39,6 +43,9 @@ pub enum Ended {
     /// The client took too long to negotiate.
     #[error("the handshake took more than {HANDSHAKE_TIME_MAX:?}")]
     HandshakeTooSlow,
+    /// The client left a payload incomplete or replies unread.
+    #[error("the client stalled for {STALL_TIME_MAX:?}")]
+    Stalled,
     /// EXPORT_NAME was refused, which closes the connection.
     #[error("the export was refused")]
     Refused,
@@ -71,6 +78,8 @@ pub struct Admitted<D> {
     pub durability: Durability,
     /// Orders; a dropped sender means [`Order::Stop`].
     pub orders: watch::Receiver<Order>,
+    /// Where room for payload is taken from.
+    pub room: PayloadRoom,
 }
 
 /// Decides about export names.
@@ -96,7 +105,7 @@ where
 {
     let mut transport = Transport::new(stream);
     match negotiate(&mut transport, admission, clock).await {
-        Ok(admitted) => transmit(transport, admitted).await,
+        Ok(admitted) => transmit(transport, admitted, clock).await,
         Err(ended) => ended,
     }
 }
@@ -129,7 +138,8 @@ where
             }
             Step::Wanted(request) => match request.purpose {
                 Purpose::Describe => {
-                    let answer = admission.describe(&request.name).await;
+                    let answer = admission.describe(&request.name);
+                    let answer = while_connected(transport, answer).await?;
                     let (_, output) = transport.buffers_mut();
                     match answer {
                         Ok(export) => {
@@ -140,7 +150,8 @@ where
                     }
                 }
                 Purpose::Attach => {
-                    let answer = admission.attach(&request.name).await;
+                    let answer = admission.attach(&request.name);
+                    let answer = while_connected(transport, answer).await?;
                     let (_, output) = transport.buffers_mut();
                     match answer {
                         Ok(admitted) => {
@@ -179,6 +190,29 @@ where
     }
 }
 
+/// Waits for the admission, which may take as long as an outage, while the client is there: one that
+/// gives up must not keep its place. What it sends meanwhile is kept.
+async fn while_connected<S, T>(
+    transport: &mut Transport<S>,
+    answer: impl Future<Output = T>,
+) -> Result<T, Ended>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let mut answer = pin!(answer);
+    loop {
+        tokio::select! {
+            biased;
+            answer = &mut answer => return Ok(answer),
+            received = transport.receive() => match received {
+                Ok(0) => return Err(Ended::EndOfStream),
+                Ok(_) => {}
+                Err(error) => return Err(Ended::Lost(error.kind())),
+            }
+        }
+    }
+}
+
 /// Waits for the client, on its account.
 async fn within<T>(
     clock: &dyn Clock,
@@ -196,7 +230,7 @@ async fn within<T>(
     }
 }
 
-async fn transmit<S, D>(transport: Transport<S>, admitted: Admitted<D>) -> Ended
+async fn transmit<S, D>(transport: Transport<S>, admitted: Admitted<D>, clock: &dyn Clock) -> Ended
 where
     S: AsyncRead + AsyncWrite + Unpin,
     D: Disk,
@@ -206,6 +240,7 @@ where
         disk,
         durability,
         mut orders,
+        room,
     } = admitted;
     let terms = Terms {
         bounds: Bounds {
@@ -215,7 +250,8 @@ where
         page_bytes: u64::from(export.preferred_block_bytes),
         durability,
     };
-    let mut transmission = Transmission::new(transport, &disk, terms);
+    let mut transmission = Transmission::new(transport, &disk, terms, room);
+    let mut stall = Stall::default();
     let mut order = *orders.borrow_and_update();
     loop {
         match order {
@@ -231,7 +267,45 @@ where
                     Err(_) => Order::Stop,
                 };
             }
-            ended = poll_fn(|context| transmission.poll(context)) => return ended,
+            ended = poll_fn(|context| match transmission.poll(context) {
+                Poll::Pending => stall.poll(context, transmission.awaited_progress(), clock),
+                ended => ended,
+            }) => return ended,
+        }
+    }
+}
+
+/// Watches a client on which the connection waits.
+#[derive(Default)]
+struct Stall {
+    /// How far the stream had come when the time began to run.
+    watched: Option<(u64, BoxFuture<'static, ()>)>,
+}
+
+impl Stall {
+    /// Ready once the client made no progress for [`STALL_TIME_MAX`]. `progress` is how far the
+    /// stream has come, `None` if nothing is awaited from the client.
+    fn poll(
+        &mut self,
+        context: &mut Context<'_>,
+        progress: Option<u64>,
+        clock: &dyn Clock,
+    ) -> Poll<Ended> {
+        let Some(progress) = progress else {
+            self.watched = None;
+            return Poll::Pending;
+        };
+        loop {
+            let (seen, time) = self
+                .watched
+                .get_or_insert_with(|| (progress, clock.sleep(STALL_TIME_MAX)));
+            if time.as_mut().poll(context).is_pending() {
+                return Poll::Pending;
+            }
+            if *seen == progress {
+                return Poll::Ready(Ended::Stalled);
+            }
+            self.watched = None;
         }
     }
 }

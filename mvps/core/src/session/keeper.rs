@@ -10,7 +10,7 @@
 //! Must never: touch a request. Connections talk to the image, not to its keeper.
 
 use std::borrow::Cow;
-use std::ops::ControlFlow;
+use std::pin::pin;
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot, watch};
@@ -19,6 +19,7 @@ use super::connection::{Admitted, Order};
 use super::disk::Disk;
 use super::images::{Images, OpenFailure, OpenImage};
 use super::limits::{CONNECTIONS_PER_IMAGE_MAX, DRAIN_TIME_MAX};
+use super::payload::PayloadRoom;
 use super::server::Shared;
 use crate::engine::{Durability, EngineError};
 use crate::ids::ImageId;
@@ -35,6 +36,9 @@ pub(super) enum Visit<M: Images> {
     Look(oneshot::Sender<Option<(M::Image, usize)>>),
 }
 
+/// Who attaches, and where the answer goes.
+type Attach<M> = (Grant, oneshot::Sender<Result<Admitted<DiskOf<M>>, Refusal>>);
+
 /// A connection that was attached and may have ended.
 struct Connected<D> {
     client: Option<ClientId>,
@@ -50,6 +54,7 @@ pub(super) struct Keeper<M: Images> {
     visits: mpsc::Receiver<Visit<M>>,
     image: Option<M::Image>,
     connections: Vec<Connected<DiskOf<M>>>,
+    room: PayloadRoom,
 }
 
 impl<M: Images> Keeper<M> {
@@ -59,6 +64,7 @@ impl<M: Images> Keeper<M> {
         visits: mpsc::Receiver<Visit<M>>,
     ) -> Self {
         Self {
+            room: shared.room.of_another_image(),
             shared,
             id,
             visits,
@@ -96,42 +102,42 @@ impl<M: Images> Keeper<M> {
     /// Attaches connections until the image has been idle for long enough.
     async fn serve(&mut self) {
         loop {
-            let visit = tokio::select! {
-                biased;
-                visit = self.visits.recv() => visit,
-                () = idle(&self.shared, self.image.is_some(), &self.connections) => return,
-            };
-            let Some(visit) = visit else {
+            let Some((grant, reply)) = self.next_attach().await else {
                 return;
             };
-            if self.receive(visit).await.is_break() {
+            if reply.is_closed() {
+                // The client is gone. It must not end an earlier connection that it still has.
+                continue;
+            }
+            let answer = self.attach(&grant).await;
+            let failed = matches!(&answer, Err(AttachError::Image(EngineError::Closed)));
+            // A visitor that is gone needs no answer: it counts as a connection that ended.
+            let _ = reply.send(answer.map_err(|error| error.refusal(&grant)));
+            if failed {
+                // A fresh opening may mend it.
                 return;
             }
         }
     }
 
-    /// Breaks if the image failed in a way that a fresh opening may mend.
-    async fn receive(&mut self, visit: Visit<M>) -> ControlFlow<()> {
-        match visit {
-            Visit::Look(reply) => {
+    /// The next connection that wants to attach; `None` once the image has been idle for long
+    /// enough. Whoever only looks does not put that off.
+    async fn next_attach(&mut self) -> Option<Attach<M>> {
+        let idle = idle(&self.shared, self.image.is_some(), &self.connections);
+        let mut idle = pin!(idle);
+        loop {
+            let visit = tokio::select! {
+                biased;
+                visit = self.visits.recv() => visit?,
+                () = &mut idle => return None,
+            };
+            match visit {
+                Visit::Attach(grant, reply) => return Some((grant, reply)),
                 // A visitor that is gone needs no answer.
-                let live = self
-                    .connections
-                    .iter()
-                    .filter(|one| !one.orders.is_closed());
-                let connections = live.count();
-                let _ = reply.send(self.image.clone().map(|image| (image, connections)));
-                ControlFlow::Continue(())
-            }
-            Visit::Attach(grant, reply) => {
-                let answer = self.attach(&grant).await;
-                let failed = matches!(&answer, Err(AttachError::Image(EngineError::Closed)));
-                let answer = answer.map_err(|error| error.refusal(&grant));
-                let _ = reply.send(answer);
-                if failed {
-                    ControlFlow::Break(())
-                } else {
-                    ControlFlow::Continue(())
+                Visit::Look(reply) => {
+                    let connections = self.connections.iter();
+                    let live = connections.filter(|one| !one.orders.is_closed()).count();
+                    drop(reply.send(self.image.clone().map(|image| (image, live))));
                 }
             }
         }
@@ -183,6 +189,7 @@ impl<M: Images> Keeper<M> {
                 Some(DurabilityClaim::ObjectStore) => Durability::ObjectStore,
             },
             orders: orders_received,
+            room: self.room.clone(),
         })
     }
 

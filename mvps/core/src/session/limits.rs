@@ -10,6 +10,22 @@ pub const REQUESTS_IN_FLIGHT_MAX: usize = 256;
 /// so that one can arrive while another is worked on.
 pub const BYTES_IN_FLIGHT_MAX: u64 = 64 * 1024 * 1024;
 
+/// Most payload of writes in flight to one image, beside the exempt: one largest request, or more
+/// small ones than a disk keeps busy with.
+pub const IMAGE_PAYLOAD_MAX_BYTES: u64 = 32 * 1024 * 1024;
+
+/// Most payload of writes in flight on all connections of a server, beside the exempt: what the
+/// caches and buffers leave of the memory that a server may take by default.
+pub const SERVER_PAYLOAD_MAX_BYTES: u64 = 256 * 1024 * 1024;
+
+/// Payload that a connection may have in flight without room for it, so that it gets on whatever
+/// other clients do: 64 MiB for as many connections as there may be.
+pub const PAYLOAD_EXEMPT_BYTES: u64 = 64 * 1024;
+
+/// Time that a client may leave a payload incomplete, or replies unread, without a single byte of
+/// progress: it holds memory that others wait for.
+pub const STALL_TIME_MAX: Duration = Duration::from_secs(60);
+
 /// How often one connection receives before it lets other tasks run.
 pub const RECEIVES_PER_TURN: usize = 16;
 

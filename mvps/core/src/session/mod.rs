@@ -17,6 +17,7 @@ mod errno;
 mod images;
 mod keeper;
 mod limits;
+mod payload;
 mod server;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -28,4 +29,5 @@ pub use connection::{Admission, Admitted, Ended, Order, serve};
 pub use disk::{Content, Disk, DiskTransaction, Outcome};
 pub use engine_images::EngineImages;
 pub use images::{ImageFacts, Images, OpenFailure, OpenImage};
+pub use payload::PayloadRoom;
 pub use server::{Server, ServerConfig};

@@ -15,6 +15,7 @@ use super::connection::{Admission, Admitted, Ended, serve};
 use super::images::{Images, OpenImage};
 use super::keeper::{Keeper, Visit, export};
 use super::limits::{ATTACH_ATTEMPTS_MAX, ATTACH_QUEUE_MAX, CONNECTIONS_MAX};
+use super::payload::PayloadRoom;
 use crate::engine::Durability;
 use crate::env::{Clock, Connection, Listener, PeerName, Spawner};
 use crate::ids::ImageId;
@@ -57,6 +58,8 @@ pub(super) struct Shared<M: Images> {
     pub(super) keeper_left: Notify,
     keys: TokenKeys,
     connections: Arc<Semaphore>,
+    /// For the payload of writes: each image has its own share of the server's.
+    pub(super) room: PayloadRoom,
     registry: Mutex<Registry<M>>,
 }
 
@@ -121,6 +124,7 @@ impl<M: Images> Server<M> {
             keeper_left: Notify::new(),
             keys,
             connections: Arc::new(Semaphore::new(connections_max)),
+            room: PayloadRoom::new(),
             registry: Mutex::default(),
         };
         Self {
@@ -169,7 +173,7 @@ impl<M: Images> Server<M> {
         };
         let ended = serve(stream, &admission, &*self.shared.clock).await;
         match &ended {
-            Ended::Broken(_) | Ended::HandshakeTooSlow | Ended::Lost(_) => {
+            Ended::Broken(_) | Ended::HandshakeTooSlow | Ended::Stalled | Ended::Lost(_) => {
                 tracing::warn!(%peer, %ended, "connection ended");
             }
             _ => tracing::info!(%peer, %ended, "connection ended"),

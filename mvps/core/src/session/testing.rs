@@ -8,6 +8,7 @@ use tokio::sync::watch;
 
 use super::connection::{Admission, Admitted, Order};
 use super::disk::{Disk, DiskTransaction};
+use super::payload::PayloadRoom;
 use crate::engine::{Acknowledge, Durability, EngineError};
 use crate::nbd::{Export, ExportName, Refusal};
 
@@ -219,6 +220,7 @@ pub(crate) struct OneDisk {
     pub(crate) read_only: bool,
     pub(crate) durability: Durability,
     pub(crate) orders: watch::Sender<Order>,
+    pub(crate) room: PayloadRoom,
 }
 
 impl OneDisk {
@@ -228,6 +230,7 @@ impl OneDisk {
             read_only: false,
             durability: Durability::Local,
             orders: watch::Sender::new(Order::Serve),
+            room: PayloadRoom::new(),
         }
     }
 }
@@ -255,6 +258,7 @@ impl Admission for OneDisk {
             disk: self.disk.clone(),
             durability: self.durability,
             orders: self.orders.subscribe(),
+            room: self.room.clone(),
         })
     }
 }

@@ -5,15 +5,17 @@ use bytes::BytesMut;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::task::JoinHandle;
 
-use super::connection::{Ended, Order, serve};
-use super::limits::{BYTES_IN_FLIGHT_MAX, HANDSHAKE_TIME_MAX, REQUESTS_IN_FLIGHT_MAX};
+use super::connection::{Admission, Admitted, Ended, Order, serve};
+use super::limits::{
+    BYTES_IN_FLIGHT_MAX, HANDSHAKE_TIME_MAX, REQUESTS_IN_FLIGHT_MAX, STALL_TIME_MAX,
+};
 use super::testing::{MemoryDisk, OneDisk};
 use crate::engine::{Durability, EngineError};
 use crate::env::memory::ManualClock;
 use crate::env::memory::testing::TestClock;
 use crate::nbd::{
-    Broken, ClientNegotiation, ClientStep, Cookie, Errno, ExportName, Opening, REQUEST_BYTES,
-    Request, SIMPLE_REPLY_BYTES, SimpleReply,
+    Broken, ClientNegotiation, ClientStep, Cookie, Errno, Export, ExportName, Opening,
+    REQUEST_BYTES, Refusal, Request, SIMPLE_REPLY_BYTES, SimpleReply,
 };
 
 const PIPE_BYTES: usize = 64 * 1024;
@@ -502,4 +504,69 @@ async fn slow_handshakes_end() {
     settle().await;
     clock.advance(HANDSHAKE_TIME_MAX / 4 + Duration::from_millis(1));
     assert_eq!(session.await.unwrap(), Ended::HandshakeTooSlow);
+}
+
+/// Never answers.
+struct Silent;
+
+impl Admission for Silent {
+    type Disk = MemoryDisk;
+
+    async fn describe(&self, _: &ExportName) -> Result<Export, Refusal> {
+        std::future::pending().await
+    }
+
+    async fn attach(&self, _: &ExportName) -> Result<Admitted<MemoryDisk>, Refusal> {
+        std::future::pending().await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_leaves_while_its_export_is_opened_is_noticed() {
+    let (mut stream, served) = tokio::io::duplex(PIPE_BYTES);
+    let session = tokio::spawn(async move { serve(served, &Silent, &TestClock::start()).await });
+    let mut negotiation = ClientNegotiation::new(token(), Opening::Go);
+    let (mut input, mut output) = (BytesMut::new(), BytesMut::new());
+    loop {
+        let step = negotiation.step(&mut input, &mut output).unwrap();
+        assert!(matches!(step, ClientStep::NeedMore));
+        stream.write_all(&output).await.unwrap();
+        output.clear();
+        let answer = stream.read_buf(&mut input);
+        if tokio::time::timeout(HANDSHAKE_TIME_MAX * 2, answer)
+            .await
+            .is_err()
+        {
+            break;
+        }
+    }
+    assert!(!session.is_finished());
+    drop(stream);
+    assert_eq!(session.await.unwrap(), Ended::EndOfStream);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_stalls_within_a_payload_or_reads_no_replies_is_cut_off() {
+    let write = Request::Write {
+        offset: 0,
+        length: 1 << 20,
+        fua: false,
+    };
+    let whole = encoded(&[(1, write)]);
+    let mut half = Wire::attach(OneDisk::new(&MemoryDisk::new())).await;
+    for part in whole[..1 << 19].chunks(1 << 16) {
+        // Slow is not stalled.
+        half.stream.write_all(part).await.unwrap();
+        tokio::time::sleep(STALL_TIME_MAX / 2).await;
+    }
+    assert!(!half.session.is_finished());
+    assert_eq!(half.session.await.unwrap(), Ended::Stalled);
+
+    let mut deaf = Wire::attach(OneDisk::new(&MemoryDisk::new())).await;
+    let read = Request::Read {
+        offset: 0,
+        length: 1 << 20,
+    };
+    deaf.send(&[(1, read), (2, read)]).await;
+    assert_eq!(deaf.session.await.unwrap(), Ended::Stalled);
 }

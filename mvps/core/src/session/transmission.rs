@@ -9,7 +9,7 @@
 //!   they wait until everything before them is answered, and nothing after them begins until they
 //!   are. So a write belongs to the transaction that its place in the stream says.
 //! - Payload in flight, received or to be sent, stays below [`BYTES_IN_FLIGHT_MAX`] plus one
-//!   request, the number of requests below [`REQUESTS_IN_FLIGHT_MAX`], whatever the client does.
+//!   request, that of all writes within their [`PayloadRoom`], the number of requests below [`REQUESTS_IN_FLIGHT_MAX`], whatever the client does.
 //! - The end of the stream is noticed while requests wait, as long as the input buffer has room:
 //!   then everything in flight is dropped and an open transaction rolled back.
 //!
@@ -27,6 +27,7 @@ use super::connection::Ended;
 use super::disk::{Disk, DiskTransaction};
 use super::errno;
 use super::limits::{BYTES_IN_FLIGHT_MAX, RECEIVES_PER_TURN, REQUESTS_IN_FLIGHT_MAX};
+use super::payload::{PayloadQueue, PayloadRoom, Taken};
 use crate::engine::{Acknowledge, Durability, EngineError};
 use crate::nbd::{Bounds, Cookie, Errno, Incoming, REQUEST_BYTES, Request, SimpleReply};
 use crate::transport::Transport;
@@ -82,8 +83,15 @@ enum Gate<'a, D: Disk> {
 /// What the next bytes of the stream complete.
 enum Arriving {
     Header,
-    Payload(Cookie, Request),
+    Payload(Cookie, Request, Option<Taken>),
     Worthless(Cookie, Errno),
+}
+
+/// What a write brings along.
+#[derive(Default)]
+struct Payload {
+    content: Bytes,
+    room: Option<Taken>,
 }
 
 struct OpenTransaction<T> {
@@ -102,12 +110,18 @@ pub(super) struct Transmission<'a, S, D: Disk> {
     arriving: Arriving,
     gate: Gate<'a, D>,
     transaction: Option<OpenTransaction<D::Transaction>>,
+    room: PayloadQueue,
     /// Set once no more requests are taken: how the connection ends when all are answered.
     closing: Option<Ended>,
 }
 
 impl<'a, S: AsyncRead + AsyncWrite + Unpin, D: Disk> Transmission<'a, S, D> {
-    pub(super) fn new(transport: Transport<S>, disk: &'a D, terms: Terms) -> Self {
+    pub(super) fn new(
+        transport: Transport<S>,
+        disk: &'a D,
+        terms: Terms,
+        room: PayloadRoom,
+    ) -> Self {
         Self {
             transport,
             disk,
@@ -117,6 +131,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, D: Disk> Transmission<'a, S, D> {
             arriving: Arriving::Header,
             gate: Gate::Open,
             transaction: None,
+            room: PayloadQueue::new(room),
             closing: None,
         }
     }
@@ -124,6 +139,12 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, D: Disk> Transmission<'a, S, D> {
     /// Takes no more requests; the connection ends as `ended` when all are answered.
     pub(super) fn close_after_replies(&mut self, ended: Ended) {
         self.closing.get_or_insert(ended);
+    }
+
+    /// How far the stream has come, if part of a payload or somebody to read replies is awaited.
+    pub(super) fn awaited_progress(&self) -> Option<u64> {
+        let awaited = self.transport.awaits_payload() || !self.transport.output().is_empty();
+        awaited.then(|| self.transport.moved_bytes())
     }
 
     /// Goes as far as it can without waiting; ready when the connection ended.
@@ -139,6 +160,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, D: Disk> Transmission<'a, S, D> {
                 Poll::Pending => false,
             };
             if self.closing.is_some() {
+                self.room.leave();
                 return if sent && self.is_idle() {
                     self.end()
                 } else {
@@ -232,12 +254,13 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, D: Disk> Transmission<'a, S, D> {
                         }
                     }
                 }
-                Arriving::Payload(cookie, request) => {
-                    let Some(payload) = self.transport.take_payload() else {
+                Arriving::Payload(cookie, request, ref mut room) => {
+                    let Some(content) = self.transport.take_payload() else {
                         return;
                     };
+                    let room = room.take();
                     self.arriving = Arriving::Header;
-                    self.begin(context, cookie, request, payload);
+                    self.begin(context, cookie, request, Payload { content, room });
                 }
                 Arriving::Worthless(cookie, errno) => {
                     if self.transport.is_skipping() {
@@ -261,13 +284,19 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, D: Disk> Transmission<'a, S, D> {
                 if occupied > 0 && occupied + weight(&request) > BYTES_IN_FLIGHT_MAX {
                     return false;
                 }
-                self.transport.consume(REQUEST_BYTES);
                 let payload_bytes = request.payload_bytes();
+                let room = self
+                    .room
+                    .poll_take(context, u64::from(payload_bytes), occupied);
+                let Poll::Ready(room) = room else {
+                    return false;
+                };
+                self.transport.consume(REQUEST_BYTES);
                 if payload_bytes == 0 {
-                    self.begin(context, cookie, request, Bytes::new());
+                    self.begin(context, cookie, request, Payload::default());
                 } else {
                     self.transport.expect_payload(payload_bytes as usize);
-                    self.arriving = Arriving::Payload(cookie, request);
+                    self.arriving = Arriving::Payload(cookie, request, room);
                 }
             }
             Incoming::Refused {
@@ -289,7 +318,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, D: Disk> Transmission<'a, S, D> {
         context: &mut Context<'_>,
         cookie: Cookie,
         request: Request,
-        payload: Bytes,
+        payload: Payload,
     ) {
         match (request, &self.transaction) {
             (Request::Disconnect, _) => self.closing = Some(Ended::Disconnected),
@@ -316,7 +345,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, D: Disk> Transmission<'a, S, D> {
         context: &mut Context<'_>,
         cookie: Cookie,
         request: Request,
-        payload: Bytes,
+        payload: Payload,
     ) {
         let disk = self.disk;
         let bytes = weight(&request);
@@ -329,8 +358,9 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, D: Disk> Transmission<'a, S, D> {
             | Request::Trim { length: 0, .. }
             | Request::WriteZeroes { length: 0, .. } => self.reply_at_once(cookie, Ok(())),
             Request::Write { offset, fua, .. } => {
-                let write = disk.write(offset, payload, self.terms.acknowledge(fua));
-                self.start(context, cookie, bytes, outcome(write));
+                let Payload { content, room } = payload;
+                let write = disk.write(offset, content, self.terms.acknowledge(fua));
+                self.start(context, cookie, bytes, outcome(holding(room, write)));
             }
             Request::Trim {
                 offset,
@@ -364,7 +394,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, D: Disk> Transmission<'a, S, D> {
         context: &mut Context<'_>,
         cookie: Cookie,
         request: Request,
-        payload: Bytes,
+        payload: Payload,
     ) {
         let bytes = weight(&request);
         let page_bytes = self.terms.page_bytes;
@@ -390,8 +420,9 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, D: Disk> Transmission<'a, S, D> {
             | Request::WriteZeroes { length: 0, .. } => self.reply_at_once(cookie, Ok(())),
             Request::Write { offset, fua, .. } => {
                 open.fua |= fua;
-                let write = async move { transaction.write(offset, payload).await };
-                self.start(context, cookie, bytes, outcome(write));
+                let Payload { content, room } = payload;
+                let write = async move { transaction.write(offset, content).await };
+                self.start(context, cookie, bytes, outcome(holding(room, write)));
             }
             Request::Trim {
                 offset,
@@ -512,6 +543,13 @@ async fn outcome(
     operation: impl Future<Output = Result<(), EngineError>>,
 ) -> Result<Vec<Bytes>, EngineError> {
     operation.await.map(|()| Vec::new())
+}
+
+/// Gives `room` back when the operation ends.
+async fn holding<T>(room: Option<Taken>, operation: impl Future<Output = T>) -> T {
+    let result = operation.await;
+    drop(room);
+    result
 }
 
 /// A reply of another length than the request's would put the stream out of step.

@@ -191,6 +191,49 @@ async fn an_idle_image_is_closed_and_opens_again() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn looking_at_an_image_does_not_keep_it_open() {
+    let world = World::new();
+    let client = world.connect(&token("disk0")).await.unwrap();
+    client.disconnect().await;
+    let id = ImageId::parse("disk0").unwrap();
+    for _ in 0..7 {
+        assert!(world.server.image(&id).await.is_some());
+        tokio::time::sleep(Duration::from_secs(10)).await;
+    }
+    assert_eq!(world.journal(), ["open", "close"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_gives_up_while_attaching_frees_its_place_and_replaces_nobody() {
+    let world = World::new();
+    let mut named = token("disk0");
+    named.client_id = Some("alpha".to_owned());
+    let opening = world.connect(&named);
+    // Opening takes a second.
+    assert!(
+        tokio::time::timeout(Duration::from_millis(10), opening)
+            .await
+            .is_err()
+    );
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    assert_eq!(world.server.connections(), 0);
+    let live = world.connect(&named);
+    let impatient = async {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let second = world.connect(&named);
+        assert!(
+            tokio::time::timeout(Duration::from_millis(10), second)
+                .await
+                .is_err()
+        );
+    };
+    let (live, ()) = tokio::join!(live, impatient);
+    let live = live.unwrap();
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(live.read(0, 4).await.unwrap()[..], [0; 4]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_client_replaces_its_own_connection_only() {
     let world = World::new();
     let mut named = token("disk0");
