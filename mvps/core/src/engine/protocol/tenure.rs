@@ -129,11 +129,12 @@ impl TenureCheck {
     /// A counted publication, or any other listing sent at or after `at`, showed the tenure in
     /// office.
     pub fn confirmed(&mut self, at: Moment) {
-        if self.standing == Standing::Deposed {
+        // What was known before is no news: it must not make an outage look like silence.
+        if self.standing == Standing::Deposed || at <= self.confirmed_at {
             return;
         }
         self.standing = Standing::Confirmed;
-        self.confirmed_at = self.confirmed_at.max(at);
+        self.confirmed_at = at;
     }
 
     /// A publication or check showed another tenure.
@@ -237,6 +238,20 @@ mod tests {
         check.finish(CheckOutcome::InOffice, at(20));
         assert_eq!(check.gate(at(25)), Gate::Acknowledge);
         assert_eq!(check.gate(at(26)), Gate::CheckFirst);
+    }
+
+    #[test]
+    fn an_old_confirmation_does_not_end_an_outage() {
+        let mut check = TenureCheck::new(at(0), TENURE_CONFIRMATION_LIMIT);
+        check.confirmed(at(2));
+        check.start(at(13));
+        check.finish(CheckOutcome::Unreachable, at(16));
+        // A job that failed for want of the store repeats what an earlier one had found.
+        check.confirmed(at(2));
+        assert_eq!(check.gate(at(16)), Gate::Acknowledge);
+        assert_eq!(check.gate(at(17)), Gate::AcknowledgeAndCheck);
+        check.confirmed(at(14));
+        assert_eq!(check.gate(at(25)), Gate::CheckFirst);
     }
 
     #[test]
