@@ -123,8 +123,9 @@ fn next_action(picture: &Picture) -> Option<Action> {
     if picture.failed {
         return (picture.closing && picture.publisher_idle).then_some(Action::GiveUp);
     }
-    if picture.active_bytes >= picture.checkpoint_bytes && picture.in_memory < SEALED_IN_MEMORY_MAX
-    {
+    // A limit of nothing asks for a checkpoint of every commit, not of none.
+    let full_bytes = picture.checkpoint_bytes.max(1);
+    if picture.active_bytes >= full_bytes && picture.in_memory < SEALED_IN_MEMORY_MAX {
         return Some(Action::Seal);
     }
     let spill_from = picture.checkpoint_bytes / 4 * SPILL_AT_QUARTERS;
@@ -450,6 +451,17 @@ mod tests {
         check(
             Picture {
                 active_bytes: 5,
+                ..serving()
+            },
+            None,
+        );
+    }
+
+    #[test]
+    fn nothing_is_never_sealed() {
+        check(
+            Picture {
+                checkpoint_bytes: 0,
                 ..serving()
             },
             None,
