@@ -1,5 +1,11 @@
 //! Flags, tokens, and errors that say what to do.
 
+use std::net::TcpListener;
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+
 use crate::harness::{Site, bare_mvps, texts};
 
 /// Runs `mvps` with `words`, which must fail; returns what it said.
@@ -70,4 +76,37 @@ fn an_empty_store_lists_no_image() {
     let site = Site::new();
     let listed = site.run_well("buffer", &["image", "list", "--output", "json"]);
     assert_eq!(listed.trim(), "[]");
+}
+
+#[test]
+fn a_signal_before_the_object_store_answers_ends_the_server_well() {
+    let site = Site::new();
+    // The system accepts connections for it; nobody ever answers.
+    let silent = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let endpoint = format!("http://{}", silent.local_addr().expect("bound"));
+    let socket = site.path("early.sock");
+    let listen = format!("unix:{}", socket.display());
+    let mut server = site
+        .mvps("buffer", &["serve", "--listen", &listen])
+        .env("MVPS_TE_IMAGE_STORE", "s3")
+        .env("MVPS_TE_IMAGE_STORE_S3_BUCKET", "bucket")
+        .env("S3_ENDPOINT", endpoint)
+        .env("AWS_ACCESS_KEY_ID", "key")
+        .env("AWS_SECRET_ACCESS_KEY", "secret")
+        .env("AWS_REGION", "us-east-1")
+        .spawn()
+        .expect("the binary starts");
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while UnixStream::connect(&socket).is_err() {
+        assert!(Instant::now() < deadline, "it does not listen");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    let pid = i32::try_from(server.id()).ok().and_then(Pid::from_raw);
+    kill_process(pid.expect("a process id"), Signal::TERM).expect("SIGTERM");
+    let status = server.wait().expect("a child");
+    assert!(status.success(), "{status}");
+    assert!(
+        Instant::now() < deadline,
+        "it waited for the object store first"
+    );
 }

@@ -106,9 +106,17 @@ enum Word {
         /// The capability.
         #[arg(value_enum)]
         capability: evidence::Capability,
+        #[command(flatten)]
+        options: evidence::Options,
     },
     /// mvps beside nbdkit and qemu-nbd.
-    Bench(bench::Options),
+    Bench {
+        /// Run this binary instead of building the release one.
+        #[arg(long)]
+        mvps: Option<PathBuf>,
+        #[command(flatten)]
+        options: bench::Options,
+    },
     /// The comparator of `bench`.
     #[command(hide = true)]
     PlainSdk(bench::PlainSdk),
@@ -132,8 +140,11 @@ fn obey() -> Result<()> {
         Word::Kill { binary, options } => kill::run(&binary, &options),
         Word::Outage { binary, options } => outage::run(&binary, &options),
         Word::Idle { binary, options } => idle::run(&binary, &options),
-        Word::Evidence { capability } => evidence::run(capability),
-        Word::Bench(options) => bench::run(&options),
+        Word::Evidence {
+            capability,
+            options,
+        } => evidence::run(capability, &options),
+        Word::Bench { mvps, options } => bench::run(mvps.as_deref(), &options),
         Word::PlainSdk(options) => bench::run_plain_sdk(&options),
     }
 }

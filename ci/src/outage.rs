@@ -175,7 +175,10 @@ fn rates(log: &Path, outage: Duration) -> Result<[f64; 4]> {
     let mean = |from: u64, to: u64| {
         let within = samples.iter().filter(|(at, _)| (from..to).contains(at));
         // fio logs no line for a second in which nothing was completed.
-        within.map(|(_, rate)| rate).sum::<f64>() / to.saturating_sub(from).max(1) as f64
+        within
+            .map(|(_, rate)| rate)
+            .fold(0.0, |sum, rate| sum + rate)
+            / to.saturating_sub(from).max(1) as f64
     };
     let (start, end) = (MARGIN.as_secs(), (MARGIN + outage).as_secs());
     let last = samples.last().map_or(end, |(at, _)| *at);

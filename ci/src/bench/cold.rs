@@ -5,9 +5,9 @@ use std::path::Path;
 
 use anyhow::Result;
 
-use super::figures::Table;
+use super::figures::{PLAIN, Table, Verdicts};
 use super::rows::{self, READS, Row};
-use super::{NO_CHECKPOINTS, Options, plain_sdk, start};
+use super::{NO_TIMER, Options, plain_sdk, start};
 use crate::object_server::ObjectServer;
 use crate::server::Server;
 
@@ -80,8 +80,9 @@ pub fn measure(
     binary: &Path,
     server: &ObjectServer,
     place: &Path,
+    verdicts: &mut Verdicts,
 ) -> Result<()> {
-    let mut daemon = start(binary, server, place, "cold-writer", NO_CHECKPOINTS)?;
+    let mut daemon = start(binary, server, place, "cold-writer", NO_TIMER)?;
     rows::fill(&daemon.uri("cold", DISK_BYTES)?, "1g")?;
     daemon.stop()?;
     let object = ["--put-bytes".to_owned(), DISK_BYTES.to_string()];
@@ -90,7 +91,7 @@ pub fn measure(
     for run in 0..options.runs {
         for cold in &COLD {
             let name = format!("cold-{}-{run}", cold.row.name);
-            let mut daemon = start(binary, server, place, &name, NO_CHECKPOINTS)?;
+            let mut daemon = start(binary, server, place, &name, NO_TIMER)?;
             let uri = daemon.uri("cold", DISK_BYTES)?;
             let bounds: Vec<String> = cold.fio.iter().map(ToString::to_string).collect();
             let ours = rows::measure(cold.row, &uri, &bounds)?;
@@ -103,6 +104,7 @@ pub fn measure(
             table.note(cold.row.name, unit, "plain SDK", plain);
         }
     }
-    table.print("cold: from the S3 server (goal 0.7 of ranged GETs of the same frames)");
+    println!("\ncold rows read from the S3 server; the plain SDK reads the same frames by range");
+    table.print("cold", Some(PLAIN), verdicts);
     Ok(())
 }

@@ -1,12 +1,83 @@
-//! Medians, ratios, and the table that shows them.
+//! Medians, ratios, the table that shows them, and what is below its goal.
 
 use std::collections::BTreeMap;
 
-/// mvps should be at least this fast, relative to the raw file.
-const GOAL: f64 = 1.0;
+/// What a figure is held to; a ratio below `floor` is a defect, one below `goal` not yet good.
+#[derive(Debug, Clone, Copy)]
+pub struct Goal {
+    /// The server whose figure is the measure.
+    pub against: &'static str,
+    /// At least this much of it.
+    pub goal: f64,
+    /// Never less than this.
+    pub floor: f64,
+}
 
-/// Below this a row is a defect.
-const FLOOR: f64 = 0.6;
+/// mvps against a raw file.
+pub const RAW_FILE: Goal = Goal {
+    against: "qemu-nbd",
+    goal: 1.0,
+    floor: 0.6,
+};
+
+/// mvps against the plain SDK, which does the same work without a disk in front.
+pub const PLAIN: Goal = Goal {
+    against: "plain SDK",
+    goal: 0.7,
+    floor: 0.7,
+};
+
+/// How every figure that has a goal compares with it.
+#[derive(Debug, Default)]
+pub struct Verdicts {
+    judged: usize,
+    missed: Vec<String>,
+    defects: usize,
+}
+
+impl Verdicts {
+    /// Judges a ratio; returns the mark for its place in a table.
+    pub fn ratio(&mut self, name: &str, ratio: f64, goal: Goal) -> &'static str {
+        self.judged += 1;
+        // NaN (nothing measured) misses too.
+        if ratio >= goal.goal {
+            return "";
+        }
+        let is_defect = ratio < goal.floor || ratio.is_nan();
+        self.defects += usize::from(is_defect);
+        let mark = if is_defect { " <FLOOR" } else { " <goal" };
+        self.missed.push(format!(
+            "{name}: {ratio:.2} of {}, goal {}{mark}",
+            goal.against, goal.goal
+        ));
+        mark
+    }
+
+    /// Judges a figure that must not exceed `most`; returns its mark.
+    pub fn at_most(&mut self, name: &str, value: f64, unit: &str, most: f64) -> &'static str {
+        self.judged += 1;
+        if value <= most {
+            return "";
+        }
+        self.missed
+            .push(format!("{name}: {value:.1} {unit}, goal {most} {unit}"));
+        " >goal"
+    }
+
+    /// Prints what misses, and how many that are; the last line says it all.
+    pub fn print(&self) {
+        println!("\nbelow their goals");
+        for missed in &self.missed {
+            println!("  {missed}");
+        }
+        let (judged, missed) = (self.judged, self.missed.len());
+        println!(
+            "cargo ci bench: {missed} of {judged} figures MISS their goals, {} of them below the \
+             floor",
+            self.defects
+        );
+    }
+}
 
 /// The middle one of `values`; the mean of the middle two of an even number.
 pub fn median(values: &[f64]) -> f64 {
@@ -52,8 +123,8 @@ impl Table {
         runs.entry(server.to_owned()).or_default().push(value);
     }
 
-    /// Prints medians and the first server's ratio to each other one.
-    pub fn print(&self, title: &str) {
+    /// Prints medians and the first server's ratio to each other one, judged by `goal`.
+    pub fn print(&self, title: &str, goal: Option<Goal>, verdicts: &mut Verdicts) {
         print!("\n{title}\n  {:<22} {:<6}", "row", "unit");
         for server in &self.servers {
             print!(" {server:>12}");
@@ -66,30 +137,21 @@ impl Table {
         }
         println!();
         for Row { name, unit, runs } in &self.rows {
-            let of = |server: &String| runs.get(server).map_or(0.0, |values| median(values));
+            let of = |server: &String| runs.get(server).map_or(f64::NAN, |values| median(values));
             print!("  {name:<22} {unit:<6}");
             for server in &self.servers {
                 print!(" {:>12.1}", of(server));
             }
             for other in others {
                 let ratio = of(first) / of(other);
-                print!(
-                    " {:>18}",
-                    format!("{ratio:.2}{}", mark(ratio, first, other))
-                );
+                let mark = match goal.filter(|goal| goal.against == other) {
+                    Some(goal) => verdicts.ratio(&format!("{title}: {name}"), ratio, goal),
+                    None => "",
+                };
+                print!(" {:>18}", format!("{ratio:.2}{mark}"));
             }
             println!();
         }
-    }
-}
-
-/// The raw file is what mvps is held to.
-fn mark(ratio: f64, first: &str, other: &str) -> &'static str {
-    let held_to = first == "mvps" && other == "qemu-nbd";
-    match ratio {
-        _ if !held_to || ratio >= GOAL => "",
-        _ if ratio >= FLOOR => " <goal",
-        _ => " <FLOOR",
     }
 }
 
@@ -106,10 +168,15 @@ mod tests {
     }
 
     #[test]
-    fn rows_below_the_goal_are_marked() {
-        assert_eq!(mark(1.0, "mvps", "qemu-nbd"), "");
-        assert_eq!(mark(0.7, "mvps", "qemu-nbd"), " <goal");
-        assert_eq!(mark(0.5, "mvps", "qemu-nbd"), " <FLOOR");
-        assert_eq!(mark(0.5, "mvps", "nbdkit"), "");
+    fn figures_below_their_goals_are_marked_and_counted() {
+        let mut verdicts = Verdicts::default();
+        assert_eq!(verdicts.ratio("a", 1.0, RAW_FILE), "");
+        assert_eq!(verdicts.ratio("b", 0.7, RAW_FILE), " <goal");
+        assert_eq!(verdicts.ratio("c", 0.5, RAW_FILE), " <FLOOR");
+        assert_eq!(verdicts.ratio("d", f64::NAN, PLAIN), " <FLOOR");
+        assert_eq!(verdicts.at_most("e", 50.0, "ms", 50.0), "");
+        assert_eq!(verdicts.at_most("f", 50.1, "ms", 50.0), " >goal");
+        assert_eq!((verdicts.judged, verdicts.missed.len()), (6, 4));
+        assert_eq!(verdicts.defects, 2);
     }
 }

@@ -1,4 +1,8 @@
 //! The fio rows.
+//!
+//! The buffered rows are about the buffer: before each run mvps checkpoints, and what the run
+//! writes, filling included, stays below one generation (256 MiB), so that no upload or spill runs
+//! beside it. How mvps keeps up when there is more to write is the sustained table's matter.
 
 use std::time::Duration;
 
@@ -6,10 +10,15 @@ use anyhow::Result;
 
 use super::Options;
 use super::figures::Table;
+use crate::daemon::Daemon;
 use crate::fio::{self, Figures};
 
-/// The part of the disk that reads and writes stay in: small enough for a cache of 256 MiB.
-pub const REGION: &str = "192m";
+/// The part of the disk that reads and writes stay in: with [`RUN_MOST`] below one generation, and
+/// small enough for a cache of 256 MiB.
+pub const REGION: &str = "96m";
+
+/// The most that a run of a buffered row writes.
+const RUN_MOST: &str = "96m";
 
 /// A row: what fio does, and what is counted.
 #[derive(Debug, Clone, Copy)]
@@ -92,18 +101,45 @@ pub const READS: &[Row] = &[
 /// How long a run may take beyond its own duration.
 const SLACK: Duration = Duration::from_secs(120);
 
+/// A server that takes part.
+pub struct Contestant<'a> {
+    /// Its name in tables.
+    pub name: &'static str,
+    /// Its disk.
+    pub uri: String,
+    /// mvps itself, which is checkpointed between rows.
+    pub mvps: Option<&'a Daemon>,
+}
+
+impl Contestant<'_> {
+    /// The state in which every run of a buffered row begins: the region's data in the buffer.
+    fn prepare(&self) -> Result<()> {
+        if let Some(daemon) = self.mvps {
+            daemon.checkpoint(super::IMAGE)?;
+        }
+        fill(&self.uri, REGION)
+    }
+}
+
 /// Every row, on disks that hold data nobody checkpointed.
 ///
 /// # Errors
 /// If fio fails.
-pub fn buffered(options: &Options, uris: &[(String, String)]) -> Result<Table> {
+pub fn buffered(options: &Options, contestants: &[Contestant<'_>]) -> Result<Table> {
     let mut table = Table::default();
-    for (_, uri) in uris {
-        fill(uri, REGION)?;
-    }
+    let runtime = format!("--runtime={}", options.seconds);
     for _ in 0..options.runs {
         for row in WRITES.iter().chain(READS) {
-            measure_all(&mut table, options, row, uris)?;
+            let mut limit = vec![format!("--size={REGION}"), runtime.clone()];
+            if READS.iter().any(|read| read.name == row.name) {
+                limit.push("--time_based".to_owned());
+            } else {
+                limit.push(format!("--io_size={RUN_MOST}"));
+            }
+            for contestant in contestants {
+                contestant.prepare()?;
+                note(&mut table, row, contestant, &limit)?;
+            }
         }
     }
     Ok(table)
@@ -113,16 +149,23 @@ pub fn buffered(options: &Options, uris: &[(String, String)]) -> Result<Table> {
 ///
 /// # Errors
 /// If fio fails.
-pub fn cached(options: &Options, uris: &[(String, String)]) -> Result<Table> {
+pub fn cached(options: &Options, contestants: &[Contestant<'_>]) -> Result<Table> {
     let mut table = Table::default();
-    for (_, uri) in uris {
+    for Contestant { uri, .. } in contestants {
         let mut pass = fio::nbd(uri);
         pass.args(["--name=warm", "--rw=read", "--bs=1m", "--iodepth=8"]);
         fio::jobs(pass.arg(format!("--size={REGION}")), SLACK)?;
     }
+    let limit = [
+        format!("--size={REGION}"),
+        "--time_based".to_owned(),
+        format!("--runtime={}", options.seconds),
+    ];
     for _ in 0..options.runs {
         for row in READS {
-            measure_all(&mut table, options, row, uris)?;
+            for contestant in contestants {
+                note(&mut table, row, contestant, &limit)?;
+            }
         }
     }
     Ok(table)
@@ -148,22 +191,10 @@ pub fn fill(uri: &str, size: &str) -> Result<()> {
     Ok(())
 }
 
-fn measure_all(
-    table: &mut Table,
-    options: &Options,
-    row: &Row,
-    uris: &[(String, String)],
-) -> Result<()> {
-    for (server, uri) in uris {
-        let limit = [
-            format!("--size={REGION}"),
-            "--time_based".to_owned(),
-            format!("--runtime={}", options.seconds),
-        ];
-        let value = measure(row, uri, &limit)?;
-        eprintln!("{:<22} {server:<10} {value:.1}", row.name);
-        table.note(row.name, unit(row.counts), server, value);
-    }
+fn note(table: &mut Table, row: &Row, contestant: &Contestant<'_>, limit: &[String]) -> Result<()> {
+    let value = measure(row, &contestant.uri, limit)?;
+    eprintln!("{:<22} {:<10} {value:.1}", row.name, contestant.name);
+    table.note(row.name, unit(row.counts), contestant.name, value);
     Ok(())
 }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
+use super::figures::{Goal, Verdicts};
 use super::start;
 use crate::fio::{self, Figures};
 use crate::object_server::ObjectServer;
@@ -17,6 +18,16 @@ const DISK_BYTES: u64 = 4 * 1024 * 1024 * 1024;
 
 /// The stretches at both ends that are compared.
 const STRETCH_MS: u64 = 30_000;
+
+/// The last stretch against the first.
+const KEEPS_UP: Goal = Goal {
+    against: "first stretch",
+    goal: 0.8,
+    floor: 0.8,
+};
+
+/// The 99th percentile of the latency, in milliseconds.
+const P99_MOST_MS: f64 = 50.0;
 
 /// Checkpoints often enough that many run.
 const FLAGS: &[&str] = &["--checkpoint-interval-ms", "10000"];
@@ -31,6 +42,7 @@ pub fn measure(
     binary: &Path,
     server: &ObjectServer,
     place: &Path,
+    verdicts: &mut Verdicts,
 ) -> Result<()> {
     let mut daemon = start(binary, server, place, "sustained", FLAGS)?;
     let uri = daemon.uri("sustained", DISK_BYTES)?;
@@ -79,8 +91,14 @@ pub fn measure(
         stretch / 1000,
         last / 1024.0
     );
-    println!("  last / first        {:>9.2} (goal 0.8)", last / first);
-    println!("  p99 latency         {:>9.1} ms (goal 50)", figures.p99_ms);
+    let mark = verdicts.ratio("sustained writes: last stretch", last / first, KEEPS_UP);
+    println!(
+        "  last / first        {:>9.2} (goal 0.8){mark}",
+        last / first
+    );
+    let p99_ms = figures.p99_ms;
+    let mark = verdicts.at_most("sustained writes: p99", p99_ms, "ms", P99_MOST_MS);
+    println!("  p99 latency         {p99_ms:>9.1} ms (goal 50){mark}");
     println!("  longest latency     {:>9.1} ms", figures.longest_ms);
     println!(
         "  RSS                 {:>9} MiB (highest {})",

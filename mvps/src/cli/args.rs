@@ -211,7 +211,7 @@ pub struct TuningArgs {
         default_value_t = 60_000
     )]
     pub idle_close_ms: u64,
-    /// On shutdown, give up when the object store has answered nothing for this long.
+    /// On shutdown, give up when requests to the object store fail for this long, none answered.
     #[arg(
         long,
         env = "MVPS_TE_SHUTDOWN_PATIENCE_MS",

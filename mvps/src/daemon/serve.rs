@@ -2,7 +2,7 @@
 //!
 //! Order of a start: what can be refused without touching anything shared comes first (flags, keys,
 //! the folder's lock, the sockets), then the object store is probed, and only then clients are let
-//! in.
+//! in. Signals are heard before anything else: whoever sees the sockets may already send one.
 
 use std::num::NonZeroUsize;
 use std::process::ExitCode;
@@ -52,6 +52,7 @@ pub fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
 }
 
 async fn serve(args: &ServeArgs, cores: NonZeroUsize) -> anyhow::Result<ExitCode> {
+    let mut signals = StopSignals::listen().context("signals cannot be heard")?;
     let choice = ImageStoreChoice::from_args(&args.images)?;
     let lock = FolderLock::take(&args.buffer.buffer_store_path)?;
     let keys = ServerKeys::load(args.jwt_public_key.as_deref(), &choice, &OsEntropy)?;
@@ -60,8 +61,14 @@ async fn serve(args: &ServeArgs, cores: NonZeroUsize) -> anyhow::Result<ExitCode
         .await
         .with_context(|| control_advice(args))?;
 
-    let host = build_host(args, &choice, cores).await?;
-    probe(&host, args.images.unsafe_no_fencing, &choice).await?;
+    let host = tokio::select! {
+        biased;
+        signal = signals.next() => {
+            tracing::info!(signal, "ended before the object store answered");
+            return Ok(Drained::Whole.exit_code());
+        }
+        host = probed_host(args, &choice, cores) => host?,
+    };
 
     let clock = Arc::clone(&host.environment.clock);
     let listen: Vec<String> = listeners.iter().map(|one| shown(&one.address())).collect();
@@ -70,7 +77,6 @@ async fn serve(args: &ServeArgs, cores: NonZeroUsize) -> anyhow::Result<ExitCode
         _ => None,
     };
     let first = listeners[0].address();
-    let mut signals = StopSignals::listen().context("signals cannot be heard")?;
     let server = start(&host, keys.tokens, listeners, &args.tuning);
     let operator = Operator::new(server.clone(), host.clone(), args, &choice, listen.clone());
     let control = tokio::spawn(control.run(Arc::new(operator)));
@@ -133,7 +139,7 @@ fn control_advice(args: &ServeArgs) -> String {
     )
 }
 
-async fn build_host(
+async fn probed_host(
     args: &ServeArgs,
     choice: &ImageStoreChoice,
     cores: NonZeroUsize,
@@ -145,7 +151,9 @@ async fn build_host(
         objects: open_object_store(choice).await?,
         buffers: open_buffer_stores(&args.buffer.buffer_store_path),
     };
-    Ok(Host::new(environment, args.tuning.cache_bytes.0))
+    let host = Host::new(environment, args.tuning.cache_bytes.0);
+    probe(&host, args.images.unsafe_no_fencing, choice).await?;
+    Ok(host)
 }
 
 fn engine_config(tuning: &TuningArgs) -> EngineConfig {
