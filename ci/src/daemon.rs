@@ -3,8 +3,7 @@
 //! Invariant: dropping a [`Daemon`] kills its process; a driver leaves none behind.
 
 use std::fs::{self, File};
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::os::unix::net::UnixStream;
+use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -16,8 +15,8 @@ use crate::command::{self, Finished};
 use crate::object_server;
 use crate::token::{self, Claims};
 
-/// How long a daemon may take until it accepts connections.
-const START_LIMIT: Duration = Duration::from_secs(30);
+/// How long a daemon may take until it is ready; it gives up on a silent object store before.
+const START_LIMIT: Duration = Duration::from_secs(45);
 
 /// How long a clean shutdown may take: it drains, checkpoints and marks every image clean.
 const STOP_LIMIT: Duration = Duration::from_secs(120);
@@ -58,13 +57,6 @@ impl Listen {
     pub fn free_port() -> Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").context("a free port")?;
         Ok(Self::Tcp(listener.local_addr()?))
-    }
-
-    fn accepts(&self) -> bool {
-        match self {
-            Self::Tcp(address) => TcpStream::connect(address).is_ok(),
-            Self::Unix(path) => UnixStream::connect(path).is_ok(),
-        }
     }
 
     fn flag(&self) -> String {
@@ -166,12 +158,15 @@ impl Setup {
         Ok(())
     }
 
-    /// Starts the daemon and waits until it accepts connections.
+    /// Starts the daemon and waits until it says that it is ready: it listens long before it has
+    /// probed the object store.
     ///
     /// # Errors
     /// If it ends or does not listen in time; the end of its log is in the error.
     pub fn start(&self) -> Result<Daemon> {
         let log = File::options().create(true).append(true).open(&self.log)?;
+        // What an earlier daemon of this setup said, its "ready" included, does not count.
+        let earlier_bytes = usize::try_from(log.metadata()?.len())?;
         let mut command = self.command(&["serve"]);
         command
             .args(["--listen", &self.listen.flag()])
@@ -186,7 +181,7 @@ impl Setup {
             child,
             setup: self.clone(),
         };
-        daemon.wait_until_ready()?;
+        daemon.wait_until_ready(earlier_bytes)?;
         Ok(daemon)
     }
 }
@@ -199,17 +194,19 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    fn wait_until_ready(&mut self) -> Result<()> {
+    fn wait_until_ready(&mut self, earlier_bytes: usize) -> Result<()> {
         let deadline = Instant::now() + START_LIMIT;
         loop {
             if let Some(status) = self.child.try_wait()? {
                 bail!("mvps serve ended: {status}\n{}", self.log_tail());
             }
-            if self.setup.listen.accepts() {
+            let log = fs::read(&self.setup.log)?;
+            let own = String::from_utf8_lossy(&log[earlier_bytes.min(log.len())..]);
+            if own.contains(": ready ") {
                 return Ok(());
             }
             if Instant::now() > deadline {
-                bail!("mvps serve does not listen\n{}", self.log_tail());
+                bail!("mvps serve does not become ready\n{}", self.log_tail());
             }
             std::thread::sleep(Duration::from_millis(5));
         }

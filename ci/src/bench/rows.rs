@@ -115,6 +115,8 @@ impl Contestant<'_> {
     /// The state in which every run of a buffered row begins: the region's data in the buffer.
     fn prepare(&self) -> Result<()> {
         if let Some(daemon) = self.mvps {
+            // Opens the image if it is closed: what is closed takes no request for a checkpoint.
+            fill(&self.uri, "1m")?;
             daemon.checkpoint(super::IMAGE)?;
         }
         fill(&self.uri, REGION)
