@@ -17,6 +17,7 @@ use mvps_core::store::{Patience, RetryingStore};
 use tokio::sync::watch;
 
 use crate::draws::Draws;
+use crate::workload::janitor::Janitor;
 use crate::workload::server::{Orders, Status, image_id, serve};
 use crate::world::machine::{Machine, Process, Site};
 
@@ -67,6 +68,11 @@ impl Driver {
 
     /// Everything that the seed does.
     pub async fn run(mut self) {
+        if self.site.plan.collector {
+            let process = Machine::new("janitor", &self.site).start();
+            let node = process.node.clone();
+            node.spawn(Janitor::new(&self.site, process).run());
+        }
         for _ in 0..self.site.plan.rounds {
             self.settle_in().await;
             let pause = self

@@ -132,6 +132,8 @@ pub struct Plan {
     pub disk_max: Duration,
     /// Somebody expires old versions and deletes their manifests meanwhile.
     pub collector: bool,
+    /// Every server makes the image larger; clients use the first pages.
+    pub grows: bool,
 }
 
 impl Plan {
@@ -175,7 +177,8 @@ impl Plan {
                 Duration::from_millis(20),
                 Duration::from_secs(2),
             ]),
-            collector: draws.chance(400),
+            collector: draws.chance(500),
+            grows: draws.chance(200),
         }
     }
 

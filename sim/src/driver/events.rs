@@ -102,6 +102,14 @@ impl Driver {
                 .journal
                 .mark("a server was killed while it closed");
         }
+        if self.status(machine) == Some(Status::Closed) && self.draws.chance(500) {
+            // The same process, or another while this one lingers: the buffer store is free.
+            self.site
+                .journal
+                .mark("a server started where another had closed");
+            self.start(machine, false);
+            return;
+        }
         self.crash(machine, Crash::ProcessKill);
         // An image that was closed clean may move.
         if self.draws.chance(300) {

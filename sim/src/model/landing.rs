@@ -56,10 +56,26 @@ impl LandingOracle for Model {
                 self.object_landed(client, key, contents);
             }
             Request::Delete(keys) => {
-                let mut state = self.state();
-                state.deleted.extend(keys.iter().cloned());
+                for key in keys {
+                    self.deleted(client, key);
+                }
             }
             _ => {}
+        }
+    }
+
+    fn missing(&self, client: &str, key: &str) {
+        if ObjectName::parse(key).is_err() {
+            return;
+        }
+        let state = self.state();
+        let tenure = state.servers.get(client).and_then(|it| it.tenure);
+        let newest = state.newest.as_ref().map(|it| it.tenure.id);
+        if tenure.is_some() && tenure == newest {
+            self.journal.fail(
+                "8 (collection)",
+                format_args!("{client} is in office and does not find {key}"),
+            );
         }
     }
 
@@ -81,6 +97,27 @@ impl Model {
             self.journal.fail(
                 "9 (names)",
                 format_args!("{client} wrote {key} twice, with different bytes"),
+            );
+        }
+    }
+
+    /// Checks that nothing that is newest, or retained by it, needs what was deleted.
+    fn deleted(&self, client: &str, key: &str) {
+        let state = self.state();
+        let Some(newest) = &state.newest else { return };
+        let needed = match parse_manifest_key(key) {
+            Ok((_, version)) => version >= newest.oldest_retained,
+            Err(_) => ObjectName::parse(key).is_ok_and(|name| {
+                let retired = newest.retired.iter().any(|it| it.name == name);
+                retired
+                    || newest.segments.iter().any(|it| it.name == name)
+                    || newest.maps.iter().any(|it| it.name == name)
+            }),
+        };
+        if needed {
+            self.journal.fail(
+                "8 (collection)",
+                format_args!("{client} deleted {key}, which is needed"),
             );
         }
     }

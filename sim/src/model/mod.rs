@@ -15,7 +15,7 @@ pub mod operations;
 pub mod reads;
 pub mod servers;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -82,7 +82,6 @@ struct State {
     newest: Option<Manifest>,
     /// Checksums of the data objects that landed, by key.
     objects: BTreeMap<String, u64>,
-    deleted: BTreeSet<String>,
     landings: u64,
     disks: BTreeMap<String, Disk>,
     servers: BTreeMap<String, Server>,

@@ -93,6 +93,15 @@ pub async fn serve(
             process.node.spawn(client.run(orders.stop.clone()))
         })
         .collect();
+    if site.plan.grows {
+        let size = image.size_bytes() + 8 * site.plan.page_size.bytes() as u64;
+        match image.grow(size).await {
+            Ok(()) => site
+                .journal
+                .note(&process.name, format_args!("grown to {size}")),
+            Err(error) => assert!(!orders.strict, "oracle 11 (liveness): {error}"),
+        }
+    }
     for client in clients {
         // A client that panicked ended the run.
         let _ = client.await;

@@ -30,6 +30,9 @@ pub trait LandingOracle: Send + Sync {
     /// `request` of `client` changed the store.
     fn landed(&self, client: &str, request: &Request, contents: &MemoryObjectStore);
 
+    /// `client` asked for `key`, which does not exist.
+    fn missing(&self, client: &str, key: &str);
+
     /// `client` got no good answer.
     fn trouble(&self, client: &str);
 }
@@ -168,6 +171,9 @@ impl StoreService {
         );
         if let (Some(request), Ok(_)) = (&changes, &reply) {
             self.oracle.landed(client, request, &self.contents);
+        }
+        if let Err(StoreError::NotFound { key }) = &reply {
+            self.oracle.missing(client, key);
         }
         reply
     }
