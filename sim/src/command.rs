@@ -4,6 +4,7 @@
 //! run --seed N [--quiet | --block B]   replay one seed, with its timeline
 //! swarm --minutes M [--from N]         fresh seeds on all cores, each once
 //! batch --seeds K [--from N]           K seeds, each twice, digests compared
+//! mutants [--seeds K] [--only NAME]    known-bad variants of the engine: each must be caught
 //! ```
 #![expect(
     clippy::print_stdout,
@@ -15,13 +16,14 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use crate::journal::Timeline;
+use crate::mutants::{self, MUTANT_VARIABLE};
 use crate::runner::{Outcome, Summary, run_apart, run_here, run_many, run_twice};
 
 /// Seeds that once found a bug, or that reach something rare.
 pub const REGRESSION_SEEDS: &[u64] = &[];
 
 /// How many fixed seeds `cargo test` runs.
-const TEST_SEEDS: u64 = 8;
+const TEST_SEEDS: u64 = 16;
 
 /// The program.
 #[must_use]
@@ -77,6 +79,14 @@ fn run(arguments: &[String]) -> Result<ExitCode, String> {
             let seeds = (from..).take_while(move |_| Instant::now() < end);
             Ok(finish(&many(seeds, run_apart)))
         }
+        Some("mutants") => {
+            let seeds = number("--seeds")?.unwrap_or(mutants::SEEDS);
+            let chosen = arguments.iter().position(|it| it == "--only");
+            let chosen = chosen
+                .and_then(|at| arguments.get(at + 1))
+                .map(String::as_str);
+            Ok(mutants::main(seeds, chosen))
+        }
         Some("batch") => {
             let from = number("--from")?.unwrap_or(0);
             let seeds = from..from + number("--seeds")?.unwrap_or(TEST_SEEDS);
@@ -87,7 +97,7 @@ fn run(arguments: &[String]) -> Result<ExitCode, String> {
 }
 
 const USAGE: &str = "run --seed N [--quiet | --block B] | swarm --minutes M [--from N] | \
-                     batch --seeds K [--from N]";
+                     batch --seeds K [--from N] | mutants [--seeds K] [--only NAME]";
 
 fn number_of(arguments: &[String], name: &str) -> Result<Option<u64>, String> {
     let Some(at) = arguments.iter().position(|it| it == name) else {
@@ -100,6 +110,9 @@ fn number_of(arguments: &[String], name: &str) -> Result<Option<u64>, String> {
 }
 
 fn child(seed: u64, timeline: Timeline) -> ExitCode {
+    if let Ok(name) = std::env::var(MUTANT_VARIABLE) {
+        mutants::select(&name);
+    }
     if std::env::var_os("SIM_BACKTRACE").is_none() {
         // What went wrong is reported with the events before it.
         std::panic::set_hook(Box::new(|_| {}));

@@ -28,6 +28,8 @@ pub mod journal;
 #[cfg(feature = "sim")]
 pub mod model;
 #[cfg(feature = "sim")]
+pub mod mutants;
+#[cfg(feature = "sim")]
 pub mod plan;
 #[cfg(feature = "sim")]
 pub mod runner;

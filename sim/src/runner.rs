@@ -3,6 +3,7 @@
 use std::any::Any;
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::Mutex;
@@ -14,6 +15,7 @@ use crate::draws::{Draws, stream};
 use crate::driver::Driver;
 use crate::journal::{self, Journal, Timeline};
 use crate::model::Model;
+use crate::mutants::MUTANT_VARIABLE;
 use crate::plan::Plan;
 use crate::world::machine::Site;
 use crate::world::objects::{LandingOracle, StoreService};
@@ -165,17 +167,27 @@ impl Outcome {
 /// Runs `seed` in a process of its own.
 #[must_use]
 pub fn run_apart(seed: u64) -> Outcome {
+    match std::env::current_exe() {
+        Ok(program) => run_apart_as(&program, seed, None),
+        Err(error) => Outcome {
+            seed,
+            failure: Some(format!("the runner does not find itself: {error}")),
+            ..Outcome::default()
+        },
+    }
+}
+
+/// Runs `seed` with `program`, as a variant of the engine if one is named.
+#[must_use]
+pub fn run_apart_as(program: &Path, seed: u64, mutant: Option<&str>) -> Outcome {
     let failed = |failure: String| Outcome {
         seed,
         failure: Some(failure),
         ..Outcome::default()
     };
-    let program = match std::env::current_exe() {
-        Ok(program) => program,
-        Err(error) => return failed(format!("the runner does not find itself: {error}")),
-    };
     let child = Command::new(program)
         .args(["child", &seed.to_string()])
+        .envs(mutant.map(|name| (MUTANT_VARIABLE, name)))
         .stdin(Stdio::null())
         .stderr(Stdio::piped())
         .stdout(Stdio::piped())

@@ -9,6 +9,7 @@ pub mod engine;
 pub mod env;
 pub mod format;
 pub mod ids;
+pub mod mutant;
 pub mod nbd;
 pub mod session;
 pub mod store;

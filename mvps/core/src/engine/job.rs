@@ -145,6 +145,9 @@ impl Publisher {
         report: &mpsc::Sender<Completion>,
     ) -> JobOutcome {
         let lsn = generation.last_lsn;
+        if crate::mutant::is("generation dropped before publish") {
+            let _ = self.buffer.drop_generation(generation.generation).await;
+        }
         let written = match write_checkpoint(self, &generation).await {
             Ok(written) => written,
             Err(CheckpointError::Engine(error)) => return JobOutcome::BufferFailed(error),
@@ -155,7 +158,9 @@ impl Publisher {
             }
         };
         // Nothing may be published that a power cut could take back (protocol §3.5).
-        if let Err(error) = self.buffer.sync().await {
+        if !crate::mutant::is("publish before sync")
+            && let Err(error) = self.buffer.sync().await
+        {
             return JobOutcome::BufferFailed(error.into());
         }
         let Written { map, part } = written;
@@ -269,9 +274,9 @@ impl Publisher {
             .filter(|(_, guard)| guard.strong_count() > 0);
         let oldest_open = open.map(|(number, _)| *number).min().unwrap_or(u64::MAX);
         let reachable = |name: &ObjectName| {
-            self.retired_through
-                .get(name)
-                .is_some_and(|through| *through >= oldest_open)
+            let through = self.retired_through.get(name);
+            through.is_some_and(|through| *through >= oldest_open)
+                && !crate::mutant::is("retired objects forgotten")
         };
         let retired = self.newest.retired.iter().map(|retired| &retired.name);
         let released: BTreeSet<_> = retired.filter(|name| !reachable(name)).cloned().collect();

@@ -196,7 +196,9 @@ fn reason_to_refuse(
     buffer: &BufferState<'_>,
     request: &OpeningRequest,
 ) -> Option<RefusalReason> {
-    let clean = newest.office == Office::Clean;
+    let clean = newest.office == Office::Clean
+        || crate::mutant::is("unclean image opened without takeover");
+    let drained = buffer.drained || crate::mutant::is("buffer replayed onto another history");
     let owned = buffer.owns(newest.tenure);
     let behind = buffer.last_lsn < newest.lsn;
     if newest.page_size != request.page_size {
@@ -204,7 +206,7 @@ fn reason_to_refuse(
             image: newest.page_size,
             request: request.page_size,
         })
-    } else if (owned && !behind) || (clean && buffer.drained) {
+    } else if (owned && !behind) || (clean && drained) {
         None
     } else if owned {
         Some(RefusalReason::RolledBack {

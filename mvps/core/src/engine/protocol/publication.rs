@@ -125,6 +125,9 @@ pub async fn publish(
 ) -> Result<Outcome, PublishError> {
     let version = body.version;
     match manifests.create(body).await {
+        Ok(()) if crate::mutant::is("no publish re-check") => {
+            return Ok(Outcome::Counted(body.clone()));
+        }
         Ok(()) | Err(StoreError::AlreadyExists { .. }) => {}
         Err(source) => return Err(PublishError::Create { version, source }),
     }

@@ -1,0 +1,45 @@
+//! Known-bad variants of the engine, by which the simulation proves that it would notice.
+//!
+//! Each place where a variant differs asks [`is`] by the variant's name. Only a build with
+//! `--cfg mvps_mutant="selectable"`, which only the simulation makes, can select one; everywhere
+//! else the answer is `false` at compile time.
+
+#[cfg(mvps_mutant = "selectable")]
+static SELECTED: std::sync::OnceLock<String> = std::sync::OnceLock::new();
+
+/// Every variant.
+pub const ALL: &[&str] = &[
+    "ack before sync",
+    "publish before sync",
+    "generation dropped before publish",
+    "no publish re-check",
+    "unclean image opened without takeover",
+    "buffer replayed onto another history",
+    "write acknowledged when fenced",
+    "trim dropped in checkpoint",
+    "conflict check skipped",
+    "lock not exclusive",
+    "stale base accepted",
+    "retired objects forgotten",
+];
+
+/// This process runs the variant `name` from now on.
+#[cfg(mvps_mutant = "selectable")]
+pub fn select(name: &str) {
+    assert!(ALL.contains(&name), "no such variant: {name}");
+    // A second call changes nothing.
+    let _ = SELECTED.set(name.to_owned());
+}
+
+/// Whether this process runs the variant `name`.
+#[inline]
+#[must_use]
+pub fn is(name: &str) -> bool {
+    #[cfg(mvps_mutant = "selectable")]
+    return SELECTED.get().is_some_and(|selected| selected == name);
+    #[cfg(not(mvps_mutant = "selectable"))]
+    {
+        let _ = name;
+        false
+    }
+}
