@@ -13,6 +13,8 @@ use crate::machine::system;
 pub fn nbd(uri: &str) -> Command {
     let mut fio = system("fio");
     fio.args(["--output-format=json", "--ioengine=nbd", "--thread"]);
+    // No file of its state in the working directory.
+    fio.arg("--verify_state_save=0");
     fio.arg(format!("--uri={uri}"));
     fio
 }
