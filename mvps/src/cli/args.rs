@@ -157,6 +157,18 @@ pub struct ServeArgs {
     pub log: LogArgs,
 }
 
+/// A drained buffer store keeps a journal of up to 64 MB, beside one that is being filled and the
+/// largest batch: with less room than that, writes could wait for ever.
+const BUFFER_LIMIT_MIN: ByteSize = ByteSize(256 << 20);
+
+fn buffer_limit(text: &str) -> Result<ByteSize, String> {
+    let limit: ByteSize = text.parse()?;
+    if limit < BUFFER_LIMIT_MIN {
+        return Err("the buffer store's journals alone take more; at least 256MiB".to_owned());
+    }
+    Ok(limit)
+}
+
 /// What an operator may want to change about the engine.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Limits and policy")]
@@ -184,7 +196,8 @@ pub struct TuningArgs {
         long,
         env = "MVPS_TE_BUFFER_LIMIT_BYTES",
         value_name = "SIZE",
-        default_value = "8GiB"
+        default_value = "8GiB",
+        value_parser = buffer_limit
     )]
     pub buffer_limit_bytes: ByteSize,
     /// Memory for cached object-store data.

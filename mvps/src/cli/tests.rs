@@ -32,6 +32,13 @@ fn serve_is_the_default() {
 }
 
 #[test]
+fn a_buffer_that_its_own_journals_would_fill_is_refused() {
+    let parsed = |size: &str| parse_line(&format!("mvps --buffer-limit-bytes {size}")).is_ok();
+    assert!(!parsed("255MiB"));
+    assert!(parsed("256MiB"));
+}
+
+#[test]
 fn the_original_command_line_works() {
     let args = serve_args(
         "mvps --listen 0.0.0.0:10809 --listen unix:/run/mvps.sock --image-store s3 \
