@@ -88,7 +88,9 @@ impl ObjectServer {
         &self.endpoint
     }
 
-    /// Its bucket under `prefix`, for a daemon.
+    /// Its bucket under `prefix`, for a daemon. Prefix and image name together must not exceed 19
+    /// bytes: the server keeps an upload's key, in base64, in the name of one file, and answers
+    /// "InternalError" to the start of an upload whose key is longer than 126 bytes.
     pub fn store(&self, prefix: &str) -> ObjectStore {
         ObjectStore::S3 {
             endpoint: self.endpoint.clone(),

@@ -41,7 +41,7 @@ pub fn run(binary: &Binary, against: Option<StandInKind>) -> Result<()> {
     on_store(&mut report, "local", &binary, store, &local)?;
     let s3 = directory.path().join("s3");
     let server = ObjectServer::start(&s3.join("objects"))?;
-    on_store(&mut report, "s3", &binary, server.store("images/"), &s3)?;
+    on_store(&mut report, "s3", &binary, server.store("i/"), &s3)?;
     report.finish("cargo ci interop")
 }
 

@@ -103,7 +103,7 @@ async fn say_what_is_left(server: &Server<EngineImages>, images: &[Image]) {
         }
     }
     tracing::error!(
-        "the object store does not answer; what is not published stays in the buffer store, and \
+        "requests to the object store fail; what is not published stays in the buffer store, and \
          the next start with the same --buffer-store-path goes on from there"
     );
 }

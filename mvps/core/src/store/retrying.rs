@@ -46,6 +46,10 @@ struct Shared {
     rest_until: Mutex<Moment>,
 }
 
+/// Every so many failed tries of one request are worth an operator's attention: the first time
+/// after some seconds, then about once a minute.
+const LOUD_AFTER: u32 = 8;
+
 /// The tries of one request.
 struct Tries<'a> {
     store: &'a RetryingStore,
@@ -435,7 +439,12 @@ impl Tries<'_> {
             }
         };
         shared.counters.failed();
-        tracing::debug!(kind = self.kind.name(), failed = self.failed, ?wait, %error, "retrying");
+        let kind = self.kind.name();
+        if self.failed.is_multiple_of(LOUD_AFTER) {
+            tracing::warn!(kind, failed = self.failed, %error, "a request keeps failing");
+        } else {
+            tracing::debug!(kind, failed = self.failed, ?wait, %error, "retrying");
+        }
         shared.clock.sleep(wait).await;
         Ok(())
     }
