@@ -23,7 +23,7 @@ use crate::runner::{Outcome, Summary, run_apart, run_here, run_many, run_twice};
 pub const REGRESSION_SEEDS: &[u64] = &[];
 
 /// How many fixed seeds `cargo test` runs.
-const TEST_SEEDS: u64 = 16;
+const TEST_SEEDS: u64 = 40;
 
 /// The program.
 #[must_use]
