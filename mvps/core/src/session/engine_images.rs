@@ -125,3 +125,6 @@ fn failure(error: &OpenError) -> OpenFailure {
         told,
     }
 }
+
+#[cfg(test)]
+mod tests;

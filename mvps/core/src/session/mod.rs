@@ -11,8 +11,6 @@ mod connection;
 mod disk;
 mod engine_disk;
 mod engine_images;
-#[cfg(test)]
-mod engine_tests;
 mod errno;
 mod images;
 mod keeper;

@@ -95,6 +95,14 @@ impl TenureCheck {
             Standing::Confirmed if now.since(self.confirmed_at) < self.limit => Gate::Acknowledge,
             Standing::Confirmed if checking => Gate::AwaitCheck,
             Standing::Confirmed => Gate::CheckFirst,
+            // An answer as old as that says nothing about now: the store may long be back.
+            Standing::Unreachable { asked_at } if now.since(asked_at) >= self.limit => {
+                if checking {
+                    Gate::AwaitCheck
+                } else {
+                    Gate::CheckFirst
+                }
+            }
             Standing::Unreachable { .. } if checking => Gate::Acknowledge,
             Standing::Unreachable { asked_at } if now.since(asked_at) < TENURE_RETRY_INTERVAL => {
                 Gate::Acknowledge
@@ -252,6 +260,19 @@ mod tests {
         assert_eq!(check.gate(at(17)), Gate::AcknowledgeAndCheck);
         check.confirmed(at(14));
         assert_eq!(check.gate(at(25)), Gate::CheckFirst);
+    }
+
+    #[test]
+    fn after_a_pause_an_unreachable_store_is_asked_before_anything_is_acknowledged() {
+        let mut check = TenureCheck::new(at(0), TENURE_CONFIRMATION_LIMIT);
+        check.start(at(10));
+        check.finish(CheckOutcome::Unreachable, at(12));
+        assert_eq!(check.gate(at(21)), Gate::AcknowledgeAndCheck);
+        assert_eq!(check.gate(at(22)), Gate::CheckFirst);
+        check.start(at(22));
+        assert_eq!(check.gate(at(23)), Gate::AwaitCheck);
+        check.finish(CheckOutcome::Unreachable, at(25));
+        assert_eq!(check.gate(at(25)), Gate::Acknowledge);
     }
 
     #[test]

@@ -5,8 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::engine_images::EngineImages;
-use super::server::{Server, ServerConfig};
+use super::EngineImages;
 use crate::client::{Client, ClientError};
 use crate::engine::{EngineConfig, Host};
 use crate::env::memory::testing::test_environment;
@@ -14,6 +13,7 @@ use crate::env::memory::{MemoryBufferStores, MemoryObjectStore};
 use crate::env::{Environment, PeerName, WallTime};
 use crate::ids::ImageId;
 use crate::nbd::{ExportName, Opening};
+use crate::session::server::{Server, ServerConfig};
 use crate::token::{DurabilityClaim, NewToken, TokenKeys};
 
 const SECRET: &[u8] = b"insecure_token";
