@@ -15,8 +15,9 @@ use crate::format::manifest::ByteSpan;
 use crate::ids::PageSize;
 
 /// Most bytes of one request: long enough that a store's latency does not dominate, short enough
-/// that several run side by side for one large read.
-const SPAN_MAX_BYTES: u32 = 1 << 20;
+/// that several run side by side for one large read. A read of 1 MiB is one request, its frames'
+/// headers included.
+const SPAN_MAX_BYTES: u32 = (1 << 20) + (64 << 10);
 
 /// Most frames of one request, however well they are compressed: 4 MiB of content.
 const SPAN_MAX_FRAMES: usize = 64;
