@@ -60,7 +60,6 @@ pub struct EngineConfig {
     pub lock_held_max: Duration,
     /// Level of zstd for segments, or `None` to store pages as they are.
     pub compression: Option<i32>,
-    /// Versions to keep: none is expired by the writer; the collector raises the oldest retained.
     /// Bytes of decoded frames and leaves kept in memory.
     pub cache_bytes: u64,
     /// Host and process, recorded in the manifest for messages to the operator.
