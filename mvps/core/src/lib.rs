@@ -11,6 +11,7 @@ pub mod format;
 pub mod ids;
 pub mod mutant;
 pub mod nbd;
+pub mod reachability;
 pub mod session;
 pub mod store;
 pub mod token;

@@ -25,6 +25,7 @@ use crate::ids::{
     EpochNumber, ImageId, Incarnation, Lsn, ObjectSequence, PageSize, PublicationCounter,
     PublicationId, Tenure, TenureId, Version,
 };
+use crate::reachability::referenced_objects;
 
 /// The counter of the publication that begins a tenure.
 pub const FIRST_PUBLICATION: PublicationCounter = PublicationCounter(1);
@@ -79,7 +80,10 @@ impl WriterPart {
     }
 
     fn references(&self) -> BTreeSet<&ObjectName> {
-        references(&self.segments, &self.maps)
+        let segments = self.segments.iter().map(|entry| &entry.name);
+        segments
+            .chain(self.maps.iter().map(|entry| &entry.name))
+            .collect()
     }
 }
 
@@ -173,22 +177,6 @@ pub enum RuleBroken {
     /// The result is not a manifest.
     #[error("it would not be a valid manifest: {0}")]
     Invalid(#[from] InvalidManifest),
-}
-
-fn references<'a>(
-    segments: &'a [SegmentEntry],
-    maps: &'a [MapObjectEntry],
-) -> BTreeSet<&'a ObjectName> {
-    let segments = segments.iter().map(|entry| &entry.name);
-    segments
-        .chain(maps.iter().map(|entry| &entry.name))
-        .collect()
-}
-
-/// The objects that reading this version needs: segments and map objects, not the retired.
-#[must_use]
-pub fn referenced_objects(manifest: &Manifest) -> BTreeSet<&ObjectName> {
-    references(&manifest.segments, &manifest.maps)
 }
 
 /// Draws the tenure that comes after `newest`.

@@ -21,7 +21,6 @@ pub(crate) mod tests;
 pub use compose::{
     FIRST_PUBLICATION, NewImage, OthersPart, Released, RuleBroken, WriterPart, compose_by_other,
     compose_create, compose_open, compose_publication, compose_takeover, next_tenure,
-    referenced_objects,
 };
 pub use manifests::{ManifestError, ManifestStore};
 pub(crate) use opening::TakingOffice;

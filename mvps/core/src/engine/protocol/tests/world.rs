@@ -288,7 +288,7 @@ pub(crate) async fn commit_page(recovered: &Recovered, lsn: u64) {
 /// What the collector may delete, going by the newest manifest alone (protocol §4.1).
 pub(crate) fn collectable(newest: &Manifest, name: &ObjectName) -> bool {
     let retired = newest.retired.iter().map(|retired| &retired.name);
-    let protected = super::super::referenced_objects(newest).contains(name)
+    let protected = crate::reachability::referenced_objects(newest).contains(name)
         || retired.into_iter().any(|retired| retired == name);
     let settled = name.epoch < newest.tenure.epoch
         || (name.epoch == newest.tenure.epoch && name.sequence < newest.watermark);
