@@ -107,12 +107,7 @@ impl ImageReport {
         let maps = manifest.maps.iter().map(|entry| entry.size_bytes);
         Self {
             image: manifest.image.to_string(),
-            office: match manifest.office {
-                Office::InOffice => "in-office",
-                Office::Clean => "clean",
-                Office::Tombstone => "deleted",
-                Office::Abandoned => "abandoned",
-            },
+            office: office(manifest.office),
             owner: manifest.owner.clone(),
             epoch: manifest.tenure.epoch.0,
             tenure: manifest.tenure.id.to_string(),
@@ -135,7 +130,7 @@ impl ImageReport {
 }
 
 impl SnapshotReport {
-    fn of(snapshot: &Snapshot) -> Self {
+    pub(super) fn of(snapshot: &Snapshot) -> Self {
         Self {
             name: snapshot.name.clone(),
             version: snapshot.version.0,
@@ -145,16 +140,13 @@ impl SnapshotReport {
 }
 
 impl PinReport {
-    fn of(pin: &Pin) -> Self {
+    pub(super) fn of(pin: &Pin) -> Self {
         let (version, objects) = match &pin.pinned {
             Pinned::Version(version) => (Some(version.0), None),
             Pinned::Objects(names) => (None, Some(count(names))),
         };
         Self {
-            holder: match &pin.holder {
-                PinHolder::Reader(id) => format!("reader {id}"),
-                PinHolder::Clone { target, .. } => format!("clone {target}"),
-            },
+            holder: holder(&pin.holder),
             version,
             objects,
         }
@@ -169,6 +161,24 @@ impl TakeoverReport {
             at_lsn: takeover.at_lsn.0,
             at_unix_ms: takeover.at.unix_ms,
         }
+    }
+}
+
+/// A pin's holder for people.
+pub(super) fn holder(holder: &PinHolder) -> String {
+    match holder {
+        PinHolder::Reader(id) => format!("reader {id}"),
+        PinHolder::Clone { target, .. } => format!("clone {target}"),
+    }
+}
+
+/// An office for people.
+pub(super) fn office(office: Office) -> &'static str {
+    match office {
+        Office::InOffice => "in-office",
+        Office::Clean => "clean",
+        Office::Tombstone => "deleted",
+        Office::Abandoned => "abandoned",
     }
 }
 

@@ -1,5 +1,7 @@
 //! Takeover, adopt, show and list against a memory store.
 
+mod history;
+
 use futures_util::FutureExt;
 
 use super::{AdminError, TakeoverOutcome, adopt, list, show, takeover};

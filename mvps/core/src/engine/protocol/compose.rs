@@ -13,19 +13,26 @@
 //!
 //! Must never: compose onto a manifest of another tenure as if it were the writer's own.
 
+mod history;
+mod others;
+mod tenures;
+
 use std::collections::BTreeSet;
 
-use crate::env::{Entropy, EntropyExt, WallTime};
+use crate::env::WallTime;
 use crate::format::manifest::{
-    InvalidManifest, Manifest, MapObjectEntry, MapObjectId, OTHERS_MAX, OWNER_MAX_BYTES, Office,
-    Pin, RetiredObject, RootEntry, SegmentEntry, SegmentId, Snapshot, TAKEOVERS_MAX, Takeover,
+    InvalidManifest, Manifest, MapObjectEntry, MapObjectId, Office, RetiredObject, RootEntry,
+    SegmentEntry, SegmentId,
 };
 use crate::format::object_name::ObjectName;
-use crate::ids::{
-    EpochNumber, ImageId, Incarnation, Lsn, ObjectSequence, PageSize, PublicationCounter,
-    PublicationId, Tenure, TenureId, Version,
-};
+use crate::ids::{EpochNumber, Lsn, ObjectSequence, PublicationCounter, Tenure, Version};
 use crate::reachability::referenced_objects;
+
+pub use history::{
+    CloneTarget, compose_clone, compose_resize, compose_rollback, compose_tombstone, is_retained,
+};
+pub use others::{OthersPart, compose_by_other, leave_mark};
+pub use tenures::{NewImage, compose_create, compose_open, compose_takeover, next_tenure};
 
 /// The counter of the publication that begins a tenure.
 pub const FIRST_PUBLICATION: PublicationCounter = PublicationCounter(1);
@@ -84,29 +91,6 @@ impl WriterPart {
         segments
             .chain(self.maps.iter().map(|entry| &entry.name))
             .collect()
-    }
-}
-
-/// What everybody but the tenure's server decides about.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct OthersPart {
-    /// Versions below this one are forgotten.
-    pub oldest_retained: Version,
-    /// Named versions, ascending by name.
-    pub snapshots: Vec<Snapshot>,
-    /// Pins.
-    pub pins: Vec<Pin>,
-}
-
-impl OthersPart {
-    /// The others' part of `base`, to be changed and published.
-    #[must_use]
-    pub fn of(base: &Manifest) -> Self {
-        Self {
-            oldest_retained: base.oldest_retained,
-            snapshots: base.snapshots.clone(),
-            pins: base.pins.clone(),
-        }
     }
 }
 
@@ -171,21 +155,26 @@ pub enum RuleBroken {
         /// The base's watermark.
         watermark: ObjectSequence,
     },
+    /// A version that the base does not keep: the collector may have deleted what it needs.
+    #[error("version {version} is not kept by version {base} any more")]
+    NotRetained {
+        /// The version.
+        version: Version,
+        /// The base.
+        base: Version,
+    },
+    /// Somebody is in office, or the image was deleted.
+    #[error("version {version} is not clean, which a publication without its server needs")]
+    NotClean {
+        /// The base.
+        version: Version,
+    },
     /// A server publishes in office or clean; tombstones are made by others.
     #[error("a server does not publish a manifest that is {0:?}")]
     NotAServersOffice(Office),
     /// The result is not a manifest.
     #[error("it would not be a valid manifest: {0}")]
     Invalid(#[from] InvalidManifest),
-}
-
-/// Draws the tenure that comes after `newest`.
-pub fn next_tenure(newest: Option<&Manifest>, entropy: &dyn Entropy) -> Tenure {
-    let last = newest.map_or(EpochNumber(0), |manifest| manifest.tenure.epoch);
-    Tenure {
-        epoch: last.next(),
-        id: TenureId(entropy.u128()),
-    }
 }
 
 /// `base` with the next version number. Nobody can read what a clean manifest retired, since a
@@ -313,142 +302,6 @@ fn check_references(
         }),
         None => Ok(()),
     }
-}
-
-/// What a new image is to be.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NewImage {
-    /// Its name.
-    pub image: ImageId,
-    /// Random.
-    pub incarnation: Incarnation,
-    /// Its page size.
-    pub page_size: PageSize,
-    /// Its size, a multiple of the page size.
-    pub size_bytes: u64,
-}
-
-/// Composes the first manifest of an image, in office at once. `base` is the tombstone under the
-/// name, if there is one: its pins, version numbers, epochs, LSN and object numbers go on, and
-/// what the earlier life retained is forgotten with it.
-#[must_use]
-pub fn compose_create(
-    base: Option<&Manifest>,
-    new: &NewImage,
-    tenure: Tenure,
-    owner: &str,
-    at: WallTime,
-) -> Manifest {
-    let version = base.map_or(Version(1), |base| base.version.next());
-    Manifest {
-        image: new.image.clone(),
-        version,
-        incarnation: new.incarnation,
-        tenure,
-        office: Office::InOffice,
-        owner: bounded_owner(owner),
-        publication: FIRST_PUBLICATION,
-        others: base.map_or_else(Vec::new, |base| base.others.clone()),
-        published_at: at,
-        page_size: new.page_size,
-        size_bytes: new.size_bytes,
-        lsn: base.map_or(Lsn(0), |base| base.lsn),
-        watermark: ObjectSequence(0),
-        oldest_retained: version,
-        next_segment: base.map_or(SegmentId(0), |base| base.next_segment),
-        next_map: base.map_or(MapObjectId(0), |base| base.next_map),
-        segments: Vec::new(),
-        maps: Vec::new(),
-        root: None,
-        tail: Vec::new(),
-        retired: Vec::new(),
-        snapshots: Vec::new(),
-        pins: base.map_or_else(Vec::new, |base| base.pins.clone()),
-        takeovers: Vec::new(),
-    }
-}
-
-/// Composes the manifest that begins a tenure: the base's content, somebody in office, and the
-/// image grown to `size_bytes` if that is more.
-#[must_use]
-pub fn compose_open(
-    base: &Manifest,
-    tenure: Tenure,
-    owner: &str,
-    size_bytes: u64,
-    at: WallTime,
-) -> Manifest {
-    let mut next = begin_tenure(base, tenure, at);
-    next.office = Office::InOffice;
-    next.owner = bounded_owner(owner);
-    next.size_bytes = base.size_bytes.max(size_bytes);
-    next
-}
-
-/// Composes the manifest by which an operator takes the image from whoever is in office: clean, of
-/// a new epoch, with what was given up on record. The retired list goes on, because the deposed
-/// server's readers may still use it.
-#[must_use]
-pub fn compose_takeover(base: &Manifest, tenure: Tenure, at: WallTime) -> Manifest {
-    let mut next = begin_tenure(base, tenure, at);
-    next.office = Office::Clean;
-    next.owner.clear();
-    next.takeovers.push(Takeover {
-        from: base.tenure,
-        at_lsn: base.lsn,
-        at,
-    });
-    keep_last(&mut next.takeovers, TAKEOVERS_MAX);
-    next
-}
-
-fn begin_tenure(base: &Manifest, tenure: Tenure, at: WallTime) -> Manifest {
-    let mut next = successor(base, at);
-    next.tenure = tenure;
-    next.publication = FIRST_PUBLICATION;
-    // No object of the new epoch exists before this publication counted.
-    next.watermark = ObjectSequence(0);
-    next
-}
-
-/// Composes a publication within the tenure by a process that does not hold it: the others' part
-/// is replaced, the writer's part and its counter are kept, and `id` is left as a mark by which
-/// the publisher recognises its publication.
-///
-/// # Errors
-/// [`RuleBroken`] if the result must not be published.
-pub fn compose_by_other(
-    base: &Manifest,
-    id: PublicationId,
-    part: OthersPart,
-    at: WallTime,
-) -> Result<Manifest, RuleBroken> {
-    if part.oldest_retained < base.oldest_retained {
-        return Err(RuleBroken::WentBack {
-            what: "the oldest retained version",
-            from: base.oldest_retained.0,
-            to: part.oldest_retained.0,
-        });
-    }
-    let mut next = successor(base, at);
-    next.oldest_retained = part.oldest_retained;
-    next.snapshots = part.snapshots;
-    next.snapshots
-        .sort_by(|left, right| left.name.cmp(&right.name));
-    next.pins = part.pins;
-    next.others.push(id);
-    keep_last(&mut next.others, OTHERS_MAX);
-    next.validate()?;
-    Ok(next)
-}
-
-/// The beginning of `owner`, as long as a manifest takes.
-fn bounded_owner(owner: &str) -> String {
-    let mut end = owner.len().min(OWNER_MAX_BYTES);
-    while !owner.is_char_boundary(end) {
-        end -= 1;
-    }
-    owner[..end].to_owned()
 }
 
 fn keep_last<T>(list: &mut Vec<T>, limit: usize) {

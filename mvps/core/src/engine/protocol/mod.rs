@@ -19,8 +19,10 @@ mod tenure;
 pub(crate) mod tests;
 
 pub use compose::{
-    FIRST_PUBLICATION, NewImage, OthersPart, Released, RuleBroken, WriterPart, compose_by_other,
-    compose_create, compose_open, compose_publication, compose_takeover, next_tenure,
+    CloneTarget, FIRST_PUBLICATION, NewImage, OthersPart, Released, RuleBroken, WriterPart,
+    compose_by_other, compose_clone, compose_create, compose_open, compose_publication,
+    compose_resize, compose_rollback, compose_takeover, compose_tombstone, is_retained, leave_mark,
+    next_tenure,
 };
 pub use manifests::{ManifestError, ManifestStore};
 pub(crate) use opening::TakingOffice;
