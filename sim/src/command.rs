@@ -5,6 +5,7 @@
 //! swarm --minutes M [--from N]         fresh seeds on all cores, each once
 //! batch --seeds K [--from N]           K seeds, each twice, digests compared
 //! mutants [--seeds K] [--only NAME]    known-bad variants of the engine: each must be caught
+//! worlds [--ops K] [--only WORLD]      small worlds, all of them, or one with its events
 //! ```
 #![expect(
     clippy::print_stdout,
@@ -18,6 +19,7 @@ use std::time::{Duration, Instant};
 use crate::journal::Timeline;
 use crate::mutants::{self, MUTANT_VARIABLE};
 use crate::runner::{Outcome, Summary, run_apart, run_here, run_many, run_twice};
+use crate::worlds;
 
 /// Seeds that once found a bug, or that reach something rare.
 pub const REGRESSION_SEEDS: &[u64] = &[];
@@ -49,8 +51,14 @@ pub fn test_main() -> ExitCode {
         println!("simulation: test");
         return ExitCode::SUCCESS;
     }
+    let worlds = worlds::command::main(worlds::command::TEST_OPERATIONS);
     let seeds = REGRESSION_SEEDS.iter().copied().chain(0..TEST_SEEDS);
-    finish(&many(seeds, run_twice))
+    let seeds = finish(&many(seeds, run_twice));
+    if worlds == ExitCode::SUCCESS {
+        seeds
+    } else {
+        worlds
+    }
 }
 
 fn run(arguments: &[String]) -> Result<ExitCode, String> {
@@ -81,11 +89,19 @@ fn run(arguments: &[String]) -> Result<ExitCode, String> {
         }
         Some("mutants") => {
             let seeds = number("--seeds")?.unwrap_or(mutants::SEEDS);
-            let chosen = arguments.iter().position(|it| it == "--only");
-            let chosen = chosen
-                .and_then(|at| arguments.get(at + 1))
-                .map(String::as_str);
-            Ok(mutants::main(seeds, chosen))
+            Ok(mutants::main(seeds, text_of(arguments, "--only")))
+        }
+        Some("worlds") => {
+            if let Ok(name) = std::env::var(MUTANT_VARIABLE) {
+                mutants::select(&name);
+            }
+            if let Some(world) = text_of(arguments, "--only") {
+                return Ok(worlds::command::only(world));
+            }
+            let operations = number("--ops")?.and_then(|it| usize::try_from(it).ok());
+            Ok(worlds::command::main(
+                operations.unwrap_or(worlds::command::OPERATIONS),
+            ))
         }
         Some("batch") => {
             let from = number("--from")?.unwrap_or(0);
@@ -97,7 +113,13 @@ fn run(arguments: &[String]) -> Result<ExitCode, String> {
 }
 
 const USAGE: &str = "run --seed N [--quiet | --block B] | swarm --minutes M [--from N] | \
-                     batch --seeds K [--from N] | mutants [--seeds K] [--only NAME]";
+                     batch --seeds K [--from N] | mutants [--seeds K] [--only NAME] | \
+                     worlds [--ops K] [--only WORLD]";
+
+fn text_of<'a>(arguments: &'a [String], name: &str) -> Option<&'a str> {
+    let at = arguments.iter().position(|it| it == name)?;
+    arguments.get(at + 1).map(String::as_str)
+}
 
 fn number_of(arguments: &[String], name: &str) -> Result<Option<u64>, String> {
     let Some(at) = arguments.iter().position(|it| it == name) else {

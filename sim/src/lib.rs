@@ -6,6 +6,7 @@
 //! 2. [`world`]: the environment, and where faults are injected.
 //! 3. [`model`]: what must be true, kept outside the nodes, and checked as things happen.
 //! 4. [`workload`]: what clients do. [`runner`], [`command`]: seeds, processes, reports.
+//! 5. [`worlds`]: small worlds, enumerated instead of drawn; they need no madsim.
 //!
 //! Architecture invariants: nothing in here depends on addresses, real time or hash seeds, so a
 //! seed always gives the same digest; the model never reads the engine's state, only what crosses
@@ -37,3 +38,5 @@ pub mod runner;
 pub mod workload;
 #[cfg(feature = "sim")]
 pub mod world;
+#[cfg(feature = "sim")]
+pub mod worlds;

@@ -3,6 +3,7 @@
 pub mod buffers;
 pub mod clock;
 pub mod fate;
+pub mod front;
 pub mod machine;
 pub mod objects;
 pub mod request;

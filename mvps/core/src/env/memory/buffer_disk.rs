@@ -221,12 +221,23 @@ impl Disk {
         }
     }
 
+    /// How many unsynced operations there are, and whether a drop of a generation is among them.
+    pub(super) fn at_risk(&self) -> (usize, bool) {
+        let drops = |operation: &Operation| matches!(operation, Operation::Drop(_));
+        (self.log.len(), self.log.iter().any(drops))
+    }
+
     /// Loses a random suffix of the unsynced operations. Each unsynced drop of a generation whose
     /// seal survived is a toss-up by itself: files vanish in no particular order.
     pub(super) fn power_cut(&mut self, entropy: &dyn Entropy) {
-        let mut lost = std::mem::take(&mut self.log);
-        let kept = entropy.below(lost.len() as u64 + 1);
+        let kept = entropy.below(self.log.len() as u64 + 1);
         let kept = usize::try_from(kept).expect("at most the length of a vector");
+        self.cut(kept, || entropy.below(2) == 1);
+    }
+
+    /// Keeps the first `kept` unsynced operations, and of the drops those that `drop_stays` says.
+    pub(super) fn cut(&mut self, kept: usize, mut drop_stays: impl FnMut() -> bool) {
+        let mut lost = std::mem::take(&mut self.log);
         let mut drops = Vec::new();
         for (at, operation) in lost.drain(..).enumerate() {
             match operation {
@@ -237,7 +248,7 @@ impl Disk {
         }
         for generation in drops {
             let active = self.durable.generations.keys().next_back().copied();
-            if active.is_some_and(|a| generation < a) && entropy.below(2) == 1 {
+            if active.is_some_and(|a| generation < a) && drop_stays() {
                 self.durable.apply(Operation::Drop(generation));
             }
         }

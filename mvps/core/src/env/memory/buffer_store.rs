@@ -132,6 +132,24 @@ impl MemoryBufferStores {
         }
     }
 
+    /// A power cut that keeps exactly the first `kept` unsynced operations of `image`, and its
+    /// unsynced drops of generations or not: for who enumerates what [`Crash::PowerCut`] draws.
+    pub fn cut_power(&self, image: &ImageId, kept: usize, drops_stay: bool) {
+        if let Some(image) = self.lock().images.get_mut(image) {
+            image.end_process();
+            image.disk.cut(kept, || drops_stay);
+        }
+    }
+
+    /// How many operations of `image` a power cut could lose now, and whether a drop of a
+    /// generation is among them.
+    #[must_use]
+    pub fn at_risk(&self, image: &ImageId) -> (usize, bool) {
+        let node = self.lock();
+        let image = node.images.get(image);
+        image.map_or((0, false), |it| it.disk.at_risk())
+    }
+
     /// Adds a failure to those `image` is going to meet.
     pub fn script(&self, image: &ImageId, fault: BufferFault) {
         let mut node = self.lock();

@@ -1,0 +1,199 @@
+//! What a small world's client does: words over an alphabet of operations, and what they mean.
+
+use bytes::Bytes;
+use mvps_core::ids::PageSize;
+
+use crate::model::content::{Content, Effect, Pages, apply, stamped};
+
+/// Pages of the image: enough for requests that meet, overlap, and miss each other.
+pub const PAGES: u64 = 4;
+
+/// Page size, as a power of two.
+pub const PAGE_BITS: u8 = 12;
+
+const PAGE: u64 = 1 << PAGE_BITS;
+
+/// One operation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Letter {
+    /// Writes page 0.
+    WriteA,
+    /// Writes pages 1 and 2.
+    WriteB,
+    /// Writes from the middle of page 0 to the middle of page 2.
+    Overlap,
+    /// Trims from the middle of page 0 to the end of page 2: frees pages 1 and 2.
+    Trim,
+    /// Zeroes from within page 0 to within page 2, exact to the byte.
+    Zero,
+    /// Flushes.
+    Flush,
+    /// Checkpoints, and waits for it.
+    Checkpoint,
+    /// Begins a checkpoint and goes on.
+    Background,
+    /// A transaction: reads page 0, writes pages 0 and 3, trims page 1, commits.
+    Transaction,
+    /// Closes the image and opens it again.
+    Close,
+}
+
+/// The alphabet.
+pub const ALPHABET: [Letter; 10] = [
+    Letter::WriteA,
+    Letter::WriteB,
+    Letter::Overlap,
+    Letter::Trim,
+    Letter::Zero,
+    Letter::Flush,
+    Letter::Checkpoint,
+    Letter::Background,
+    Letter::Transaction,
+    Letter::Close,
+];
+
+impl Letter {
+    /// The letter that stands for it in the name of a world, and what it does.
+    #[must_use]
+    pub fn describe(self) -> (char, &'static str) {
+        match self {
+            Self::WriteA => ('a', "write page 0"),
+            Self::WriteB => ('b', "write pages 1-2"),
+            Self::Overlap => ('o', "write from within page 0 to within page 2"),
+            Self::Trim => ('t', "trim from within page 0 to the end of page 2"),
+            Self::Zero => ('z', "zero from within page 0 to within page 2"),
+            Self::Flush => ('f', "flush"),
+            Self::Checkpoint => ('k', "checkpoint"),
+            Self::Background => ('g', "begin a checkpoint, go on meanwhile"),
+            Self::Transaction => ('x', "transaction: read 0, write 0 and 3, trim 1, commit"),
+            Self::Close => ('c', "close, open again"),
+        }
+    }
+
+    /// The effects of the operation, if it is the `number`th.
+    #[must_use]
+    pub fn effects(self, number: u64) -> Vec<Effect> {
+        let write = |offset: u64, length: u64| {
+            let length = usize::try_from(length).expect("a small request");
+            Effect::Write(offset, stamped(number, offset, length, true))
+        };
+        match self {
+            Self::WriteA => vec![write(0, PAGE)],
+            Self::WriteB => vec![write(PAGE, 2 * PAGE)],
+            Self::Overlap => vec![write(PAGE / 2, 2 * PAGE)],
+            Self::Trim => vec![Effect::Trim(PAGE / 2, 2 * PAGE + PAGE / 2)],
+            Self::Zero => vec![Effect::Zero(100, 2 * PAGE + 1000)],
+            Self::Transaction => vec![
+                write(0, PAGE),
+                write(3 * PAGE, PAGE),
+                Effect::Trim(PAGE, PAGE),
+            ],
+            Self::Flush | Self::Checkpoint | Self::Background | Self::Close => Vec::new(),
+        }
+    }
+}
+
+/// A workload.
+pub type Word = Vec<Letter>;
+
+/// All workloads of exactly `length` operations.
+#[must_use]
+pub fn words(length: usize) -> Vec<Word> {
+    let mut all = vec![Word::new()];
+    for _ in 0..length {
+        let longer = |word: &Word| {
+            let word = word.clone();
+            ALPHABET.map(move |letter| [&word[..], &[letter]].concat())
+        };
+        all = all.iter().flat_map(longer).collect();
+    }
+    all
+}
+
+/// A workload's name.
+#[must_use]
+pub fn name(word: &[Letter]) -> String {
+    word.iter().map(|letter| letter.describe().0).collect()
+}
+
+/// Reads [`name`].
+#[must_use]
+pub fn parse(text: &str) -> Option<Word> {
+    let letter = |wanted: char| {
+        ALPHABET
+            .into_iter()
+            .find(|letter| letter.describe().0 == wanted)
+    };
+    text.chars().map(letter).collect()
+}
+
+/// The content of the whole image.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Image(Pages);
+
+impl Image {
+    /// What it is after `effects`.
+    #[must_use]
+    pub fn after(&self, effects: &[Effect]) -> Self {
+        let changed = apply(effects, page_size(), |page| self.page(page));
+        let mut pages = self.0.clone();
+        pages.extend(changed);
+        pages.retain(|_, content| content.is_some());
+        Self(pages)
+    }
+
+    fn page(&self, page: u64) -> Content {
+        self.0.get(&page).cloned().flatten()
+    }
+
+    /// Whether `bytes` are this image.
+    #[must_use]
+    pub fn is(&self, bytes: &Bytes) -> bool {
+        let size = page_size().bytes();
+        let pages = (0..PAGES).zip(bytes.chunks(size));
+        bytes.len() as u64 == PAGES * PAGE
+            && pages
+                .into_iter()
+                .all(|(page, found)| match self.page(page) {
+                    Some(content) => content[..] == *found,
+                    None => found.iter().all(|byte| *byte == 0),
+                })
+    }
+}
+
+/// The page size.
+#[must_use]
+pub fn page_size() -> PageSize {
+    PageSize::from_bits(PAGE_BITS).expect("within range")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn there_are_as_many_words_as_there_should_be() {
+        assert_eq!(words(0).len(), 1);
+        assert_eq!(words(3).len(), ALPHABET.len().pow(3));
+        let all: std::collections::BTreeSet<String> =
+            words(2).iter().map(|word| name(word)).collect();
+        assert_eq!(all.len(), ALPHABET.len().pow(2));
+        for word in words(2) {
+            assert_eq!(parse(&name(&word)), Some(word));
+        }
+        assert_eq!(parse("a?"), None);
+    }
+
+    #[test]
+    fn a_trim_frees_whole_pages_and_a_zero_is_exact() {
+        let full = Image::default()
+            .after(&Letter::WriteA.effects(1))
+            .after(&Letter::WriteB.effects(2));
+        let trimmed = full.after(&Letter::Trim.effects(3));
+        assert!(trimmed.page(0) == full.page(0) && trimmed.page(2).is_none());
+        let zeroed = full.after(&Letter::Zero.effects(3));
+        let (old, new) = (full.page(2).expect("full"), zeroed.page(2).expect("partly"));
+        assert_eq!(old[1100..], new[1100..]);
+        assert!(new[..1100].iter().all(|byte| *byte == 0));
+    }
+}
