@@ -5,6 +5,7 @@
 
 pub mod admin;
 pub mod client;
+pub mod collector;
 pub mod engine;
 pub mod env;
 pub mod format;

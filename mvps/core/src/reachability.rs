@@ -230,6 +230,12 @@ impl Reachable {
         self.need(referenced_objects(retained));
     }
 
+    /// A retained version that the caller cannot read: it is left out, so that something needed may
+    /// look like garbage. For the known-bad variant of the collector only.
+    pub(crate) fn leave_out(&mut self, version: Version) {
+        self.unread.remove(&version);
+    }
+
     /// The image.
     #[must_use]
     pub fn image(&self) -> &ImageId {
