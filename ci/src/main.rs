@@ -12,6 +12,7 @@ mod daemon;
 mod evidence;
 mod filesystem;
 mod fio;
+mod fuzz;
 mod idle;
 mod image_file;
 mod interop;
@@ -101,6 +102,11 @@ enum Word {
         #[command(flatten)]
         options: idle::Options,
     },
+    /// Hostile bytes against codecs, sessions and engine: every target of `fuzz/`.
+    Fuzz {
+        #[command(flatten)]
+        options: fuzz::Options,
+    },
     /// Everything that a capability must show.
     Evidence {
         /// The capability.
@@ -140,6 +146,7 @@ fn obey() -> Result<()> {
         Word::Kill { binary, options } => kill::run(&binary, &options),
         Word::Outage { binary, options } => outage::run(&binary, &options),
         Word::Idle { binary, options } => idle::run(&binary, &options),
+        Word::Fuzz { options } => fuzz::run(&options),
         Word::Evidence {
             capability,
             options,
