@@ -57,7 +57,14 @@ fn a_bucket_is_needed_for_s3() {
 fn help_names_every_subcommand() {
     let site = Site::new();
     let help = site.run_well("buffer", &["--help"]);
-    for word in ["serve", "token", "image", "status", "checkpoint"] {
+    for word in [
+        "serve",
+        "token",
+        "image",
+        "snapshot",
+        "status",
+        "checkpoint",
+    ] {
         assert!(help.contains(word), "{help}");
     }
     assert!(site.run_well("buffer", &["--version"]).starts_with("mvps "));

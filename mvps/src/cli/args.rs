@@ -4,6 +4,8 @@
 //! (a test holds this file to it). The signing secret has no flag, because arguments can be seen
 //! by every user of the machine: it comes from `MVPS_TE_JWT_SECRET` alone.
 
+mod history;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -11,6 +13,12 @@ use clap::builder::BoolishValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use mvps_core::env::Address;
 use mvps_core::ids::ImageId;
+
+pub use history::{
+    CloneArgs, DeleteArgs, ImageAt, ImageOperationArgs, OperationArgs, PinsArgs, ResizeArgs,
+    RollbackArgs, SnapshotArgs, SnapshotCommand, SnapshotCreateArgs, SnapshotDeleteArgs,
+    VersionsArgs,
+};
 
 use super::quantity::{ByteSize, parse_address, parse_span};
 
@@ -34,7 +42,9 @@ pub enum Command {
     /// Make a token, the export name that a client attaches with.
     Token(TokenArgs),
     /// Work on images in the object store.
-    Image(ImageArgs),
+    Image(Box<ImageArgs>),
+    /// Name states of images, so that they are kept.
+    Snapshot(Box<SnapshotArgs>),
     /// Show what the running server does.
     Status(StatusArgs),
     /// Checkpoint an image of the running server now, and wait until it is published.
@@ -293,6 +303,18 @@ pub enum ImageCommand {
     List(ImageListArgs),
     /// Show an image: its newest version, who is in office, snapshots and pins.
     Show(ImageNameArgs),
+    /// Make a writable image that shares everything with another, at once, whatever its size.
+    Clone(CloneArgs),
+    /// Make the image what it was in a snapshot or version, in a new version.
+    Rollback(RollbackArgs),
+    /// Grow the image.
+    Resize(ResizeArgs),
+    /// Delete the image. What clones of it need is kept.
+    Delete(DeleteArgs),
+    /// List the versions that are kept: what can be rolled back to, cloned or attached to.
+    Versions(VersionsArgs),
+    /// List who pins versions or objects of the image, or free the pin of a dead reader.
+    Pins(PinsArgs),
     /// Take the image away from a server or buffer store that is gone. What it had not yet
     /// published is given up: the image goes back to its last checkpoint.
     Takeover(ImageNameArgs),
@@ -306,6 +328,12 @@ impl ImageCommand {
     pub fn log(&self) -> &LogArgs {
         match self {
             Self::List(args) => &args.log,
+            Self::Clone(args) => &args.operation.log,
+            Self::Rollback(args) => &args.operation.log,
+            Self::Resize(args) => &args.operation.log,
+            Self::Delete(args) => &args.operation.log,
+            Self::Versions(args) => &args.operation.log,
+            Self::Pins(args) => &args.operation.log,
             Self::Show(args) | Self::Takeover(args) => &args.log,
             Self::Adopt(args) => &args.name.log,
         }

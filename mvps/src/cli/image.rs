@@ -8,7 +8,8 @@ use mvps_core::engine::protocol::{ManifestStore, Opener};
 use mvps_core::store::{Patience, RetryingStore, probe_conditional_create};
 
 use super::{
-    ByteSize, ImageAdoptArgs, ImageCommand, ImageNameArgs, ImageStoreArgs, OutputFormat, report,
+    ByteSize, ImageAdoptArgs, ImageCommand, ImageNameArgs, ImageStoreArgs, OutputFormat, history,
+    report,
 };
 use crate::daemon::{ImageStoreChoice, open_buffer_stores, open_object_store, this_process};
 use crate::runtime::{OsEntropy, TokioClock};
@@ -32,6 +33,12 @@ pub async fn carry_out(command: ImageCommand) -> anyhow::Result<String> {
             let image = admin::show(&manifests, &args.image).await?;
             shown(args.output.output, &image, report::image)
         }
+        ImageCommand::Clone(args) => history::clone(&args).await,
+        ImageCommand::Rollback(args) => history::roll_back(&args).await,
+        ImageCommand::Resize(args) => history::resize(&args).await,
+        ImageCommand::Delete(args) => history::delete(&args).await,
+        ImageCommand::Versions(args) => history::versions(&args).await,
+        ImageCommand::Pins(args) => history::pins(&args).await,
         ImageCommand::Takeover(args) => takeover(&args).await,
         ImageCommand::Adopt(args) => adopt(&args).await,
     }
@@ -64,12 +71,14 @@ async fn open_store(args: &ImageStoreArgs) -> anyhow::Result<RetryingStore> {
     Ok(store.with_patience(Patience::For(OBJECT_STORE_PATIENCE)))
 }
 
-async fn open_manifests(args: &ImageStoreArgs) -> anyhow::Result<ManifestStore> {
+pub(super) async fn open_manifests(args: &ImageStoreArgs) -> anyhow::Result<ManifestStore> {
     Ok(ManifestStore::new(open_store(args).await?))
 }
 
 /// For a command that publishes, which is safe only where conditional creates work.
-async fn open_manifests_to_publish(args: &ImageStoreArgs) -> anyhow::Result<ManifestStore> {
+pub(super) async fn open_manifests_to_publish(
+    args: &ImageStoreArgs,
+) -> anyhow::Result<ManifestStore> {
     let store = open_store(args).await?;
     probe_conditional_create(&store, args.unsafe_no_fencing)
         .await
@@ -78,7 +87,7 @@ async fn open_manifests_to_publish(args: &ImageStoreArgs) -> anyhow::Result<Mani
     Ok(ManifestStore::new(store))
 }
 
-fn shown<T: serde::Serialize>(
+pub(super) fn shown<T: serde::Serialize>(
     format: OutputFormat,
     value: &T,
     text: impl FnOnce(&T) -> String,

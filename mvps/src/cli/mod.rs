@@ -4,6 +4,7 @@
 //! done, 1 if it failed, 2 if the command line was wrong.
 
 mod args;
+mod history;
 mod image;
 mod quantity;
 mod report;
@@ -18,9 +19,12 @@ use std::ffi::OsString;
 use clap::Parser as _;
 
 pub use args::{
-    BufferStoreArgs, CheckpointArgs, Cli, Command, DurabilityArg, ImageAdoptArgs, ImageArgs,
-    ImageCommand, ImageListArgs, ImageNameArgs, ImageStoreArgs, ImageStoreKind, LogArgs, LogFormat,
-    OutputArgs, OutputFormat, ServeArgs, StatusArgs, TokenArgs, TuningArgs,
+    BufferStoreArgs, CheckpointArgs, Cli, CloneArgs, Command, DeleteArgs, DurabilityArg,
+    ImageAdoptArgs, ImageArgs, ImageAt, ImageCommand, ImageListArgs, ImageNameArgs,
+    ImageOperationArgs, ImageStoreArgs, ImageStoreKind, LogArgs, LogFormat, OperationArgs,
+    OutputArgs, OutputFormat, PinsArgs, ResizeArgs, RollbackArgs, ServeArgs, SnapshotArgs,
+    SnapshotCommand, SnapshotCreateArgs, SnapshotDeleteArgs, StatusArgs, TokenArgs, TuningArgs,
+    VersionsArgs,
 };
 pub use quantity::{ByteSize, parse_address, parse_span};
 pub use run::main;

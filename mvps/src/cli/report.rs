@@ -208,7 +208,7 @@ fn span(seconds: u64) -> String {
 }
 
 /// `2026-11-22 17:15:10 UTC`.
-fn utc(unix_ms: u64) -> String {
+pub(super) fn utc(unix_ms: u64) -> String {
     let (days, seconds) = (unix_ms / 86_400_000, unix_ms / 1000 % 86_400);
     // Years of 365.2425 days, counted from March so that the leap day is a year's last.
     let days = days + 719_468;

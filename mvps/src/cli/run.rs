@@ -5,8 +5,8 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 
-use super::{CheckpointArgs, Command, OutputFormat, StatusArgs, image, report, token};
-use crate::control::{Reply, Request, ask};
+use super::{CheckpointArgs, Command, OutputFormat, StatusArgs, history, image, report, token};
+use crate::control::{ControlError, Reply, Request, ask};
 use crate::{daemon, logging};
 
 /// The binary: parses the process's arguments, carries them out, and reports what went wrong.
@@ -36,6 +36,10 @@ fn carry_out(command: Command) -> anyhow::Result<ExitCode> {
         Command::Image(args) => {
             logging::start(args.command.log())?;
             print(&block_on(image::carry_out(args.command))??)
+        }
+        Command::Snapshot(args) => {
+            logging::start(args.command.log())?;
+            print(&block_on(history::snapshot(args.command))??)
         }
         Command::Status(args) => status(&args),
         Command::Checkpoint(args) => checkpoint(&args),
@@ -76,7 +80,12 @@ fn checkpoint(args: &CheckpointArgs) -> anyhow::Result<ExitCode> {
     let request = Request::Checkpoint {
         image: args.image.to_string(),
     };
-    let reply = block_on(ask(&args.buffer.buffer_store_path, &request))??;
+    let reply = match block_on(ask(&args.buffer.buffer_store_path, &request))? {
+        Err(ControlError::NotOpen { image }) => anyhow::bail!(
+            "image {image} is not open here: what is not open is checkpointed already"
+        ),
+        reply => reply?,
+    };
     let Reply::Checkpointed(done) = reply else {
         anyhow::bail!("the server answered something else; is it of another version?");
     };

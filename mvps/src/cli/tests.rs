@@ -75,6 +75,17 @@ fn every_subcommand_parses() {
         "mvps image show disk0",
         "mvps image takeover disk0 --image-store s3 --image-store-s3-bucket b",
         "mvps image adopt disk0 --buffer-store-path /b",
+        "mvps image clone disk0@monday copy --output json",
+        "mvps image clone disk0 copy --version 7",
+        "mvps image rollback disk0@monday --discard-unpublished",
+        "mvps image rollback disk0 --version 7",
+        "mvps image resize disk0 20GiB",
+        "mvps image delete disk0 --force",
+        "mvps image versions disk0 --limit 5",
+        "mvps image pins disk0 --release me:version:7",
+        "mvps snapshot create disk0@monday --version 7",
+        "mvps snapshot list disk0",
+        "mvps snapshot delete disk0@monday --force",
         "mvps status --output json --buffer-store-path /b",
         "mvps checkpoint disk0 --buffer-store-path /b",
     ] {
@@ -94,6 +105,8 @@ fn what_is_wrong_is_refused() {
         "mvps token --image -disk",
         "mvps token --image disk0 --snapshot s --version 1",
         "mvps image show no/slash",
+        "mvps image rollback disk0@no/slash",
+        "mvps snapshot create",
         "mvps checkpoint",
     ] {
         parse_line(line).expect_err(line);

@@ -32,6 +32,12 @@ pub enum ControlError {
     /// The answer is not one that this version knows.
     #[error("the server's answer is not understood (is it of another version?): {0}")]
     NotUnderstood(#[from] serde_json::Error),
+    /// The server has nothing to do with the image.
+    #[error("image {image} is not open in this server")]
+    NotOpen {
+        /// The image.
+        image: String,
+    },
     /// The server could not do it.
     #[error("{message}")]
     Failed {
@@ -40,7 +46,8 @@ pub enum ControlError {
     },
 }
 
-/// Asks the server that owns `buffer_store_path`. [`Reply::Failed`] comes back as an error.
+/// Asks the server that owns `buffer_store_path`. [`Reply::Failed`] and
+/// [`Reply::NotOpen`] come back as errors.
 ///
 /// # Errors
 /// See [`ControlError`].
@@ -73,6 +80,7 @@ pub async fn ask(buffer_store_path: &Path, request: &Request) -> Result<Reply, C
     }
     match serde_json::from_slice(&answer)? {
         Reply::Failed { message } => Err(ControlError::Failed { message }),
+        Reply::NotOpen { image } => Err(ControlError::NotOpen { image }),
         reply => Ok(reply),
     }
 }

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use mvps_core::ids::Version;
 use mvps_core::store::StoreStatistics;
+use mvps_core::token::Shown;
 use serde::{Deserialize, Serialize};
 
 /// What can be asked.
@@ -16,6 +18,42 @@ pub enum Request {
         /// The image.
         image: String,
     },
+    /// Make an open image what it was in an earlier version.
+    Rollback {
+        /// The image.
+        image: String,
+        /// Which version.
+        to: RollbackTo,
+        /// Give up what is not published yet instead of publishing it first.
+        #[serde(default)]
+        discard_unpublished: bool,
+    },
+    /// Grow an open image.
+    Resize {
+        /// The image.
+        image: String,
+        /// To this size.
+        size_bytes: u64,
+    },
+}
+
+/// What to go back to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RollbackTo {
+    /// The version that a snapshot names.
+    Snapshot(String),
+    /// A version.
+    Version(u64),
+}
+
+impl From<RollbackTo> for Shown {
+    fn from(to: RollbackTo) -> Self {
+        match to {
+            RollbackTo::Snapshot(name) => Self::Snapshot(name),
+            RollbackTo::Version(number) => Self::Version(Version(number)),
+        }
+    }
 }
 
 /// What is answered.
@@ -26,6 +64,15 @@ pub enum Reply {
     Status(Box<NodeReport>),
     /// To [`Request::Checkpoint`].
     Checkpointed(CheckpointDone),
+    /// To [`Request::Rollback`].
+    RolledBack(RollbackDone),
+    /// To [`Request::Resize`].
+    Resized(ResizeDone),
+    /// The image is not open here, so this server has nothing to do with it.
+    NotOpen {
+        /// The image.
+        image: String,
+    },
     /// It could not be done.
     Failed {
         /// Why, and what to do.
@@ -40,6 +87,32 @@ pub struct CheckpointDone {
     pub image: String,
     /// The published version.
     pub version: u64,
+}
+
+/// An open image is what it was.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RollbackDone {
+    /// The image.
+    pub image: String,
+    /// The version whose content it has again.
+    pub to_version: u64,
+    /// The version that has it now.
+    pub version: u64,
+    /// The version before: rolling back to it undoes this, until it is collected.
+    pub undo_version: u64,
+    /// The new version's LSN.
+    pub lsn: u64,
+}
+
+/// An open image has its size.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResizeDone {
+    /// The image.
+    pub image: String,
+    /// The size it had.
+    pub from_bytes: u64,
+    /// The size it has.
+    pub size_bytes: u64,
 }
 
 /// What a server does.
@@ -175,6 +248,21 @@ mod tests {
                 image: "disk0".to_owned(),
             },
             r#"{"request":"checkpoint","image":"disk0"}"#,
+        );
+        check(
+            Request::Rollback {
+                image: "disk0".to_owned(),
+                to: RollbackTo::Snapshot("monday".to_owned()),
+                discard_unpublished: true,
+            },
+            r#"{"request":"rollback","image":"disk0","to":{"snapshot":"monday"},"discard_unpublished":true}"#,
+        );
+        check(
+            Request::Resize {
+                image: "disk0".to_owned(),
+                size_bytes: 4096,
+            },
+            r#"{"request":"resize","image":"disk0","size_bytes":4096}"#,
         );
         serde_json::from_str::<Request>(r#"{"request":"explode"}"#).expect_err("unknown");
     }

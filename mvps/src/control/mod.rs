@@ -13,7 +13,8 @@ use std::path::{Path, PathBuf};
 
 pub use client::{ControlError, ask};
 pub use message::{
-    CheckpointDone, Health, ImageReport, NodeReport, ObjectStoreReport, Reply, Request,
+    CheckpointDone, Health, ImageReport, NodeReport, ObjectStoreReport, Reply, Request, ResizeDone,
+    RollbackDone, RollbackTo,
 };
 pub use server::{ControlHandler, ControlServer};
 

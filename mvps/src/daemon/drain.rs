@@ -76,7 +76,8 @@ async fn open_images(server: &Server<EngineImages>) -> Vec<Image> {
     let mut images = Vec::new();
     for id in server.image_ids() {
         let image = tokio::time::timeout(IMAGE_PATIENCE, server.image(&id)).await;
-        images.extend(image.ok().flatten());
+        let served = image.ok().flatten();
+        images.extend(served.and_then(|served| served.live().cloned()));
     }
     images
 }

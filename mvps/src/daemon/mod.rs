@@ -5,10 +5,12 @@
 mod banner;
 mod drain;
 mod folder_lock;
+mod history;
 mod keys;
 mod listening;
 mod memory;
 mod operator;
+mod reader_id;
 mod secret;
 mod serve;
 mod settings;

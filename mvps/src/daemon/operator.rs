@@ -8,12 +8,11 @@ use mvps_core::env::Moment;
 use mvps_core::ids::ImageId;
 use mvps_core::session::{EngineImages, Server};
 
+use super::history::NotDone;
 use super::memory::ResidentMemory;
 use super::settings::ImageStoreChoice;
 use crate::cli::ServeArgs;
-use crate::control::{
-    CheckpointDone, ControlHandler, Health, ImageReport, NodeReport, Reply, Request,
-};
+use crate::control::{ControlHandler, Health, ImageReport, NodeReport, Reply, Request};
 
 /// How long a status waits for one image. One that is being opened or closed answers nothing before
 /// that is done, which may take as long as the object store takes.
@@ -21,8 +20,8 @@ const IMAGE_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Looks into the server on behalf of an operator.
 pub struct Operator {
-    server: Server<EngineImages>,
-    host: Host,
+    pub(super) server: Server<EngineImages>,
+    pub(super) host: Host,
     started: Moment,
     listen: Vec<String>,
     image_store: String,
@@ -75,25 +74,10 @@ impl Operator {
     }
 
     async fn open_image(&self, id: &ImageId) -> Option<ImageReport> {
-        let (image, connections) = self.server.image_and_connections(id).await?;
+        let (served, connections) = self.server.image_and_connections(id).await?;
+        let image = served.live()?;
         let status = image.status().await?;
-        Some(report(&image, connections, &status))
-    }
-
-    async fn checkpoint(&self, name: &str) -> Result<CheckpointDone, String> {
-        let wanted = ImageId::parse(name).map_err(|error| error.to_string())?;
-        let open = self.server.image(&wanted).await;
-        let image = open.ok_or_else(|| {
-            format!("image {wanted} is not open here: what is not open is checkpointed already")
-        })?;
-        let version = image
-            .checkpoint()
-            .await
-            .map_err(|error| error.to_string())?;
-        Ok(CheckpointDone {
-            image: wanted.to_string(),
-            version: version.0,
-        })
+        Some(report(image, connections, &status))
     }
 }
 
@@ -102,11 +86,31 @@ impl ControlHandler for Operator {
     async fn answer(&self, request: Request) -> Reply {
         match request {
             Request::Status => Reply::Status(Box::new(self.status().await)),
-            Request::Checkpoint { image } => match self.checkpoint(&image).await {
-                Ok(done) => Reply::Checkpointed(done),
-                Err(message) => Reply::Failed { message },
-            },
+            Request::Checkpoint { image } => {
+                reply(self.checkpoint(&image).await, Reply::Checkpointed)
+            }
+            Request::Rollback {
+                image,
+                to,
+                discard_unpublished,
+            } => {
+                let done = self.roll_back(&image, to.into(), discard_unpublished);
+                reply(done.await, Reply::RolledBack)
+            }
+            Request::Resize { image, size_bytes } => {
+                reply(self.resize(&image, size_bytes).await, Reply::Resized)
+            }
         }
+    }
+}
+
+fn reply<T>(outcome: Result<T, NotDone>, done: impl FnOnce(T) -> Reply) -> Reply {
+    match outcome {
+        Ok(value) => done(value),
+        Err(NotDone::NotOpen(image)) => Reply::NotOpen {
+            image: image.to_string(),
+        },
+        Err(NotDone::Failed(message)) => Reply::Failed { message },
     }
 }
 

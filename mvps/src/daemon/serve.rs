@@ -22,6 +22,7 @@ use super::folder_lock::FolderLock;
 use super::keys::ServerKeys;
 use super::listening::{bind_all, shown};
 use super::operator::Operator;
+use super::reader_id;
 use super::settings::{EMBEDDED_PATH, ImageStoreChoice};
 use super::signals::StopSignals;
 use super::stores::{open_buffer_stores, open_object_store, this_process};
@@ -55,6 +56,7 @@ async fn serve(args: &ServeArgs, cores: NonZeroUsize) -> anyhow::Result<ExitCode
     let mut signals = StopSignals::listen().context("signals cannot be heard")?;
     let choice = ImageStoreChoice::from_args(&args.images)?;
     let lock = FolderLock::take(&args.buffer.buffer_store_path)?;
+    let reader = reader_id::load_or_make(&args.buffer.buffer_store_path, &OsEntropy)?;
     let keys = ServerKeys::load(args.jwt_public_key.as_deref(), &choice, &OsEntropy)?;
     let listeners = bind_all(&TokioNetwork, &args.listen).await?;
     let control = ControlServer::bind(&args.buffer.buffer_store_path)
@@ -77,7 +79,11 @@ async fn serve(args: &ServeArgs, cores: NonZeroUsize) -> anyhow::Result<ExitCode
         _ => None,
     };
     let first = listeners[0].address();
-    let server = start(&host, keys.tokens, listeners, &args.tuning);
+    let engine = EngineConfig {
+        reader,
+        ..engine_config(&args.tuning)
+    };
+    let server = start(&host, keys.tokens, listeners, &args.tuning, engine);
     let operator = Operator::new(server.clone(), host.clone(), args, &choice, listen.clone());
     let control = tokio::spawn(control.run(Arc::new(operator)));
     tracing::info!(
@@ -110,13 +116,14 @@ fn start(
     tokens: TokenKeys,
     listeners: Vec<Box<dyn Listener>>,
     tuning: &TuningArgs,
+    engine: EngineConfig,
 ) -> Server<EngineImages> {
     let config = ServerConfig {
         idle_time: Duration::from_millis(tuning.idle_close_ms),
         durability: tuning.durability.into(),
         ..ServerConfig::default()
     };
-    let images = EngineImages::new(host.clone(), engine_config(tuning));
+    let images = EngineImages::new(host.clone(), engine);
     let environment = &host.environment;
     let clock = Arc::clone(&environment.clock);
     let spawner = Arc::clone(&environment.spawner);

@@ -59,11 +59,15 @@ pub fn open_buffer_stores(folder: &Path) -> Arc<dyn BufferStores> {
 /// This process as manifests name it to operators: host and process id.
 #[must_use]
 pub fn this_process() -> String {
-    let host = ["/proc/sys/kernel/hostname", "/etc/hostname"]
+    let host = host_name().unwrap_or_else(|| "unknown host".to_owned());
+    format!("{host}, process {}", std::process::id())
+}
+
+/// The machine's name, if it has one.
+pub(super) fn host_name() -> Option<String> {
+    ["/proc/sys/kernel/hostname", "/etc/hostname"]
         .iter()
         .find_map(|path| std::fs::read_to_string(path).ok())
         .map(|name| name.trim().to_owned())
         .filter(|name| !name.is_empty())
-        .unwrap_or_else(|| "unknown host".to_owned());
-    format!("{host}, process {}", std::process::id())
 }

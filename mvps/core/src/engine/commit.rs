@@ -75,8 +75,9 @@ impl ImageTask {
     /// already. The holder of the lock
     /// overtakes whoever waits for the lock; nobody overtakes for room.
     fn must_wait(&self, request: &Stalled, others_wait: bool, group: &Group) -> bool {
+        let stopped = self.rollback.is_active();
         match request {
-            Stalled::Lock(_) => others_wait || self.transactions.is_locked_against(None),
+            Stalled::Lock(_) => stopped || others_wait || self.transactions.is_locked_against(None),
             Stalled::Commit(request) => {
                 let by = request.transaction.as_ref().map(|(id, _)| *id);
                 if by.is_some_and(|id| !self.transactions.is_open(id)) {
@@ -84,7 +85,8 @@ impl ImageTask {
                     return false;
                 }
                 let holds_lock = by.is_some_and(|id| self.transactions.holds_lock(id));
-                (others_wait && !holds_lock)
+                stopped
+                    || (others_wait && !holds_lock)
                     || self.transactions.is_locked_against(by)
                     || self.is_full(group.bytes)
                     || self.is_memory_full()

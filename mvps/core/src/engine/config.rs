@@ -64,6 +64,8 @@ pub struct EngineConfig {
     pub cache_bytes: u64,
     /// Host and process, recorded in the manifest for messages to the operator.
     pub owner: String,
+    /// The server's name as a reader of versions: no other server has it, and it survives restarts.
+    pub reader: String,
 }
 
 impl Default for EngineConfig {
@@ -81,6 +83,7 @@ impl Default for EngineConfig {
             compression: Some(1),
             cache_bytes: 256 * MIB,
             owner: String::new(),
+            reader: String::new(),
         }
     }
 }

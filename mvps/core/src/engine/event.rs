@@ -10,6 +10,7 @@ use super::error::EngineError;
 use super::job::JobDone;
 use super::protocol::TenureFinding;
 use super::range_map::RangeMap;
+use super::rollback::RollbackRequest;
 use super::status::ImageStatus;
 use super::transactions::{PinnedView, TransactionId};
 use super::view::{BasePage, View};
@@ -111,6 +112,8 @@ pub enum Event {
     Checkpoint(Reply<Version>),
     /// Grow the image.
     Grow(u64, Reply<()>),
+    /// Go back to an earlier version.
+    Rollback(Box<RollbackRequest>),
     /// Checkpoint, publish a clean manifest, release the buffer store.
     Close(Reply<()>),
     /// Report.

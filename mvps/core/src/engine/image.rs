@@ -15,6 +15,7 @@ use super::changes::{self, Change};
 use super::config::EngineConfig;
 use super::error::EngineError;
 use super::event::{Acknowledge, CommitRefusal, CommitRequest, Durability, Event, Origin};
+use super::host::Host;
 use super::status::ImageStatus;
 use super::transaction::Transaction;
 use super::view::{ReadBytes, View};
@@ -36,6 +37,7 @@ pub(super) struct Shared {
     pub(super) page_size: PageSize,
     pub(super) config: EngineConfig,
     pub(super) environment: Environment,
+    pub(super) host: Host,
     pub(super) gauges: Arc<Gauges>,
 }
 

@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use super::buffer_index::GenerationIndex;
 use super::checkpoint::{CheckpointError, ObjectNames, Written, write_checkpoint};
@@ -25,6 +25,7 @@ use super::protocol::{
     ManifestStore, Outcome, Publisher as PublishedBy, Released, WriterPart, compose_publication,
     own_publication, publish,
 };
+use super::rollback::{RollbackOrder, RolledBack, abandoned};
 use super::view::MapGuard;
 use crate::env::{BufferStore, Moment};
 use crate::format::buffer_metadata::BufferMetadata;
@@ -42,6 +43,8 @@ pub(super) enum Job {
     Checkpoint(GenerationIndex),
     /// Publish a larger size.
     Grow(u64),
+    /// Begin a new tenure with an earlier version's map.
+    RollBack(Box<RollbackOrder>),
     /// Publish that nobody is in office.
     Close,
 }
@@ -52,6 +55,13 @@ pub(super) enum JobOutcome {
     Checkpointed { map: Map },
     /// The image has this size.
     Grown { size_bytes: u64 },
+    /// A rollback was published, or it could not be and the image goes on as it was.
+    RolledBack {
+        outcome: Result<RolledBack, EngineError>,
+        map: Map,
+    },
+    /// The task wanted it abandoned; nothing was published.
+    Abandoned,
     /// The image is clean.
     Closed,
     /// Another writer has the image.
@@ -88,12 +98,14 @@ pub(super) struct Publisher {
     /// Through which map a retired object was last reachable. Objects that an earlier process
     /// retired are not here: no view of this one reads them.
     pub(super) retired_through: BTreeMap<ObjectName, u64>,
+    /// Whether the task wants a checkpoint's uploads abandoned.
+    pub(super) abandon: watch::Receiver<bool>,
     /// Just before the listing that last showed the tenure in office.
     pub(super) confirmed_at: Option<Moment>,
 }
 
 /// Why a publication did not come about.
-enum Failed {
+pub(super) enum Failed {
     Fenced(String),
     Broken(String),
     Abandoned,
@@ -131,6 +143,7 @@ impl Publisher {
         let outcome = match job {
             Job::Checkpoint(generation) => self.checkpoint(generation, report).await,
             Job::Grow(size_bytes) => self.grow(size_bytes, report).await,
+            Job::RollBack(order) => self.roll_back(*order, report).await,
             Job::Close => self.close(report).await,
         };
         JobDone {
@@ -148,7 +161,14 @@ impl Publisher {
         if crate::mutant::is("generation dropped before publish") {
             let _ = self.buffer.drop_generation(generation.generation).await;
         }
-        let written = match write_checkpoint(self, &generation).await {
+        // What was uploaded is never picked up, and an upload that lands later is garbage.
+        let mut abandon = self.abandon.clone();
+        let written = tokio::select! {
+            biased;
+            () = abandoned(&mut abandon) => return JobOutcome::Abandoned,
+            written = write_checkpoint(self, &generation) => written,
+        };
+        let written = match written {
             Ok(written) => written,
             Err(CheckpointError::Engine(error)) => return JobOutcome::BufferFailed(error),
             Err(CheckpointError::Store(error)) => {
@@ -243,7 +263,7 @@ impl Publisher {
     }
 
     /// Publishes `body`, the same bytes again and again, until its fate is known.
-    async fn resolve(
+    pub(super) async fn resolve(
         &mut self,
         body: &Manifest,
         report: &mpsc::Sender<Completion>,
@@ -284,7 +304,7 @@ impl Publisher {
     }
 
     /// Remembers that what `newest` retired is still read through the current map.
-    fn note_retired(&mut self, newest: &Manifest) {
+    pub(super) fn note_retired(&mut self, newest: &Manifest) {
         let current = self.guards.keys().next_back().copied().unwrap_or(0);
         let names: BTreeSet<_> = newest.retired.iter().map(|retired| &retired.name).collect();
         self.retired_through.retain(|name, _| names.contains(name));

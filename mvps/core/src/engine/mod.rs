@@ -4,7 +4,8 @@
 //! 1. [`image`] and [`transaction`]: what callers see; [`changes`]: bytes as changes of pages.
 //! 2. `task`, `commit`, `acknowledge`, `schedule`: the task that owns the image's state.
 //! 3. [`buffer_index`], [`view`], [`range_map`]: what is where, as of one LSN, for readers.
-//! 4. `job`, `checkpoint`, [`segment_writer`], [`fold`]: from the buffer to object storage.
+//! 4. `job`, `checkpoint`, [`segment_writer`], [`fold`]: from the buffer to object storage;
+//!    `rollback`: back to an earlier version.
 //! 5. [`map`], [`frame_reader`], [`object_reads`]: from object storage back to a page.
 //! 6. [`protocol`]: opening, publication, tenure.
 //!
@@ -32,8 +33,10 @@ pub mod object_cache;
 pub mod object_reads;
 mod open;
 pub mod protocol;
+mod published_version;
 pub mod range_map;
 pub mod read_ahead;
+mod rollback;
 mod schedule;
 pub mod segment_writer;
 pub mod single_flight;
@@ -50,6 +53,8 @@ pub use host::Host;
 pub use image::{Attachment, Image};
 pub use open::{OpenError, open};
 pub use protocol::{Intent, OpeningRequest};
+pub use published_version::PublishedVersion;
+pub use rollback::RolledBack;
 pub use status::ImageStatus;
 pub use transaction::Transaction;
 pub use view::{ReadBytes, View};

@@ -20,6 +20,7 @@ use super::protocol::{
     ManifestStore, OpenError as OfficeError, Opened, Opener, OpeningRequest, TenureCheck,
     open_image,
 };
+use super::rollback::RollbackDesk;
 use super::schedule::Schedule;
 use super::task::{COMPLETIONS_MAX, ImageTask};
 use super::transactions::Transactions;
@@ -182,8 +183,10 @@ fn start(
         page_size,
         config,
         environment: environment.clone(),
+        host: host.clone(),
         gauges: Arc::new(Gauges::default()),
     });
+    let (order_abandon, abandon) = watch::channel(false);
     let publisher = Publisher {
         host: host.clone(),
         compression,
@@ -196,6 +199,7 @@ fn start(
         map: map.clone(),
         guards: BTreeMap::from([(guard.0, Arc::downgrade(&guard))]),
         retired_through: BTreeMap::new(),
+        abandon,
         confirmed_at: None,
         newest: manifest.clone(),
     };
@@ -218,6 +222,7 @@ fn start(
         stalled: VecDeque::new(),
         acknowledgements: Acknowledgements::new(tenure_check),
         schedule,
+        rollback: RollbackDesk::new(order_abandon),
         publisher: Some(Box::new(publisher)),
         failure: None,
         closing: None,

@@ -69,10 +69,25 @@ impl Schedule {
         }
     }
 
-    pub(super) fn fail(&mut self, error: &EngineError) {
+    pub(super) fn refuse_checkpoints(&mut self, error: &EngineError) {
         for (_, reply) in self.checkpoints.drain(..) {
             answer(reply, Err(error.clone()));
         }
+    }
+
+    /// Tells who waits for a checkpoint of everything up to `lsn` or less that it is in `version`.
+    pub(super) fn answer_checkpoints(&mut self, version: Version, lsn: Lsn) {
+        for (wanted, reply) in std::mem::take(&mut self.checkpoints) {
+            if wanted <= lsn {
+                answer(reply, Ok(version));
+            } else {
+                self.checkpoints.push((wanted, reply));
+            }
+        }
+    }
+
+    pub(super) fn fail(&mut self, error: &EngineError) {
+        self.refuse_checkpoints(error);
         for (_, reply) in self.grow.drain(..) {
             answer(reply, Err(error.clone()));
         }
@@ -93,6 +108,7 @@ enum Action {
     Spill(Generation),
     Checkpoint,
     Grow,
+    Rollback,
     Close,
     /// Closing failed for good.
     GiveUp,
@@ -114,6 +130,10 @@ struct Picture {
     /// A checkpoint was asked for, or its time has come.
     due: bool,
     grow: bool,
+    /// A rollback waits for the publisher.
+    rollback_wanted: bool,
+    /// A rollback stopped commits and checkpoints.
+    rolling_back: bool,
     views_closed: bool,
     /// Background work holds the buffer store, which closing has to release.
     buffer_in_use: bool,
@@ -122,6 +142,10 @@ struct Picture {
 fn next_action(picture: &Picture) -> Option<Action> {
     if picture.failed {
         return (picture.closing && picture.publisher_idle).then_some(Action::GiveUp);
+    }
+    if picture.rolling_back {
+        let begins = picture.rollback_wanted && picture.publisher_idle;
+        return begins.then_some(Action::Rollback);
     }
     // A limit of nothing asks for a checkpoint of every commit, not of none.
     let full_bytes = picture.checkpoint_bytes.max(1);
@@ -166,6 +190,10 @@ impl ImageTask {
                 Action::Grow => {
                     let size_bytes = self.schedule.grow.iter().map(|(size, _)| *size).max();
                     self.start_job(Job::Grow(size_bytes.expect("somebody wants to grow")));
+                }
+                Action::Rollback => {
+                    let order = Box::new(self.order_rollback());
+                    self.start_job(Job::RollBack(order));
                 }
                 Action::Close => {
                     // From here on reads are refused. One that began just before is seen now at the
@@ -220,6 +248,8 @@ impl ImageTask {
             // A full buffer waits for no timer.
             due: aged || asked || self.is_full(0),
             grow: !schedule.grow.is_empty(),
+            rollback_wanted: self.rollback.is_wanted(),
+            rolling_back: self.rollback.is_active(),
             views_closed: self.views_closed(),
             buffer_in_use: schedule.spilling.is_some()
                 || schedule.dropping > 0
@@ -313,6 +343,10 @@ impl ImageTask {
             Completion::Synced(_, Err(error))
             | Completion::Spilled(Err(error))
             | Completion::Dropped(_, Err(error)) => self.fail(error.into()),
+            Completion::Tenure(finding) if self.tenure_of_rollback(&finding).is_some() => {
+                let outcome = self.tenure_of_rollback(&finding);
+                self.tenure_checked(outcome.expect("it was asked just now"), None);
+            }
             Completion::Tenure(finding) => {
                 let fenced_by = match &finding {
                     TenureFinding::InOffice
@@ -326,11 +360,11 @@ impl ImageTask {
                 };
                 self.tenure_checked(finding.outcome(), fenced_by);
             }
-            Completion::Job(done) => self.job_done(*done),
+            Completion::Job(done) => self.job_done(*done).await,
         }
     }
 
-    fn job_done(&mut self, done: JobDone) {
+    async fn job_done(&mut self, done: JobDone) {
         let JobDone { publisher, outcome } = done;
         self.schedule.retry_at = None;
         let version = publisher.version();
@@ -353,6 +387,9 @@ impl ImageTask {
                     }
                 }
             }
+            JobOutcome::RolledBack { outcome, map } => self.rollback_done(outcome, map).await,
+            // What wanted it abandoned comes next.
+            JobOutcome::Abandoned => {}
             JobOutcome::Closed => self.closed = Some(Ok(())),
             JobOutcome::Fenced { reason } => {
                 self.acknowledgements.tenure.deposed();
@@ -381,18 +418,16 @@ impl ImageTask {
         publisher.reads_through(&self.guard);
         self.publish_view();
         self.published_up_to(drained.last_lsn);
-        let waiting = std::mem::take(&mut self.schedule.checkpoints);
-        for (lsn, reply) in waiting {
-            if lsn <= drained.last_lsn {
-                answer(reply, Ok(version));
-            } else {
-                self.schedule.checkpoints.push((lsn, reply));
-            }
-        }
-        if self.schedule.spilling == Some(drained.generation) {
+        self.schedule.answer_checkpoints(version, drained.last_lsn);
+        self.drop_drained(drained.generation);
+    }
+
+    /// Drops a generation that nothing needs any more, now or once it is spilled.
+    pub(super) fn drop_drained(&mut self, generation: Generation) {
+        if self.schedule.spilling == Some(generation) {
             self.schedule.drop_after_spill = true;
         } else {
-            self.drop_generation(drained.generation);
+            self.drop_generation(generation);
         }
     }
 

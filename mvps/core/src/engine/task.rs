@@ -29,6 +29,7 @@ use super::event::{CommitRefusal, Completion, Event, Reply};
 use super::image::Shared;
 use super::job::Publisher;
 use super::map::Map;
+use super::rollback::RollbackDesk;
 use super::schedule::Schedule;
 use super::status::ImageStatus;
 use super::transactions::Transactions;
@@ -65,6 +66,7 @@ pub(super) struct ImageTask {
     pub(super) stalled: VecDeque<Stalled>,
     pub(super) acknowledgements: Acknowledgements,
     pub(super) schedule: Schedule,
+    pub(super) rollback: RollbackDesk,
     /// Here while no job is under way.
     pub(super) publisher: Option<Box<Publisher>>,
     /// Why nothing is written any more.
@@ -161,6 +163,7 @@ impl ImageTask {
             Event::Commit(_) => unreachable!("commits are grouped by the caller"),
             Event::Flush(durability, reply) => match self.refusal() {
                 Some(error) => answer(reply, Err(CommitRefusal::Failed(error))),
+                None if self.rollback.is_active() => self.rollback.hold(durability, reply),
                 None => self.settle(reply, durability, self.lsn),
             },
             Event::Begin(origin, reply) => {
@@ -192,6 +195,7 @@ impl ImageTask {
                 None if size_bytes <= self.size_bytes => answer(reply, Ok(())),
                 None => self.schedule.grow.push_back((size_bytes, reply)),
             },
+            Event::Rollback(request) => self.begin_rollback(request),
             Event::Close(reply) => self.begin_closing(reply),
             Event::Status(reply) => {
                 // Who does not wait any more does not need to know.
@@ -223,6 +227,7 @@ impl ImageTask {
         self.refuse_stalled(&error);
         self.acknowledgements.fail(&error);
         self.schedule.fail(&error);
+        self.rollback.fail(&error);
     }
 
     fn tick(&mut self) {

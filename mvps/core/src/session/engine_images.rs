@@ -1,41 +1,15 @@
 //! The engine as a server sees it: images that are opened from one [`Host`].
 
-use super::images::{ImageFacts, Images, OpenFailure, OpenImage};
+use super::images::{ImageFacts, Images, OpenFailure};
+use super::served::ServedImage;
+use super::version_export::{self, VersionExport};
+use crate::admin;
 use crate::engine::protocol::{self, ManifestStore, RefusalReason};
-use crate::engine::{
-    self, Attachment, EngineConfig, EngineError, Host, Image, Intent, OpenError, OpeningRequest,
-};
-use crate::format::manifest::Office;
-use crate::ids::{ImageId, PageSize, Version};
-use crate::token::Grant;
-
-impl OpenImage for Image {
-    type Disk = Attachment;
-
-    fn page_size(&self) -> PageSize {
-        self.page_size()
-    }
-
-    fn size_bytes(&self) -> u64 {
-        self.size_bytes()
-    }
-
-    fn attach(&self) -> Attachment {
-        self.attach()
-    }
-
-    fn grow(&self, size_bytes: u64) -> impl Future<Output = Result<(), EngineError>> + Send {
-        self.grow(size_bytes)
-    }
-
-    fn checkpoint(&self) -> impl Future<Output = Result<Version, EngineError>> + Send {
-        self.checkpoint()
-    }
-
-    fn close(&self) -> impl Future<Output = Result<(), EngineError>> + Send {
-        self.close()
-    }
-}
+use crate::engine::{self, EngineConfig, Host, Image, Intent, OpenError, OpeningRequest};
+use crate::format::manifest::Manifest;
+use crate::ids::ImageId;
+use crate::reachability::is_tombstone;
+use crate::token::{Grant, Shown};
 
 /// All images of one host.
 pub struct EngineImages {
@@ -57,15 +31,21 @@ impl EngineImages {
     }
 }
 
-impl Images for EngineImages {
-    type Image = Image;
+impl EngineImages {
+    async fn newest(&self, image: &ImageId) -> Result<Option<Manifest>, OpenFailure> {
+        let newest = self.manifests.newest(image).await.map_err(|error| {
+            let reason = error.to_string();
+            OpenFailure { reason, told: None }
+        })?;
+        Ok(newest.filter(|manifest| !is_tombstone(manifest)))
+    }
 
-    async fn open(&self, grant: &Grant) -> Result<Image, OpenFailure> {
+    async fn open_live(&self, grant: &Grant) -> Result<Image, OpenFailure> {
         let page_size = match grant.page_size {
             Some(page_size) => page_size,
             // The token leaves it to the image, if there is one.
-            None => match self.look(&grant.image).await? {
-                Some(facts) => facts.page_size,
+            None => match self.newest(&grant.image).await? {
+                Some(newest) => newest.page_size,
                 None => grant.page_size_of_new(),
             },
         };
@@ -84,22 +64,41 @@ impl Images for EngineImages {
         opened.map_err(|error| failure(&error))
     }
 
-    async fn look(&self, image: &ImageId) -> Result<Option<ImageFacts>, OpenFailure> {
-        let newest = self
-            .manifests
-            .newest(image)
-            .await
-            .map_err(|error| OpenFailure {
-                reason: error.to_string(),
-                told: None,
-            })?;
-        let exists = |office: Office| matches!(office, Office::InOffice | Office::Clean);
-        Ok(newest
-            .filter(|manifest| exists(manifest.office))
-            .map(|manifest| ImageFacts {
-                size_bytes: manifest.size_bytes,
-                page_size: manifest.page_size,
-            }))
+    async fn open_version(&self, grant: &Grant) -> Result<VersionExport, OpenFailure> {
+        let (host, reader) = (&self.host, &self.config.reader);
+        VersionExport::open(host, &self.manifests, reader, &grant.image, &grant.shown).await
+    }
+}
+
+impl Images for EngineImages {
+    type Image = ServedImage;
+
+    async fn open(&self, grant: &Grant) -> Result<ServedImage, OpenFailure> {
+        match grant.shown {
+            Shown::Newest => self.open_live(grant).await.map(ServedImage::Live),
+            Shown::Version(_) | Shown::Snapshot(_) => {
+                self.open_version(grant).await.map(ServedImage::Version)
+            }
+        }
+    }
+
+    async fn look(&self, grant: &Grant) -> Result<Option<ImageFacts>, OpenFailure> {
+        let Some(newest) = self.newest(&grant.image).await? else {
+            return Ok(None);
+        };
+        let shown = match grant.shown {
+            Shown::Newest => newest,
+            Shown::Version(_) | Shown::Snapshot(_) => {
+                let version = admin::resolve(&newest, &grant.shown);
+                let version = version.map_err(|error| version_export::failure(&error))?;
+                let found = self.manifests.load(&grant.image, version).await;
+                found.map_err(|error| version_export::failure(&error.into()))?
+            }
+        };
+        Ok(Some(ImageFacts {
+            size_bytes: shown.size_bytes,
+            page_size: shown.page_size,
+        }))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::disk::Disk;
 use crate::engine::EngineError;
-use crate::ids::{ImageId, PageSize, Version};
+use crate::ids::{PageSize, Version};
 use crate::token::Grant;
 
 /// Why an image cannot be served now.
@@ -52,9 +52,9 @@ pub trait Images: Send + Sync + 'static {
     /// Waits while the object store is unavailable. Cancelling it is like a crash.
     fn open(&self, grant: &Grant) -> impl Future<Output = Result<Self::Image, OpenFailure>> + Send;
 
-    /// Looks at an image without opening it; `None` if there is none.
+    /// Looks at what `grant` shows without opening it; `None` if there is no such image.
     fn look(
         &self,
-        image: &ImageId,
+        grant: &Grant,
     ) -> impl Future<Output = Result<Option<ImageFacts>, OpenFailure>> + Send;
 }

@@ -20,9 +20,8 @@ use super::disk::Disk;
 use super::images::{Images, OpenFailure, OpenImage};
 use super::limits::{CONNECTIONS_PER_IMAGE_MAX, DRAIN_TIME_MAX};
 use super::payload::PayloadRoom;
-use super::server::Shared;
+use super::server::{Served, Shared};
 use crate::engine::{Durability, EngineError};
-use crate::ids::ImageId;
 use crate::nbd::{Export, Refusal};
 use crate::token::{ClientId, DurabilityClaim, Grant};
 
@@ -50,7 +49,7 @@ struct Connected<D> {
 /// See the module's text.
 pub(super) struct Keeper<M: Images> {
     shared: Arc<Shared<M>>,
-    id: ImageId,
+    served: Served,
     visits: mpsc::Receiver<Visit<M>>,
     image: Option<M::Image>,
     connections: Vec<Connected<DiskOf<M>>>,
@@ -60,13 +59,13 @@ pub(super) struct Keeper<M: Images> {
 impl<M: Images> Keeper<M> {
     pub(super) fn new(
         shared: Arc<Shared<M>>,
-        id: ImageId,
+        served: Served,
         visits: mpsc::Receiver<Visit<M>>,
     ) -> Self {
         Self {
             room: shared.room.of_another_image(),
             shared,
-            id,
+            served,
             visits,
             image: None,
             connections: Vec::new(),
@@ -91,7 +90,7 @@ impl<M: Images> Keeper<M> {
             // has a sender already gets the visit back and asks the registry again.
             let mut registry = shared.registry();
             if ordered || self.visits.is_empty() {
-                registry.remove(&self.id);
+                registry.remove(&self.served);
                 drop(registry);
                 shared.keeper_left.notify_waiters();
                 return;
@@ -203,7 +202,7 @@ impl<M: Images> Keeper<M> {
             let earlier = self.connections.swap_remove(position);
             earlier.orders.send_replace(Order::Stop);
             earlier.disk.revoke().await;
-            tracing::info!(image = %self.id, %client, "a newer connection of the client took over");
+            tracing::info!(image = %self.served.0, %client, "a newer connection of the client took over");
         }
     }
 
@@ -216,7 +215,7 @@ impl<M: Images> Keeper<M> {
             biased;
             () = all_ended(&self.connections) => {}
             () = self.shared.clock.sleep(DRAIN_TIME_MAX) => {
-                tracing::warn!(image = %self.id, "connections did not end in time; cutting them off");
+                tracing::warn!(image = %self.served.0, "connections did not end in time; cutting them off");
             }
         }
         for connected in &self.connections {
@@ -236,9 +235,9 @@ impl<M: Images> Keeper<M> {
         self.connections.clear();
         if let Some(image) = self.image.take() {
             match image.close().await {
-                Ok(()) => tracing::info!(image = %self.id, "closed clean"),
+                Ok(()) => tracing::info!(image = %self.served.0, "closed clean"),
                 Err(error) => {
-                    tracing::warn!(image = %self.id, %error, "closed, but not published clean");
+                    tracing::warn!(image = %self.served.0, %error, "closed, but not published clean");
                 }
             }
         }

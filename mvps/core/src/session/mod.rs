@@ -9,23 +9,26 @@
 
 mod connection;
 mod disk;
-mod engine_disk;
 mod engine_images;
 mod errno;
 mod images;
 mod keeper;
 mod limits;
 mod payload;
+mod served;
 mod server;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 mod transmission;
+mod version_export;
 
 pub use connection::{Admission, Admitted, Ended, Order, serve};
 pub use disk::{Content, Disk, DiskTransaction, Outcome};
 pub use engine_images::EngineImages;
 pub use images::{ImageFacts, Images, OpenFailure, OpenImage};
 pub use payload::PayloadRoom;
+pub use served::{ServedDisk, ServedImage, ServedTransaction};
 pub use server::{Server, ServerConfig};
+pub use version_export::VersionExport;

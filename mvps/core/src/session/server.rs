@@ -63,8 +63,11 @@ pub(super) struct Shared<M: Images> {
     registry: Mutex<Registry<M>>,
 }
 
-/// The keepers, by image.
-pub(super) type Registry<M> = BTreeMap<ImageId, mpsc::Sender<Visit<M>>>;
+/// The keepers, by what they keep.
+pub(super) type Registry<M> = BTreeMap<Served, mpsc::Sender<Visit<M>>>;
+
+/// What a keeper keeps: an image, and which state of it.
+pub(super) type Served = (ImageId, Shown);
 
 impl<M: Images> Shared<M> {
     pub(super) fn registry(&self) -> MutexGuard<'_, Registry<M>> {
@@ -73,15 +76,16 @@ impl<M: Images> Shared<M> {
             .expect("no holder of the registry panics")
     }
 
-    /// The keeper of `image`, started if there is none.
-    fn keeper(self: &Arc<Self>, image: &ImageId) -> mpsc::Sender<Visit<M>> {
+    /// The keeper of what `grant` shows, started if there is none.
+    fn keeper(self: &Arc<Self>, grant: &Grant) -> mpsc::Sender<Visit<M>> {
+        let served = (grant.image.clone(), grant.shown.clone());
         let mut registry = self.registry();
-        if let Some(keeper) = registry.get(image) {
+        if let Some(keeper) = registry.get(&served) {
             return keeper.clone();
         }
         let (sender, visits) = mpsc::channel(ATTACH_QUEUE_MAX);
-        registry.insert(image.clone(), sender.clone());
-        let keeper = Keeper::new(Arc::clone(self), image.clone(), visits);
+        registry.insert(served.clone(), sender.clone());
+        let keeper = Keeper::new(Arc::clone(self), served, visits);
         self.spawner.spawn("image keeper", Box::pin(keeper.keep()));
         sender
     }
@@ -188,9 +192,10 @@ impl<M: Images> Server<M> {
             .map(|(image, _)| image)
     }
 
-    /// The image, if it is open, and how many connections it has. Waits while it is being opened.
+    /// The image, if it is open as it changes, and how many connections it has. Waits while it is being opened.
     pub async fn image_and_connections(&self, image: &ImageId) -> Option<(M::Image, usize)> {
-        let keeper = self.shared.registry().get(image).cloned()?;
+        let served = (image.clone(), Shown::Newest);
+        let keeper = self.shared.registry().get(&served).cloned()?;
         let (reply, answer) = oneshot::channel();
         keeper.send(Visit::Look(reply)).await.ok()?;
         answer.await.ok()?
@@ -199,7 +204,10 @@ impl<M: Images> Server<M> {
     /// The images that are open, or being opened or closed.
     #[must_use]
     pub fn image_ids(&self) -> Vec<ImageId> {
-        self.shared.registry().keys().cloned().collect()
+        let registry = self.shared.registry();
+        let mut ids: Vec<ImageId> = registry.keys().map(|(id, _)| id.clone()).collect();
+        ids.dedup();
+        ids
     }
 
     /// Connections right now, handshakes included.
@@ -242,11 +250,6 @@ impl<M: Images> Reception<'_, M> {
             tracing::warn!(peer = %self.peer, %reason, "token refused");
             Refusal::Policy
         })?;
-        if grant.shown != Shown::Newest {
-            return Err(unknown(
-                "this server does not serve versions and snapshots yet",
-            ));
-        }
         Ok(grant)
     }
 }
@@ -262,9 +265,10 @@ impl<M: Images> Admission for Reception<'_, M> {
 
     async fn describe(&self, name: &ExportName) -> Result<Export, Refusal> {
         let grant = self.check(name)?;
-        let found = self.shared.images.look(&grant.image).await.map_err(|failure| {
+        let found = self.shared.images.look(&grant).await.map_err(|failure| {
             tracing::error!(image = %grant.image, reason = %failure.reason, "cannot look at it");
-            unknown("the image cannot be read; the server's log says why")
+            let untold = "the image cannot be read; the server's log says why";
+            unknown(failure.told.unwrap_or(untold))
         })?;
         // What attaching with this token would give.
         match (found, grant.size_bytes) {
@@ -288,7 +292,7 @@ impl<M: Images> Admission for Reception<'_, M> {
         let grant = self.check(name)?;
         for _ in 0..ATTACH_ATTEMPTS_MAX {
             let (reply, answer) = oneshot::channel();
-            let keeper = self.shared.keeper(&grant.image);
+            let keeper = self.shared.keeper(&grant);
             if keeper
                 .send(Visit::Attach(grant.clone(), reply))
                 .await

@@ -5,6 +5,7 @@
 mod closing;
 mod durability;
 mod fencing;
+mod history;
 mod maintenance;
 mod pressure;
 mod shapes;

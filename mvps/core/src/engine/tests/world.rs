@@ -81,6 +81,18 @@ impl Machine {
         open(&self.host, &request, config).await
     }
 
+    /// Opens an image of any name that exists.
+    pub async fn open_named(&self, image: &ImageId) -> Attachment {
+        let request = OpeningRequest {
+            image: image.clone(),
+            page_size: PageSize::from_bits(12).expect("12 is in range"),
+            image_size_bytes: None,
+            intent: Intent::ExistingOnly,
+        };
+        let opened = open(&self.host, &request, config()).await;
+        opened.expect("the image opens").attach()
+    }
+
     pub async fn open(&self) -> Attachment {
         self.try_open(config())
             .await

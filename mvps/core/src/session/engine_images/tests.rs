@@ -6,14 +6,17 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::EngineImages;
+use crate::admin::{self, Admin, AdminError};
 use crate::client::{Client, ClientError};
+use crate::engine::protocol::ManifestStore;
 use crate::engine::{EngineConfig, Host};
 use crate::env::memory::testing::test_environment;
 use crate::env::memory::{MemoryBufferStores, MemoryObjectStore};
 use crate::env::{Environment, PeerName, WallTime};
 use crate::ids::ImageId;
-use crate::nbd::{ExportName, Opening};
+use crate::nbd::{Errno, ExportName, Opening};
 use crate::session::server::{Server, ServerConfig};
+use crate::store::RetryingStore;
 use crate::token::{DurabilityClaim, NewToken, TokenKeys};
 
 const SECRET: &[u8] = b"insecure_token";
@@ -199,4 +202,134 @@ async fn a_shutdown_leaves_a_clean_image() {
     let client = next.connect(&any_size).await.unwrap();
     assert_eq!(client.export().size_bytes, SIZE_BYTES);
     assert_eq!(client.read(4096, 4096).await.unwrap(), bytes(5, 4096));
+}
+
+/// Another server on the same objects, with a buffer store and a name of its own.
+fn another(world: &World, reader: &str) -> World {
+    let mut environment = world.environment.clone();
+    environment.buffers = Arc::new(MemoryBufferStores::new());
+    let config = EngineConfig {
+        reader: reader.to_owned(),
+        ..EngineConfig::default()
+    };
+    let images = EngineImages::new(Host::new(environment.clone(), 64 << 20), config);
+    let (clock, spawner) = (environment.clock.clone(), environment.spawner.clone());
+    let keys = TokenKeys::from_secret(SECRET).unwrap();
+    World {
+        server: Server::new(clock, spawner, images, keys, ServerConfig::default()),
+        environment,
+        _objects: Arc::clone(&world._objects),
+    }
+}
+
+struct Desk {
+    manifests: ManifestStore,
+    environment: Environment,
+}
+
+impl Desk {
+    fn of(world: &World) -> Self {
+        let environment = world.environment.clone();
+        let (clock, entropy) = (environment.clock.clone(), environment.entropy.clone());
+        let store = RetryingStore::new(environment.objects.clone(), clock, entropy);
+        Self {
+            manifests: ManifestStore::new(store),
+            environment,
+        }
+    }
+
+    fn admin(&self) -> Admin<'_> {
+        Admin {
+            manifests: &self.manifests,
+            clock: &*self.environment.clock,
+            entropy: &*self.environment.entropy,
+        }
+    }
+
+    async fn pinned_by(&self) -> Vec<String> {
+        let image = ImageId::parse("disk0").unwrap();
+        let pins = admin::pins(&self.admin(), &image).await.unwrap().pins;
+        pins.into_iter().map(|pin| pin.holder).collect()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn any_number_of_servers_read_a_snapshot_and_it_is_pinned_meanwhile() {
+    let world = World::new();
+    let desk = Desk::of(&world);
+    let image = ImageId::parse("disk0").unwrap();
+    let writer = world.connect(&token()).await.unwrap();
+    writer.write(0, bytes(1, 4096), false).await.unwrap();
+    let live = world.server.image(&image).await.unwrap();
+    let version = live.live().unwrap().checkpoint().await.unwrap();
+    admin::create_snapshot(&desk.admin(), &image, "monday", None)
+        .await
+        .unwrap();
+    writer.write(0, bytes(2, 4096), false).await.unwrap();
+    let mut larger = token();
+    larger.image_size = Some(2 * SIZE_BYTES);
+    drop(world.connect(&larger).await.unwrap());
+
+    let mut monday = token();
+    monday.snapshot = Some("monday".to_owned());
+    let mut numbered = token();
+    numbered.version = Some(version.0);
+    let (one, two) = (another(&world, "one"), another(&world, "two"));
+    let first = one.connect(&monday).await.unwrap();
+    let second = two.connect(&monday).await.unwrap();
+    let third = two.connect(&numbered).await.unwrap();
+    let beside = world.connect(&monday).await.unwrap();
+    for client in [&first, &second, &third, &beside] {
+        assert_eq!(client.export().size_bytes, SIZE_BYTES, "its size then");
+        assert_eq!(client.read(0, 4096).await.unwrap(), bytes(1, 4096));
+        client.flush().await.unwrap();
+        let refused = client.write(0, bytes(9, 4096), false).await;
+        assert_eq!(refused, Err(ClientError::Failed(Errno::Permission)));
+        let refused = client.trim(0, 4096, false).await;
+        assert_eq!(refused, Err(ClientError::Failed(Errno::Permission)));
+    }
+    let version = format!("reader two:version:{version}");
+    let expected = [
+        "reader one:snapshot:monday",
+        "reader two:snapshot:monday",
+        &version,
+    ];
+    assert_eq!(desk.pinned_by().await[..3], expected);
+    assert_eq!(writer.read(0, 4096).await.unwrap(), bytes(2, 4096));
+
+    third.disconnect().await;
+    first.disconnect().await;
+    beside.disconnect().await;
+    tokio::time::sleep(Duration::from_secs(300)).await;
+    assert_eq!(desk.pinned_by().await, ["reader two:snapshot:monday"]);
+    let refused = admin::delete_snapshot(&desk.admin(), &image, "monday", false).await;
+    assert!(matches!(refused, Err(AdminError::SnapshotPinned { .. })));
+    second.disconnect().await;
+    two.server.shut_down().await;
+    assert!(desk.pinned_by().await.is_empty());
+    admin::delete_snapshot(&desk.admin(), &image, "monday", false)
+        .await
+        .unwrap();
+    writer.write(0, bytes(3, 4096), true).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_gone_is_said_and_nothing_is_made() {
+    let world = World::new();
+    let writer = world.connect(&token()).await.unwrap();
+    writer.write(0, bytes(1, 4096), false).await.unwrap();
+    let mut gone = token();
+    gone.version = Some(77);
+    let error = world.connect(&gone).await.err().unwrap();
+    assert!(error.to_string().contains("the version is gone"), "{error}");
+    let mut unknown = token();
+    unknown.snapshot = Some("never".to_owned());
+    let error = world.connect(&unknown).await.err().unwrap();
+    assert!(error.to_string().contains("no snapshot"), "{error}");
+    let mut nowhere = NewToken::new(&ImageId::parse("nowhere").unwrap(), 1_900_000_000);
+    nowhere.version = Some(1);
+    nowhere.image_size = Some(SIZE_BYTES);
+    world.connect(&nowhere).await.err().unwrap();
+    let rows = admin::list(&Desk::of(&world).manifests).await.unwrap();
+    assert_eq!(rows.len(), 1);
 }

@@ -1,0 +1,126 @@
+//! A published version while a server serves it: pinned in its image under the server's reader id,
+//! until the last client has left and the server closes it (protocol §4.7).
+//!
+//! A server that dies leaves its pin behind. The next one with the same reader id that serves the
+//! same thing takes it over; `mvps image pins --release` frees it otherwise.
+
+use std::sync::Arc;
+
+use super::images::OpenFailure;
+use crate::admin::{Admin, AdminError, pin_version, release_reader};
+use crate::engine::protocol::{ManifestError, ManifestStore};
+use crate::engine::{EngineError, Host, PublishedVersion};
+use crate::env::{Clock, Entropy};
+use crate::ids::ImageId;
+use crate::token::Shown;
+
+/// See the module's text. Clones are the same export.
+#[derive(Clone)]
+pub struct VersionExport {
+    version: PublishedVersion,
+    pin: Arc<ReaderPin>,
+}
+
+struct ReaderPin {
+    image: ImageId,
+    reader: String,
+    manifests: ManifestStore,
+    clock: Arc<dyn Clock>,
+    entropy: Arc<dyn Entropy>,
+}
+
+impl ReaderPin {
+    fn admin(&self) -> Admin<'_> {
+        Admin {
+            manifests: &self.manifests,
+            clock: &*self.clock,
+            entropy: &*self.entropy,
+        }
+    }
+}
+
+impl VersionExport {
+    /// Pins and opens what `shown` of `image` is now, for the server called `server`.
+    ///
+    /// # Errors
+    /// [`OpenFailure`].
+    pub(super) async fn open(
+        host: &Host,
+        manifests: &ManifestStore,
+        server: &str,
+        image: &ImageId,
+        shown: &Shown,
+    ) -> Result<Self, OpenFailure> {
+        let pin = ReaderPin {
+            image: image.clone(),
+            reader: reader_id(server, shown),
+            manifests: manifests.clone(),
+            clock: Arc::clone(&host.environment.clock),
+            entropy: Arc::clone(&host.environment.entropy),
+        };
+        let pinned = pin_version(&pin.admin(), image, shown, &pin.reader).await;
+        let manifest = pinned.map_err(|error| failure(&error))?.manifest;
+        let opened = PublishedVersion::open(host, &manifest).await;
+        let version = opened.map_err(|error| OpenFailure {
+            reason: format!("cannot read the version's map: {error}"),
+            told: None,
+        })?;
+        tracing::info!(%image, version = %version.version(), reader = %pin.reader, "pinned");
+        Ok(Self {
+            version,
+            pin: Arc::new(pin),
+        })
+    }
+
+    /// What is served.
+    #[must_use]
+    pub fn version(&self) -> &PublishedVersion {
+        &self.version
+    }
+
+    /// Releases the pin. Waits while the object store is unavailable.
+    pub(super) async fn close(&self) -> Result<(), EngineError> {
+        let pin = &self.pin;
+        match release_reader(&pin.admin(), &pin.image, &pin.reader).await {
+            Ok(_) => Ok(()),
+            Err(AdminError::NoSuchReader { .. }) => {
+                tracing::warn!(
+                    image = %pin.image, reader = %pin.reader,
+                    "somebody released the pin while the version was served"
+                );
+                Ok(())
+            }
+            Err(error) => Err(EngineError::Unreadable {
+                reason: error.to_string(),
+            }),
+        }
+    }
+}
+
+/// One for each thing that a server serves, so that closing one leaves the others' pins alone.
+fn reader_id(server: &str, shown: &Shown) -> String {
+    match shown {
+        Shown::Newest => server.to_owned(),
+        Shown::Version(version) => format!("{server}:version:{version}"),
+        Shown::Snapshot(name) => format!("{server}:snapshot:{name}"),
+    }
+}
+
+/// What concerns the client's own request it is told.
+pub(super) fn failure(error: &AdminError) -> OpenFailure {
+    let told = match error {
+        AdminError::VersionGone { .. }
+        | AdminError::Manifest(ManifestError::NoSuchVersion { .. }) => {
+            Some("the version is gone: the image does not keep it any more, or never had it")
+        }
+        AdminError::NoSuchSnapshot { .. } => Some("the image has no snapshot of that name"),
+        AdminError::NoSuchImage { .. } | AdminError::Deleted { .. } => {
+            Some("there is no such image, and the token does not create it")
+        }
+        _ => None,
+    };
+    OpenFailure {
+        reason: error.to_string(),
+        told,
+    }
+}

@@ -1,0 +1,360 @@
+//! `mvps snapshot …` and what `mvps image` does to an image's history.
+//!
+//! What an open image knows better is asked of its server, through the control socket: to
+//! checkpoint before its state is named or cloned, to roll back, to grow. Everything else, and all
+//! of it where no server has the image open, is a publication from here.
+
+use std::path::Path;
+
+use anyhow::bail;
+use mvps_core::admin::{
+    self, Admin, Cloned, Deleted, PinsReport, Resized, RolledBack, SnapshotCreated,
+    SnapshotDeleted, SnapshotReport, VersionsReport,
+};
+use mvps_core::engine::protocol::ManifestStore;
+use mvps_core::ids::{ImageId, Version};
+use mvps_core::token::Shown;
+
+use super::image::{open_manifests, open_manifests_to_publish, shown};
+use super::report::utc;
+use super::{
+    ByteSize, CloneArgs, DeleteArgs, ImageAt, ImageOperationArgs, ImageStoreArgs, PinsArgs,
+    ResizeArgs, RollbackArgs, SnapshotCommand, SnapshotCreateArgs, SnapshotDeleteArgs,
+    VersionsArgs,
+};
+use crate::control::{ControlError, Reply, Request, RollbackTo, ask};
+use crate::runtime::{OsEntropy, TokioClock};
+
+/// An operator at the object store.
+struct Desk {
+    manifests: ManifestStore,
+    clock: TokioClock,
+}
+
+impl Desk {
+    /// For a command that publishes.
+    async fn open(args: &ImageStoreArgs) -> anyhow::Result<Self> {
+        Ok(Self::with(open_manifests_to_publish(args).await?))
+    }
+
+    async fn open_to_read(args: &ImageStoreArgs) -> anyhow::Result<Self> {
+        Ok(Self::with(open_manifests(args).await?))
+    }
+
+    fn with(manifests: ManifestStore) -> Self {
+        let clock = TokioClock::new();
+        Self { manifests, clock }
+    }
+
+    fn admin(&self) -> Admin<'_> {
+        Admin {
+            manifests: &self.manifests,
+            clock: &self.clock,
+            entropy: &OsEntropy,
+        }
+    }
+}
+
+/// Asks the server that has the image open; `None` if there is no such server here.
+async fn ask_server(folder: &Path, request: &Request) -> anyhow::Result<Option<Reply>> {
+    match ask(folder, request).await {
+        Ok(reply) => Ok(Some(reply)),
+        Err(ControlError::NotRunning { .. } | ControlError::NotOpen { .. }) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Checkpoints the image if a server here has it open; whether one has.
+async fn checkpoint(folder: &Path, image: &ImageId) -> anyhow::Result<bool> {
+    let request = Request::Checkpoint {
+        image: image.to_string(),
+    };
+    Ok(ask_server(folder, &request).await?.is_some())
+}
+
+/// What a snapshot or clone lacks that no server was asked for.
+fn not_asked(in_office: Option<&str>, checkpointed: bool) -> String {
+    match in_office {
+        Some(owner) if !checkpointed => format!(
+            "\n{owner} has the image, and was not asked: this is its last checkpoint. To have \
+             everything that was written, run this with that server's --buffer-store-path"
+        ),
+        _ => String::new(),
+    }
+}
+
+fn wanted(target: &ImageAt, version: Option<u64>) -> anyhow::Result<Shown> {
+    match (&target.snapshot, version) {
+        (None, None) => Ok(Shown::Newest),
+        (Some(name), None) => Ok(Shown::Snapshot(name.clone())),
+        (None, Some(number)) => Ok(Shown::Version(Version(number))),
+        (Some(_), Some(_)) => bail!("name a snapshot or a version, not both"),
+    }
+}
+
+fn snapshot_of(target: &ImageAt) -> anyhow::Result<&str> {
+    match &target.snapshot {
+        Some(name) => Ok(name),
+        None => bail!("name the snapshot too: {}@NAME", target.image),
+    }
+}
+
+/// `mvps snapshot …`; the result is what to print.
+///
+/// # Errors
+/// What went wrong, and what to do.
+pub async fn snapshot(command: SnapshotCommand) -> anyhow::Result<String> {
+    match command {
+        SnapshotCommand::Create(args) => create_snapshot(&args).await,
+        SnapshotCommand::List(args) => list_snapshots(&args).await,
+        SnapshotCommand::Delete(args) => delete_snapshot(&args).await,
+    }
+}
+
+async fn create_snapshot(args: &SnapshotCreateArgs) -> anyhow::Result<String> {
+    let name = snapshot_of(&args.target)?;
+    let operation = &args.operation;
+    let desk = Desk::open(&operation.images).await?;
+    let image = &args.target.image;
+    let asked =
+        args.version.is_none() && checkpoint(&operation.buffer.buffer_store_path, image).await?;
+    let version = args.version.map(Version);
+    let made = admin::create_snapshot(&desk.admin(), image, name, version).await?;
+    let text = |made: &SnapshotCreated| {
+        let noted = asked || version.is_some();
+        let lacks = not_asked(made.in_office.as_deref(), noted);
+        let SnapshotCreated {
+            image,
+            snapshot,
+            version,
+            ..
+        } = made;
+        format!("{image}@{snapshot} is version {version}{lacks}")
+    };
+    shown(operation.output.output, &made, text)
+}
+
+async fn list_snapshots(args: &ImageOperationArgs) -> anyhow::Result<String> {
+    let desk = Desk::open_to_read(&args.operation.images).await?;
+    let rows = admin::snapshots(&desk.admin(), &args.image).await?;
+    let text = |rows: &Vec<SnapshotReport>| {
+        let line = |row: &SnapshotReport| {
+            let made = utc(row.created_at_unix_ms);
+            format!("{:<24}  version {:<8}  {made}", row.name, row.version)
+        };
+        match rows.as_slice() {
+            [] => format!("{} has no snapshots", args.image),
+            rows => rows.iter().map(line).collect::<Vec<_>>().join("\n"),
+        }
+    };
+    shown(args.operation.output.output, &rows, text)
+}
+
+async fn delete_snapshot(args: &SnapshotDeleteArgs) -> anyhow::Result<String> {
+    let name = snapshot_of(&args.target)?;
+    let desk = Desk::open(&args.operation.images).await?;
+    let image = &args.target.image;
+    let deleted = admin::delete_snapshot(&desk.admin(), image, name, args.force).await?;
+    let text = |deleted: &SnapshotDeleted| {
+        let kept = match deleted.pinned_by.as_slice() {
+            [] => String::new(),
+            holders => format!(
+                "; version {} is kept for {}",
+                deleted.version,
+                holders.join(", ")
+            ),
+        };
+        format!("{}@{} is deleted{kept}", deleted.image, deleted.snapshot)
+    };
+    shown(args.operation.output.output, &deleted, text)
+}
+
+/// `mvps image clone`.
+pub(super) async fn clone(args: &CloneArgs) -> anyhow::Result<String> {
+    let of = wanted(&args.source, args.version)?;
+    let operation = &args.operation;
+    let desk = Desk::open(&operation.images).await?;
+    let source = &args.source.image;
+    let newest = of == Shown::Newest;
+    let asked = newest && checkpoint(&operation.buffer.buffer_store_path, source).await?;
+    let cloned = admin::clone_image(&desk.admin(), source, &of, &args.target).await?;
+    let text = |cloned: &Cloned| {
+        let lacks = not_asked(cloned.in_office.as_deref(), asked || !newest);
+        format!(
+            "{} is a clone of {}, version {}{lacks}",
+            cloned.image, cloned.source, cloned.source_version
+        )
+    };
+    shown(operation.output.output, &cloned, text)
+}
+
+/// `mvps image rollback`.
+pub(super) async fn roll_back(args: &RollbackArgs) -> anyhow::Result<String> {
+    let image = &args.target.image;
+    let to = wanted(&args.target, args.version)?;
+    let request_to = match &to {
+        Shown::Snapshot(name) => RollbackTo::Snapshot(name.clone()),
+        Shown::Version(version) => RollbackTo::Version(version.0),
+        Shown::Newest => bail!(
+            "say what to go back to: {image}@SNAPSHOT (`mvps snapshot list {image}`) or \
+             --version NUMBER (`mvps image versions {image}`)"
+        ),
+    };
+    let operation = &args.operation;
+    let request = Request::Rollback {
+        image: image.to_string(),
+        to: request_to,
+        discard_unpublished: args.discard_unpublished,
+    };
+    let done = match ask_server(&operation.buffer.buffer_store_path, &request).await? {
+        Some(Reply::RolledBack(done)) => RolledBack {
+            image: done.image,
+            to_version: done.to_version,
+            version: done.version,
+            undo_version: done.undo_version,
+            lsn: done.lsn,
+        },
+        Some(_) => bail!("the server answered something else; is it of another version?"),
+        None => {
+            let desk = Desk::open(&operation.images).await?;
+            admin::roll_back(&desk.admin(), image, &to).await?
+        }
+    };
+    let text = |done: &RolledBack| {
+        format!(
+            "{image} is what it was in version {}, as version {}. Until version {undo} is \
+             collected, `mvps image rollback {image} --version {undo}` undoes this",
+            done.to_version,
+            done.version,
+            undo = done.undo_version,
+        )
+    };
+    shown(operation.output.output, &done, text)
+}
+
+/// `mvps image resize`.
+pub(super) async fn resize(args: &ResizeArgs) -> anyhow::Result<String> {
+    let (image, operation) = (&args.image, &args.operation);
+    let request = Request::Resize {
+        image: image.to_string(),
+        size_bytes: args.size.0,
+    };
+    let done = match ask_server(&operation.buffer.buffer_store_path, &request).await? {
+        Some(Reply::Resized(done)) => Resized {
+            image: done.image,
+            from_bytes: done.from_bytes,
+            size_bytes: done.size_bytes,
+        },
+        Some(_) => bail!("the server answered something else; is it of another version?"),
+        None => {
+            let desk = Desk::open(&operation.images).await?;
+            admin::resize(&desk.admin(), image, args.size.0).await?
+        }
+    };
+    let text = |done: &Resized| {
+        let size = ByteSize(done.size_bytes);
+        if done.from_bytes == done.size_bytes {
+            return format!("{image} has {size} already");
+        }
+        format!("{image} has {size} now; clients see it when they attach again")
+    };
+    shown(operation.output.output, &done, text)
+}
+
+/// `mvps image delete`.
+pub(super) async fn delete(args: &DeleteArgs) -> anyhow::Result<String> {
+    let desk = Desk::open(&args.operation.images).await?;
+    let deleted = admin::delete(&desk.admin(), &args.image, args.force).await?;
+    let text = |deleted: &Deleted| {
+        let mut lines = vec![format!("{} is deleted", deleted.image)];
+        if !deleted.snapshots.is_empty() {
+            lines.push(format!(
+                "with its snapshots {}",
+                deleted.snapshots.join(", ")
+            ));
+        }
+        if !deleted.pinned_by.is_empty() {
+            lines.push(format!(
+                "what is kept is kept for {}",
+                deleted.pinned_by.join(", ")
+            ));
+        }
+        if let Some(owner) = &deleted.fenced {
+            lines.push(format!(
+                "{owner} had it and is fenced; its buffer store of the image can be removed"
+            ));
+        }
+        lines.join("; ")
+    };
+    shown(args.operation.output.output, &deleted, text)
+}
+
+/// `mvps image versions`.
+pub(super) async fn versions(args: &VersionsArgs) -> anyhow::Result<String> {
+    let desk = Desk::open_to_read(&args.operation.images).await?;
+    let report = admin::versions(&desk.admin(), &args.image, args.limit).await?;
+    shown(args.operation.output.output, &report, versions_text)
+}
+
+fn versions_text(report: &VersionsReport) -> String {
+    let mut lines = vec![format!(
+        "{:>8}  {:>10}  {:>10}  {:<23}  names and pins",
+        "version", "LSN", "size", "published"
+    )];
+    for one in &report.versions {
+        let mut names: Vec<String> = one
+            .snapshots
+            .iter()
+            .map(|name| format!("@{name}"))
+            .collect();
+        names.extend(one.pinned_by.iter().cloned());
+        let line = format!(
+            "{:>8}  {:>10}  {:>10}  {:<23}  {}",
+            one.version,
+            one.lsn,
+            ByteSize(one.size_bytes).to_string(),
+            utc(one.published_at_unix_ms),
+            names.join(", ")
+        );
+        lines.push(line.trim_end().to_owned());
+    }
+    if report.more > 0 {
+        lines.push(format!(
+            "and {} more, from version {} on: --limit NUMBER shows them",
+            report.more, report.oldest_retained_version
+        ));
+    }
+    lines.join("\n")
+}
+
+/// `mvps image pins`.
+pub(super) async fn pins(args: &PinsArgs) -> anyhow::Result<String> {
+    let images = &args.operation.images;
+    let report = match &args.release {
+        Some(reader) => {
+            let desk = Desk::open(images).await?;
+            // As it is listed, too.
+            let reader = reader.strip_prefix("reader ").unwrap_or(reader);
+            admin::release_reader(&desk.admin(), &args.image, reader).await?
+        }
+        None => {
+            let desk = Desk::open_to_read(images).await?;
+            admin::pins(&desk.admin(), &args.image).await?
+        }
+    };
+    shown(args.operation.output.output, &report, pins_text)
+}
+
+fn pins_text(report: &PinsReport) -> String {
+    if report.pins.is_empty() {
+        return format!("nobody pins anything of {}", report.image);
+    }
+    let lines = report.pins.iter().map(|pin| {
+        let kept = match (pin.version, pin.objects) {
+            (Some(version), _) => format!("version {version}"),
+            (None, objects) => format!("{} objects", objects.unwrap_or(0)),
+        };
+        format!("{} keeps {kept}", pin.holder)
+    });
+    lines.collect::<Vec<_>>().join("\n")
+}
