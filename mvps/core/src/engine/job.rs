@@ -163,10 +163,18 @@ impl Publisher {
         }
         // What was uploaded is never picked up, and an upload that lands later is garbage.
         let mut abandon = self.abandon.clone();
-        let written = tokio::select! {
-            biased;
-            () = abandoned(&mut abandon) => return JobOutcome::Abandoned,
-            written = write_checkpoint(self, &generation) => written,
+        let write = async {
+            tokio::select! {
+                biased;
+                () = abandoned(&mut abandon) => None,
+                written = write_checkpoint(self, &generation) => Some(written),
+            }
+        };
+        // The sealed generation needs no more than its sync; that goes on beside the upload.
+        let (written, synced) =
+            futures_util::future::join(write, self.sync_before_publication()).await;
+        let Some(written) = written else {
+            return JobOutcome::Abandoned;
         };
         let written = match written {
             Ok(written) => written,
@@ -177,11 +185,8 @@ impl Publisher {
                 };
             }
         };
-        // Nothing may be published that a power cut could take back (protocol §3.5).
-        if !crate::mutant::is("publish before sync")
-            && let Err(error) = self.buffer.sync().await
-        {
-            return JobOutcome::BufferFailed(error.into());
+        if let Err(error) = synced {
+            return JobOutcome::BufferFailed(error);
         }
         let Written { map, part } = written;
         let own = |base: &Manifest| WriterPart {
@@ -201,6 +206,14 @@ impl Publisher {
         );
         self.map = map.clone();
         JobOutcome::Checkpointed { map }
+    }
+
+    /// Nothing may be published that a power cut could take back (protocol §3.5).
+    async fn sync_before_publication(&self) -> Result<(), EngineError> {
+        if crate::mutant::is("publish before sync") {
+            return Ok(());
+        }
+        Ok(self.buffer.sync().await?)
     }
 
     async fn grow(&mut self, size_bytes: u64, report: &mpsc::Sender<Completion>) -> JobOutcome {
