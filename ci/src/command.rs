@@ -17,6 +17,9 @@ const POLL_INTERVAL: Duration = Duration::from_millis(5);
 /// The lines of output that an error message carries.
 const OUTPUT_TAIL_LINES: usize = 40;
 
+/// How long a program may run on after SIGSTOP.
+const FREEZE_LIMIT: Duration = Duration::from_secs(5);
+
 /// What a program left behind.
 #[derive(Debug)]
 pub struct Finished {
@@ -116,6 +119,36 @@ pub fn wait_within(child: &mut Child, limit: Duration) -> Result<Option<ExitStat
 /// If the signal cannot be sent.
 pub fn terminate(child: &Child) -> Result<()> {
     kill_process(pid_of(child), Signal::TERM).context("sending SIGTERM")
+}
+
+/// Stops `child` where it is (SIGSTOP), and waits until none of its threads runs any more.
+///
+/// # Errors
+/// If it goes on.
+pub fn freeze(child: &Child) -> Result<()> {
+    kill_process(pid_of(child), Signal::STOP).context("sending SIGSTOP")?;
+    let deadline = Instant::now() + FREEZE_LIMIT;
+    while threads_run(child.id())? {
+        if Instant::now() >= deadline {
+            bail!("a thread still runs {FREEZE_LIMIT:?} after SIGSTOP");
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    Ok(())
+}
+
+/// Whether a thread of process `id` runs, or could. One that waits for the disk does not count: it
+/// stops before it does anything else.
+fn threads_run(id: u32) -> Result<bool> {
+    for thread in fs::read_dir(format!("/proc/{id}/task"))? {
+        let stat = fs::read_to_string(thread?.path().join("stat"))?;
+        // The state follows the name, which may contain anything but ends with the last bracket.
+        let state = stat.rsplit_once(") ").map(|(_, rest)| rest.chars().next());
+        if !matches!(state, Some(Some('T' | 't' | 'D' | 'Z' | 'X'))) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 fn pid_of(child: &Child) -> Pid {

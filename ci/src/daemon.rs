@@ -241,6 +241,14 @@ impl Daemon {
         Ok(())
     }
 
+    /// SIGSTOP: it answers nobody and asks nobody from here on, and can only be killed.
+    ///
+    /// # Errors
+    /// If it does not stop.
+    pub fn freeze(&self) -> Result<()> {
+        command::freeze(&self.child)
+    }
+
     /// SIGTERM, then waits for the clean end.
     ///
     /// # Errors

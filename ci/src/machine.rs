@@ -46,6 +46,15 @@ pub const FILESYSTEM_TOOLS: &[Tool] = &[
     tool("mkfs.xfs", "xfsprogs"),
 ];
 
+/// What makes a disk whose power can be cut.
+pub const POWER_CUT_TOOLS: &[Tool] = &[
+    tool("mount", "mount"),
+    tool("umount", "mount"),
+    tool("losetup", "util-linux"),
+    tool("mkfs.ext4", "e2fsprogs"),
+    tool("mkfs.btrfs", "btrfs-progs"),
+];
+
 /// Where Debian puts programs; `sbin` is often missing from a user's `PATH`.
 const SYSTEM_DIRECTORIES: &[&str] = &["/usr/bin", "/usr/sbin", "/bin", "/sbin"];
 

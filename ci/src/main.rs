@@ -20,6 +20,7 @@ mod kill;
 mod machine;
 mod object_server;
 mod outage;
+mod powercut;
 mod report;
 mod server;
 mod token;
@@ -88,6 +89,14 @@ enum Word {
         #[command(flatten)]
         options: kill::Options,
     },
+    /// Power cuts at random instants under load, on a real filesystem; as root.
+    #[command(name = "powercut")]
+    PowerCut {
+        #[command(flatten)]
+        binary: Binary,
+        #[command(flatten)]
+        options: powercut::Options,
+    },
     /// The object store is away for a minute, under load.
     Outage {
         #[command(flatten)]
@@ -144,6 +153,7 @@ fn obey() -> Result<()> {
         Word::Interop { binary, against } => interop::run(&binary, against),
         Word::Filesystem { binary, against } => filesystem::run_all(&binary, against),
         Word::Kill { binary, options } => kill::run(&binary, &options),
+        Word::PowerCut { binary, options } => powercut::run(&binary, &options),
         Word::Outage { binary, options } => outage::run(&binary, &options),
         Word::Idle { binary, options } => idle::run(&binary, &options),
         Word::Fuzz { options } => fuzz::run(&options),

@@ -5,13 +5,13 @@
 //! (stamps as bytes), [`load`] (what does it), [`rounds`] and [`takeover`] (the modes).
 
 mod attach;
-mod content;
+pub mod content;
 mod explain;
-mod history;
-mod load;
-mod rounds;
+pub mod history;
+pub mod load;
+pub mod rounds;
 mod takeover;
-mod verdict;
+pub mod verdict;
 
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -103,7 +103,8 @@ pub fn run(binary: &Binary, options: &Options) -> Result<()> {
     report.finish("cargo ci kill")
 }
 
-fn seed_of_now() -> u64 {
+/// A seed that was not used before.
+pub fn seed_of_now() -> u64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     now.expect("the clock is past 1970").as_secs()
 }

@@ -109,7 +109,11 @@ pub fn run(
     Ok(figures)
 }
 
-async fn find(target: &Target) -> Result<Vec<(u32, Stamp)>> {
+/// What the image holds now, unit by unit.
+///
+/// # Errors
+/// If it does not open, or a unit is not as any write made it.
+pub async fn find(target: &Target) -> Result<Vec<(u32, Stamp)>> {
     let client = attach(&target.setup, &target.claims).await?;
     let found = read_image(&client, target.image, target.units).await?;
     client.disconnect().await;
