@@ -5,6 +5,9 @@
 //! swarm --minutes M [--from N]         fresh seeds on all cores, each once
 //! batch --seeds K [--from N]           K seeds, each twice, digests compared
 //! mutants [--seeds K] [--only NAME]    known-bad variants of the engine: each must be caught
+//! shrink --seed N [--variant NAME] [--runs R]   a failing seed as a small case in sim/cases
+//! case [--quiet] PATH                  replay a case, with its timeline
+//! cases [--variants]                   every case; also that each catches its variant
 //! worlds [--ops K] [--only WORLD]      small worlds, all of them, or one with its events
 //! ```
 #![expect(
@@ -16,9 +19,11 @@
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use crate::cases;
 use crate::journal::Timeline;
 use crate::mutants::{self, MUTANT_VARIABLE};
 use crate::runner::{Outcome, Summary, run_apart, run_here, run_many, run_twice};
+use crate::shrink;
 use crate::worlds;
 
 /// Seeds that once found a bug, or that reach something rare.
@@ -43,7 +48,7 @@ pub fn test_main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     if arguments
         .first()
-        .is_some_and(|first| first == "child" || first == "run")
+        .is_some_and(|first| first == "child" || first == "case" || first == "run")
     {
         return main();
     }
@@ -54,6 +59,10 @@ pub fn test_main() -> ExitCode {
     let worlds = worlds::command::main(worlds::command::TEST_OPERATIONS);
     let seeds = REGRESSION_SEEDS.iter().copied().chain(0..TEST_SEEDS);
     let seeds = finish(&many(seeds, run_twice));
+    let cases = cases::check_all(false);
+    if cases != ExitCode::SUCCESS {
+        return cases;
+    }
     if worlds == ExitCode::SUCCESS {
         seeds
     } else {
@@ -91,6 +100,23 @@ fn run(arguments: &[String]) -> Result<ExitCode, String> {
             let seeds = number("--seeds")?.unwrap_or(mutants::SEEDS);
             Ok(mutants::main(seeds, text_of(arguments, "--only")))
         }
+        Some("shrink") => {
+            let runs = number("--runs")?.unwrap_or(shrink::RUNS_MAX);
+            let seed = number("--seed")?.ok_or(USAGE)?;
+            Ok(cases::shrink(seed, text_of(arguments, "--variant"), runs))
+        }
+        Some("case") => {
+            let quiet = arguments.iter().any(|it| it == "--quiet");
+            let path = arguments.last().ok_or(USAGE)?;
+            prepare();
+            Ok(cases::run_here(
+                path,
+                if quiet { Timeline::Off } else { Timeline::All },
+            ))
+        }
+        Some("cases") => Ok(cases::check_all(
+            arguments.iter().any(|it| it == "--variants"),
+        )),
         Some("worlds") => {
             if let Ok(name) = std::env::var(MUTANT_VARIABLE) {
                 mutants::select(&name);
@@ -114,7 +140,8 @@ fn run(arguments: &[String]) -> Result<ExitCode, String> {
 
 const USAGE: &str = "run --seed N [--quiet | --block B] | swarm --minutes M [--from N] | \
                      batch --seeds K [--from N] | mutants [--seeds K] [--only NAME] | \
-                     worlds [--ops K] [--only WORLD]";
+                     shrink --seed N [--variant NAME] [--runs R] | case [--quiet] PATH | \
+                     cases [--variants] | worlds [--ops K] [--only WORLD]";
 
 fn text_of<'a>(arguments: &'a [String], name: &str) -> Option<&'a str> {
     let at = arguments.iter().position(|it| it == name)?;
@@ -131,7 +158,8 @@ fn number_of(arguments: &[String], name: &str) -> Result<Option<u64>, String> {
         .ok_or_else(|| format!("{name} needs a number"))
 }
 
-fn child(seed: u64, timeline: Timeline) -> ExitCode {
+/// What a process that runs the simulation does first.
+fn prepare() {
     if let Ok(name) = std::env::var(MUTANT_VARIABLE) {
         mutants::select(&name);
     }
@@ -139,6 +167,10 @@ fn child(seed: u64, timeline: Timeline) -> ExitCode {
         // What went wrong is reported with the events before it.
         std::panic::set_hook(Box::new(|_| {}));
     }
+}
+
+fn child(seed: u64, timeline: Timeline) -> ExitCode {
+    prepare();
     let outcome = run_here(seed, timeline);
     println!("{}", outcome.line());
     match outcome.failure {

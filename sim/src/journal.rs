@@ -4,7 +4,7 @@
 //! Invariant: every event that crosses a trait is recorded with its simulated time, so two runs
 //! with equal digests did the same.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -18,6 +18,32 @@ pub const BLOCK_EVENTS: u64 = 256;
 /// Last events that a failure shows.
 const TAIL_EVENTS: usize = 80;
 
+/// A kind of choice that a case can switch off, one by one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Choice {
+    /// What happens to a server.
+    Event,
+    /// A client's request or transaction.
+    Operation,
+    /// A fault of the object store.
+    Fault,
+}
+
+impl Choice {
+    /// Every kind.
+    pub const ALL: [Self; 3] = [Self::Event, Self::Operation, Self::Fault];
+
+    /// Its name in a case.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Event => "events",
+            Self::Operation => "operations",
+            Self::Fault => "faults",
+        }
+    }
+}
+
 /// See the module's text. Clones share it.
 #[derive(Clone)]
 pub struct Journal(Arc<Mutex<Pages>>);
@@ -30,6 +56,8 @@ struct Pages {
     timeline: Timeline,
     faults: BTreeMap<&'static str, u64>,
     marks: BTreeMap<&'static str, u64>,
+    skips: BTreeMap<Choice, BTreeSet<u64>>,
+    choices: BTreeMap<Choice, u64>,
 }
 
 /// What is printed while a seed runs.
@@ -56,7 +84,35 @@ impl Journal {
             timeline,
             faults: BTreeMap::new(),
             marks: BTreeMap::new(),
+            skips: BTreeMap::new(),
+            choices: BTreeMap::new(),
         })))
+    }
+
+    /// These choices will be drawn and not carried out.
+    #[must_use]
+    pub fn skipping(self, skips: BTreeMap<Choice, BTreeSet<u64>>) -> Self {
+        self.pages().skips = skips;
+        self
+    }
+
+    /// Numbers a choice that was drawn, and says whether it is carried out.
+    #[must_use]
+    pub fn happens(&self, choice: Choice) -> bool {
+        let mut pages = self.pages();
+        let next = pages.choices.entry(choice).or_default();
+        let number = *next;
+        *next += 1;
+        let skipped = pages.skips.get(&choice);
+        !skipped.is_some_and(|numbers| numbers.contains(&number))
+    }
+
+    /// How many choices of each kind were drawn, in the order of [`Choice::ALL`].
+    #[must_use]
+    pub fn choices(&self) -> Vec<u64> {
+        let pages = self.pages();
+        let count = |choice| pages.choices.get(&choice).copied().unwrap_or(0);
+        Choice::ALL.map(count).to_vec()
     }
 
     fn pages(&self) -> MutexGuard<'_, Pages> {

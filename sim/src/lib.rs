@@ -19,6 +19,10 @@ compile_error!(
 );
 
 #[cfg(feature = "sim")]
+pub mod case;
+#[cfg(feature = "sim")]
+pub mod cases;
+#[cfg(feature = "sim")]
 pub mod command;
 #[cfg(feature = "sim")]
 pub mod draws;
@@ -34,6 +38,8 @@ pub mod mutants;
 pub mod plan;
 #[cfg(feature = "sim")]
 pub mod runner;
+#[cfg(feature = "sim")]
+pub mod shrink;
 #[cfg(feature = "sim")]
 pub mod workload;
 #[cfg(feature = "sim")]

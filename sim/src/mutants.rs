@@ -81,7 +81,7 @@ pub fn main(seeds: u64, chosen: Option<&str>) -> ExitCode {
 }
 
 /// Builds the simulation with selectable variants.
-fn build() -> Result<PathBuf, String> {
+pub(crate) fn build() -> Result<PathBuf, String> {
     let workspace = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..");
     let base = std::env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
     let target = base

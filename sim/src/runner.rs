@@ -50,14 +50,20 @@ pub struct Outcome {
 /// Runs `seed` in this process, which must not have run another one.
 #[must_use]
 pub fn run_here(seed: u64, timeline: Timeline) -> Outcome {
-    let journal = Journal::new(timeline);
+    run_plan_here(Plan::of(seed), &Journal::new(timeline))
+}
+
+/// Runs `plan` in this process, which must not have run another one.
+#[must_use]
+pub fn run_plan_here(plan: Plan, journal: &Journal) -> Outcome {
+    let seed = plan.seed;
     let mut runtime = Runtime::with_seed_and_config(seed, madsim::Config::default());
     runtime.set_time_limit(SIMULATED_LIMIT);
     let simulated = Arc::new(Mutex::new(Duration::ZERO));
     let (records, end) = (journal.clone(), Arc::clone(&simulated));
     let run = AssertUnwindSafe(|| {
         runtime.block_on(async move {
-            simulate(seed, records).await;
+            simulate(plan, records).await;
             *end.lock().expect("nothing panics under this lock") = journal::now();
         });
     });
@@ -90,8 +96,8 @@ pub(crate) fn message(panic: &(dyn Any + Send)) -> String {
         .unwrap_or_else(|| "a panic without a text".to_owned())
 }
 
-async fn simulate(seed: u64, journal: Journal) {
-    let plan = Plan::of(seed);
+async fn simulate(plan: Plan, journal: Journal) {
+    let seed = plan.seed;
     journal.note("plan", format_args!("{plan:?}"));
     let model = Arc::new(Model::new(
         journal.clone(),

@@ -5,6 +5,7 @@ use std::time::Duration;
 use mvps_core::env::memory::{BufferFault, Crash};
 
 use super::Driver;
+use crate::journal::Choice;
 use crate::workload::server::{Status, image_id};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -36,7 +37,11 @@ impl Driver {
         ];
         let serving = self.status(self.in_charge);
         let machine = self.in_charge;
-        match self.draws.weighted(&weights) {
+        let event = self.draws.weighted(&weights);
+        if !self.site.journal.happens(Choice::Event) {
+            return;
+        }
+        match event {
             0 => self.crash(machine, Crash::ProcessKill),
             1 => self.crash(machine, Crash::PowerCut),
             2 => self.restart().await,

@@ -9,6 +9,7 @@ use mvps_core::engine::{Acknowledge, Attachment, Durability, EngineError};
 use tokio::sync::watch;
 
 use crate::draws::Draws;
+use crate::journal::Choice;
 use crate::model::content::{Effect, stamped};
 use crate::model::operations::{OperationId, durability_of};
 use crate::plan::BUSY_OPERATIONS;
@@ -94,7 +95,11 @@ impl Client {
             operations.checkpoint,
             operations.revoke,
         ];
-        match self.draws.weighted(&weights) {
+        let operation = self.draws.weighted(&weights);
+        if !self.site.journal.happens(Choice::Operation) {
+            return Ok(());
+        }
+        match operation {
             0 => self.change(|client, id| client.write(id)).await,
             1 => self.change(|client, id| client.unaligned(id)).await,
             2 => self.read().await,

@@ -1,0 +1,177 @@
+//! The cases that are checked in, and the command that makes them.
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "this is the command line"
+)]
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
+
+use crate::case::Case;
+use crate::journal::{Journal, Timeline};
+use crate::mutants::{self, MUTANT_VARIABLE};
+use crate::runner::{Outcome, run_plan_here};
+use crate::shrink::{FAILURE, Shrinker, Verdict, oracle_of};
+
+/// Where cases are.
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("cases")
+}
+
+fn load(path: &Path) -> Result<Case, String> {
+    let shown = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
+    let text = std::fs::read_to_string(path).map_err(|error| shown(&error))?;
+    Case::parse(&text).map_err(|error| shown(&error))
+}
+
+/// Runs the case at `path` in this process.
+#[must_use]
+pub fn run_here(path: &str, timeline: Timeline) -> ExitCode {
+    let case = match load(Path::new(path)) {
+        Ok(case) => case,
+        Err(error) => {
+            eprintln!("{error}");
+            return ExitCode::from(2);
+        }
+    };
+    let journal = Journal::new(timeline).skipping(case.skips.clone());
+    let outcome = run_plan_here(case.plan(), &journal);
+    let choices: Vec<String> = journal.choices().iter().map(u64::to_string).collect();
+    println!("CHOICES {}", choices.join(" "));
+    println!("{}", outcome.line());
+    match outcome.failure {
+        None => ExitCode::SUCCESS,
+        Some(failure) => {
+            eprintln!("{FAILURE}{failure}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Runs the case at `path` in a process of its own.
+fn run_apart(program: &Path, path: &Path, variant: Option<&str>) -> Verdict {
+    let output = Command::new(program)
+        .args(["case", "--quiet"])
+        .arg(path)
+        .envs(variant.map(|name| (MUTANT_VARIABLE, name)))
+        .stdin(Stdio::null())
+        .output();
+    let Ok(output) = output else {
+        return Verdict {
+            oracle: Some("the case's process does not start".to_owned()),
+            ..Verdict::default()
+        };
+    };
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    let choices = stdout
+        .lines()
+        .find_map(|line| line.strip_prefix("CHOICES "));
+    let numbers = choices.unwrap_or_default().split_whitespace();
+    let outcome = stdout.lines().find_map(Outcome::parse);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    Verdict {
+        oracle: (!output.status.success()).then(|| oracle_of(&stderr)),
+        choices: numbers.filter_map(|it| it.parse().ok()).collect(),
+        events: outcome.map_or(0, |it| it.events),
+    }
+}
+
+/// Runs every case that is checked in, on the engine as it is: each must pass. With `variants` also
+/// on the variant that it catches, where it must fail in the oracle that it names.
+#[must_use]
+pub fn check_all(variants: bool) -> ExitCode {
+    match judge_all(variants) {
+        Ok(count) => {
+            println!("{count} cases hold");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn judge_all(variants: bool) -> Result<usize, String> {
+    let program = std::env::current_exe().map_err(|error| error.to_string())?;
+    let with_variants = variants.then(mutants::build).transpose()?;
+    let entries = std::fs::read_dir(folder()).map_err(|error| error.to_string())?;
+    let mut paths: Vec<PathBuf> = entries.filter_map(|it| Some(it.ok()?.path())).collect();
+    paths.retain(|path| path.extension().is_some_and(|it| it == "case"));
+    paths.sort();
+    for path in &paths {
+        let case = load(path)?;
+        let shown = path.display();
+        if let Some(oracle) = run_apart(&program, path, None).oracle {
+            return Err(format!("{shown} fails: {oracle}"));
+        }
+        if let (Some(program), Some(variant)) = (&with_variants, &case.variant) {
+            let found = run_apart(program, path, Some(variant)).oracle;
+            if found != case.expects {
+                let expected = case.expects.unwrap_or_default();
+                return Err(format!(
+                    "{shown}: {variant} should violate {expected}, not {found:?}"
+                ));
+            }
+        }
+    }
+    Ok(paths.len())
+}
+
+/// Shrinks the run of `seed`, on a variant of the engine if one is named, and writes a case.
+#[must_use]
+pub fn shrink(seed: u64, variant: Option<&str>, runs_max: u64) -> ExitCode {
+    match shrink_to_file(seed, variant, runs_max) {
+        Ok(path) => {
+            println!("written: {}", path.display());
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn shrink_to_file(seed: u64, variant: Option<&str>, runs_max: u64) -> Result<PathBuf, String> {
+    let program = match variant {
+        Some(_) => mutants::build()?,
+        None => std::env::current_exe().map_err(|error| error.to_string())?,
+    };
+    let candidate = std::env::temp_dir().join(format!("sim-{}.case", std::process::id()));
+    let mut runs = 0;
+    let run = |case: &Case| {
+        if let Err(error) = std::fs::write(&candidate, case.to_string()) {
+            eprintln!("{}: {error}", candidate.display());
+            return Verdict::default();
+        }
+        runs += 1;
+        let verdict = run_apart(&program, &candidate, variant);
+        if runs % 20 == 0 {
+            println!("  {runs} runs");
+        }
+        verdict
+    };
+    let whole = Case {
+        variant: variant.map(str::to_owned),
+        ..Case::of(seed)
+    };
+    let shrinker = Shrinker::new(whole, runs_max, run)
+        .ok_or_else(|| format!("seed {seed} does not fail: nothing to shrink"))?;
+    let before = shrinker.last().clone();
+    let (mut case, after) = shrinker.shrink();
+    // It was written by this process, and nobody else wants it.
+    let _ = std::fs::remove_file(&candidate);
+    let skipped: usize = case.skips.values().map(|numbers| numbers.len()).sum();
+    case.remarks = vec![format!(
+        "shrunk from seed {seed}: {} events of its timeline became {}; {skipped} choices skipped",
+        before.events, after.events
+    )];
+    let name = variant.map_or(String::new(), |name| format!("-{}", name.replace(' ', "-")));
+    let path = folder().join(format!("seed-{seed}{name}.case"));
+    std::fs::create_dir_all(folder()).map_err(|error| error.to_string())?;
+    std::fs::write(&path, case.to_string()).map_err(|error| error.to_string())?;
+    println!("{case}");
+    Ok(path)
+}
