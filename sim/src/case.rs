@@ -3,7 +3,7 @@
 //! ```text
 //! # anything
 //! seed 17                      the streams of choices, and every part of the plan that is not set
-//! variant ack before sync      the known-bad engine that it catches; without one, a bug that was fixed
+//! variant ack before sync      the known-bad engine that it catches; if none, a bug that was fixed
 //! expects oracle 1 (flushed)   what the variant violates
 //! set clients 1                a number of the plan
 //! skip events 0-3,5            choices that are drawn and then not carried out, by their number

@@ -31,7 +31,8 @@ const END_LIMIT: Duration = Duration::from_secs(20);
 #[derive(Debug, Default)]
 struct Sum {
     figures: Figures,
-    /// Rounds after which something acknowledged was gone, as a power cut may do and a kill may not.
+    /// Rounds after which something acknowledged was gone, as a power cut may do and a kill may
+    /// not.
     lossy: usize,
 }
 

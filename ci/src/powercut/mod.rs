@@ -1,17 +1,19 @@
-//! `cargo ci powercut`: the real daemon on a disk whose power is cut, checked with the kill driver's
-//! load, stamps and model.
+//! `cargo ci powercut`: the real daemon on a disk whose power is cut, checked with the kill
+//! driver's load, stamps and model.
 //!
-//! The buffer store lies on an ext4 on a loop device, whose file lies on a btrfs. A reflink copy of that
-//! file, taken at an instant at which the daemon stands still, is exactly what the disk held: what the
-//! daemon, fjall and ext4 had not brought to the disk is missing. Then the daemon is killed, the copy takes the
-//! place of the file, ext4 replays its journal, and the daemon starts on what is left. It has to hold
-//! everything that was flushed or checkpointed (D3), and be one prefix of the commit order (D4).
+//! The buffer store lies on an ext4 on a loop device, whose file lies on a btrfs. A reflink copy of
+//! that file, taken at an instant at which the daemon stands still, is exactly what the disk held:
+//! what the daemon, fjall and ext4 had not brought to the disk is missing. Then the daemon is
+//! killed, the copy takes the place of the file, ext4 replays its journal, and the daemon starts on
+//! what is left. It has to hold everything that was flushed or checkpointed (D3), and be one prefix
+//! of the commit order (D4).
 //!
-//! [`tail`] forces what a disk does rarely: blocks of an unsynced journal missing in the middle, and, as
-//! the opposite that must be refused, a damaged block of what was synced.
+//! [`tail`] forces what a disk does rarely: blocks of an unsynced journal missing in the middle,
+//! and, as the opposite that must be refused, a damaged block of what was synced.
 //!
-//! Invariant: dropping [`Machine`](disk::Machine) unmounts everything and frees its loop devices, also after a
-//! failure. Only SIGKILL of this program leaves mounts behind: `umount` those below the directory it printed.
+//! Invariant: dropping [`Machine`](disk::Machine) unmounts everything and frees its loop devices,
+//! also after a failure. Only SIGKILL of this program leaves mounts behind: `umount` those below
+//! the directory it printed.
 
 mod cuts;
 mod disk;

@@ -1,6 +1,7 @@
-//! Blocks that never reached the disk, by force. Writeback is free in its order, so after a power cut a
-//! block in the middle of what was not synced may be missing while later ones are there: the daemon has to cut
-//! there and go on. The same hole in what *was* synced is damage, and must be refused.
+//! Blocks that never reached the disk, by force. Writeback is free in its order, so after a power
+//! cut a block in the middle of what was not synced may be missing while later ones are there: the
+//! daemon has to cut there and go on. The same hole in what *was* synced is damage, and must be
+//! refused.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};

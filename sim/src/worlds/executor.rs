@@ -1,9 +1,10 @@
 //! A small executor with virtual time: one thread, first come, first served, and a timer fires only
 //! when nothing else can run. Two runs of the same tasks are the same, step by step.
 //!
-//! Every task belongs to a process. A killed process is never polled again and its tasks are dropped at
-//! once; a frozen one keeps everything and goes on where it stopped. Nothing here knows of madsim: the
-//! enumeration starts hundreds of thousands of worlds, and needs only this much of a runtime.
+//! Every task belongs to a process. A killed process is never polled again and its tasks are
+//! dropped at once; a frozen one keeps everything and goes on where it stopped. Nothing here knows
+//! of madsim: the enumeration starts hundreds of thousands of worlds, and needs only this much of a
+//! runtime.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::future::Future;

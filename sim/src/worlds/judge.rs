@@ -154,7 +154,8 @@ impl World {
     fn explain(&self, disk: Disk, found: &Bytes) -> Result<Image, String> {
         let newest = self.newest()?.expect("an open image has a manifest");
         let known = self.progress.known();
-        // What the second server published so far changed nothing: it holds what it was opened with.
+        // What the second server published so far changed nothing: it holds what it was opened
+        // with.
         let published = known.image_at(newest.lsn);
         let allowed = match disk {
             Disk::Kept => &known.images[known.acknowledged..],
@@ -172,8 +173,8 @@ impl World {
         let last = known.images.len() - 1;
         Err(match is {
             Some(is) => format!(
-                "oracle 1 (survival): the state after operation {is} of {last}, with {} acknowledged, \
-                 {} durable, {published} published",
+                "oracle 1 (survival): the state after operation {is} of {last}, with {} \
+                 acknowledged, {} durable, {published} published",
                 known.acknowledged, known.durable
             ),
             None => "oracle 2, 3 (prefix, atomicity): no state of the workload".to_owned(),

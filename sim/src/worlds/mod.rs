@@ -1,11 +1,11 @@
 //! Small worlds: every short workload, stopped at every call of a trait, with every outcome.
 //!
 //! What the swarm draws at random is enumerated here at a small size. A workload is a word over a
-//! small alphabet; its undisturbed run shows every call of the object store and of the buffer store;
-//! at each of them the process dies or falls asleep, the call lost, carried out or late, the buffer
-//! store kept, torn at every place or gone; another server goes on, and the oracles are asked.
-//! Reading order: [`workload`], [`point`], [`world`] and `judge`, [`enumerate`]; beneath them
-//! `environment`, `executor`.
+//! small alphabet; its undisturbed run shows every call of the object store and of the buffer
+//! store; at each of them the process dies or falls asleep, the call lost, carried out or late, the
+//! buffer store kept, torn at every place or gone; another server goes on, and the oracles are
+//! asked. Reading order: [`workload`], [`point`], [`world`] and `judge`, [`enumerate`]; beneath
+//! them `environment`, `executor`.
 //!
 //! What makes it small is counted, not drawn. A run does the same every time, so a workload that
 //! begins like a shorter one passes the same calls until its last operation begins: only stops from

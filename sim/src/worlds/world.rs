@@ -2,11 +2,11 @@
 //!
 //! 1. A server runs the workload, and stops at a call. 2. Its buffer store is what the world says.
 //! 3. Another server opens the image: on the same buffer store without anybody's help, or on an
-//!    empty one, where it must be refused as long as somebody is in office, and let in after a
-//!    takeover. 4. What it finds must be one state of the workload (oracles 2, 3), no older than what
-//!    was promised (1). 5. It writes, checkpoints and closes while what was under way lands late or
-//!    the first server wakes up; what it serves never changes by that (6). 6. A third server with
-//!    an empty buffer store finds exactly what the second one left.
+//! empty one, where it must be refused as long as somebody is in office, and let in after a
+//! takeover. 4. What it finds must be one state of the workload (oracles 2, 3), no older than what
+//! was promised (1). 5. It writes, checkpoints and closes while what was under way lands late or
+//! the first server wakes up; what it serves never changes by that (6). 6. A third server with an
+//! empty buffer store finds exactly what the second one left.
 
 use std::cell::RefCell;
 use std::sync::{Arc, PoisonError};
@@ -102,10 +102,10 @@ pub fn trace(word: &[Letter]) -> Result<Trace, Violation> {
     })
 }
 
-/// Runs the world of `word` and `point`, whose undisturbed run was `trace`; with a log of its events if that is `told`.
+/// Runs the world of `word` and `point`, whose undisturbed run was `trace`; with a log of its
+/// events if that is `told`.
 ///
-/// # Errors
-/// The first promise that does not hold.
+/// # Errors The first promise that does not hold.
 pub fn run(
     word: &[Letter],
     trace: &Trace,
