@@ -4,6 +4,7 @@
 //! [`nbd`] (what is spoken), [`engine`] (how a write becomes durable), [`session`] (who asks).
 
 pub mod admin;
+pub mod check;
 pub mod client;
 pub mod collector;
 pub mod engine;
