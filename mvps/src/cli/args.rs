@@ -20,6 +20,7 @@ pub use history::{
     VersionsArgs,
 };
 
+use super::check::CheckArgs;
 use super::quantity::{ByteSize, parse_address, parse_span};
 
 /// A log-structured, transactional virtual block device: NBD in, S3-compatible object storage out.
@@ -45,6 +46,8 @@ pub enum Command {
     Image(Box<ImageArgs>),
     /// Name states of images, so that they are kept.
     Snapshot(Box<SnapshotArgs>),
+    /// Verify what is stored: every reference of every version, to its end.
+    Check(Box<CheckArgs>),
     /// Show what the running server does.
     Status(StatusArgs),
     /// Checkpoint an image of the running server now, and wait until it is published.

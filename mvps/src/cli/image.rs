@@ -64,7 +64,7 @@ async fn adopt(args: &ImageAdoptArgs) -> anyhow::Result<String> {
     shown(args.name.output.output, &adopted, adopted_text)
 }
 
-async fn open_store(args: &ImageStoreArgs) -> anyhow::Result<RetryingStore> {
+pub(super) async fn open_store(args: &ImageStoreArgs) -> anyhow::Result<RetryingStore> {
     let choice = ImageStoreChoice::from_args(args)?;
     let objects = open_object_store(&choice).await?;
     let store = RetryingStore::new(objects, Arc::new(TokioClock::new()), Arc::new(OsEntropy));

@@ -4,8 +4,10 @@
 //! done, 1 if it failed, 2 if the command line was wrong.
 
 mod args;
+mod check;
 mod history;
 mod image;
+mod progress;
 mod quantity;
 mod report;
 mod run;
@@ -26,6 +28,8 @@ pub use args::{
     SnapshotCommand, SnapshotCreateArgs, SnapshotDeleteArgs, StatusArgs, TokenArgs, TuningArgs,
     VersionsArgs,
 };
+pub use check::CheckArgs;
+pub use progress::ProgressLine;
 pub use quantity::{ByteSize, parse_address, parse_span};
 pub use run::main;
 

@@ -5,7 +5,9 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 
-use super::{CheckpointArgs, Command, OutputFormat, StatusArgs, history, image, report, token};
+use super::{
+    CheckpointArgs, Command, OutputFormat, StatusArgs, check, history, image, report, token,
+};
 use crate::control::{ControlError, Reply, Request, ask};
 use crate::{daemon, logging};
 
@@ -40,6 +42,12 @@ fn carry_out(command: Command) -> anyhow::Result<ExitCode> {
         Command::Snapshot(args) => {
             logging::start(args.command.log())?;
             print(&block_on(history::snapshot(args.command))??)
+        }
+        Command::Check(args) => {
+            logging::start(&args.log)?;
+            let (text, code) = block_on(check::carry_out(&args))??;
+            print(&text)?;
+            Ok(code)
         }
         Command::Status(args) => status(&args),
         Command::Checkpoint(args) => checkpoint(&args),

@@ -86,6 +86,8 @@ fn every_subcommand_parses() {
         "mvps snapshot create disk0@monday --version 7",
         "mvps snapshot list disk0",
         "mvps snapshot delete disk0@monday --force",
+        "mvps check disk0",
+        "mvps check --all --read-data --output json --image-store-local-path /d",
         "mvps status --output json --buffer-store-path /b",
         "mvps checkpoint disk0 --buffer-store-path /b",
     ] {
@@ -108,6 +110,8 @@ fn what_is_wrong_is_refused() {
         "mvps image rollback disk0@no/slash",
         "mvps snapshot create",
         "mvps checkpoint",
+        "mvps check",
+        "mvps check disk0 --all",
     ] {
         parse_line(line).expect_err(line);
     }

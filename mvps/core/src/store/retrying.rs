@@ -66,11 +66,22 @@ impl RetryingStore {
         clock: Arc<dyn Clock>,
         entropy: Arc<dyn Entropy>,
     ) -> Self {
+        Self::with_requests_max(objects, clock, entropy, REQUESTS_MAX)
+    }
+
+    /// The same with another limit than [`REQUESTS_MAX`], at least 1.
+    #[must_use]
+    pub fn with_requests_max(
+        objects: Arc<dyn ObjectStore>,
+        clock: Arc<dyn Clock>,
+        entropy: Arc<dyn Entropy>,
+        requests_max: usize,
+    ) -> Self {
         let shared = Shared {
             objects,
             clock,
             entropy,
-            permits: Semaphore::new(REQUESTS_MAX),
+            permits: Semaphore::new(requests_max.max(1)),
             counters: Counters::default(),
             rest_until: Mutex::new(Moment::default()),
         };
