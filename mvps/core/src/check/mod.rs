@@ -4,7 +4,7 @@
 //! and map objects).
 //!
 //! Invariants:
-//! - Nothing is believed that does not verify, and nothing is concluded from what could not be read.
+//! - Nothing is believed that does not verify; nothing is concluded from what could not be read.
 //! - Each object is verified once, however many versions reference it; memory grows with the
 //!   objects and leaves that one image needs, not with what they hold.
 //! - What a server or a collector changes meanwhile is no finding: an image on which something is
