@@ -7,7 +7,7 @@
 //! 3. `sweep`: lists keys and deletes garbage. [`pass`]: all of it, over all images.
 //!
 //! **Why it is safe.** Nothing here waits, locks or looks at a clock for safety. What may be
-//! deleted is decided by [`crate::reachability`] from one manifest that was the newest when it was read,
+//! deleted is decided by [`crate::reachability`] from one manifest that was the newest when read,
 //! and from every version that it retains. Garbage by that decision is garbage for ever: a
 //! publication references only what its base protects or what its own epoch made above the
 //! watermark, so nobody can come back to it. Hence the order of reading does not matter beyond
