@@ -24,6 +24,7 @@ use aws_sdk_s3::types::{
 use aws_smithy_http_client::tls;
 use bytes::Bytes;
 use mvps_core::env::{ObjectEntry, ObjectStore, PartTag, StoreError, UploadEntry, UploadId};
+use mvps_core::store::joined;
 
 use super::s3_error::{causes, classify_code, no_credentials, translate};
 
@@ -135,7 +136,8 @@ impl S3ObjectStore {
         sent.map(|_| ()).map_err(|error| translate(key, error))
     }
 
-    async fn read(&self, key: &str, range: Option<&Range<u64>>) -> Result<Bytes, StoreError> {
+    /// The answer in the pieces in which it arrived.
+    async fn read(&self, key: &str, range: Option<&Range<u64>>) -> Result<Vec<Bytes>, StoreError> {
         let header = range.map(|range| format!("bytes={}-{}", range.start, range.end - 1));
         let request = self
             .client
@@ -154,20 +156,22 @@ impl S3ObjectStore {
                 &format!("{announced:?} bytes instead of {expected:?}"),
             ));
         }
-        let mut body = Vec::with_capacity(usize::try_from(announced.unwrap_or(0)).unwrap_or(0));
-        while let Some(chunk) = found.body.next().await {
+        let (mut pieces, mut length) = (Vec::new(), 0);
+        while let Some(piece) = found.body.next().await {
             let broken = |error| StoreError::Unavailable {
                 reason: format!("{key}: {error}"),
             };
-            body.extend_from_slice(&chunk.map_err(broken)?);
+            let piece = piece.map_err(broken)?;
+            length += piece.len() as u64;
+            pieces.push(piece);
         }
-        if expected.is_some_and(|expected| expected != body.len() as u64) {
+        if expected.is_some_and(|expected| expected != length) {
             return Err(corrupt(
                 key,
-                &format!("{} bytes instead of {expected:?}", body.len()),
+                &format!("{length} bytes instead of {expected:?}"),
             ));
         }
-        Ok(Bytes::from(body))
+        Ok(pieces)
     }
 
     async fn delete_one(&self, key: &str) -> Result<(), StoreError> {
@@ -364,10 +368,18 @@ impl ObjectStore for S3ObjectStore {
     }
 
     async fn get(&self, key: &str) -> Result<Bytes, StoreError> {
-        self.read(key, None).await
+        Ok(joined(&self.read(key, None).await?))
     }
 
     async fn get_range(&self, key: &str, range: Range<u64>) -> Result<Bytes, StoreError> {
+        Ok(joined(&self.get_range_pieces(key, range).await?))
+    }
+
+    async fn get_range_pieces(
+        &self,
+        key: &str,
+        range: Range<u64>,
+    ) -> Result<Vec<Bytes>, StoreError> {
         if range.is_empty() {
             return Err(StoreError::Invalid {
                 reason: format!("an empty range of {key}"),

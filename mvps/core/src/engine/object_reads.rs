@@ -14,7 +14,7 @@ use crate::format::codec::{FormatError, ObjectSeed};
 use crate::format::manifest::ByteSpan;
 use crate::format::object_name::ObjectName;
 use crate::ids::PageNumber;
-use crate::store::RetryingStore;
+use crate::store::{RetryingStore, joined};
 
 /// Why a read of object storage failed, by what the caller does next.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -106,6 +106,19 @@ impl ObjectReads {
         piece: Piece<'_>,
         decode: impl Fn(ObjectSeed, Bytes) -> Result<T, FormatError>,
     ) -> Result<T, ReadError> {
+        self.read_pieces(piece, |seed, pieces| decode(seed, joined(&pieces)))
+            .await
+    }
+
+    /// As [`Self::read`], for a decoder that takes the bytes in the pieces in which they arrived.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub async fn read_pieces<T>(
+        &self,
+        piece: Piece<'_>,
+        decode: impl Fn(ObjectSeed, Vec<Bytes>) -> Result<T, FormatError>,
+    ) -> Result<T, ReadError> {
         let key = piece.object.key();
         let seed = ObjectSeed::of_key(&key);
         let Some(end) = piece.span.offset.checked_add(u64::from(piece.span.bytes)) else {
@@ -117,8 +130,8 @@ impl ObjectReads {
         let range = piece.span.offset..end;
         let mut second_try = false;
         loop {
-            let reason = match self.store.get_range(&key, range.clone()).await {
-                Ok(bytes) => match decode(seed, bytes) {
+            let reason = match self.store.get_range_pieces(&key, range.clone()).await {
+                Ok(pieces) => match decode(seed, pieces) {
                     Ok(value) => return Ok(value),
                     Err(error @ FormatError::NewerFormat { .. }) => {
                         return Err(ReadError::NewerFormat {

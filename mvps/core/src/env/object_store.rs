@@ -189,6 +189,16 @@ pub trait ObjectStore: Send + Sync + 'static {
     /// [`StoreError::Corrupt`], never a short answer. An empty range is a caller's bug.
     async fn get_range(&self, key: &str, range: Range<u64>) -> Result<Bytes, StoreError>;
 
+    /// As [`Self::get_range`], in the pieces in which it arrived: who copies parts of a large answer
+    /// elsewhere does not need it copied together first.
+    async fn get_range_pieces(
+        &self,
+        key: &str,
+        range: Range<u64>,
+    ) -> Result<Vec<Bytes>, StoreError> {
+        Ok(vec![self.get_range(key, range).await?])
+    }
+
     /// Up to `limit` objects whose keys begin with `prefix` and are greater than `start_after`, in
     /// ascending order of keys' bytes. Fewer than `limit` means that there are no more.
     async fn list(

@@ -272,17 +272,31 @@ impl RetryingStore {
     /// # Errors
     /// As [`ObjectStore::get_range`]; `Corrupt` after several tries.
     pub async fn get_range(&self, key: &str, range: Range<u64>) -> Result<Bytes, StoreError> {
+        Ok(joined(&self.get_range_pieces(key, range).await?))
+    }
+
+    /// As [`Self::get_range`], in the pieces in which it arrived.
+    ///
+    /// # Errors
+    /// As [`Self::get_range`].
+    pub async fn get_range_pieces(
+        &self,
+        key: &str,
+        range: Range<u64>,
+    ) -> Result<Vec<Bytes>, StoreError> {
         let length = range.end.saturating_sub(range.start);
         let objects = &self.shared.objects;
-        let body = self
+        let pieces = self
             .tries(OperationKind::GetRange)
             .until_done(length, || {
-                let answer = objects.get_range(key, range.clone());
-                answer.map(|body| check_length(key, length, body?))
+                let answer = objects.get_range_pieces(key, range.clone());
+                answer.map(|pieces| check_length(key, length, pieces?))
             })
             .await?;
-        self.shared.counters.got(body.len());
-        Ok(body)
+        self.shared
+            .counters
+            .got(pieces.iter().map(Bytes::len).sum());
+        Ok(pieces)
     }
 
     /// Up to `limit` objects under `prefix` after `start_after`, in order; fewer only at the end.
@@ -352,11 +366,19 @@ impl RetryingStore {
     }
 }
 
-fn check_length(key: &str, expected: u64, body: Bytes) -> Result<Bytes, StoreError> {
-    if body.len() as u64 == expected {
-        return Ok(body);
+/// The pieces as one. Copies even a single one: it may be a small part of a large buffer that a
+/// client received into, which what is kept must not keep in memory.
+#[must_use]
+pub fn joined(pieces: &[Bytes]) -> Bytes {
+    Bytes::from(pieces.concat())
+}
+
+fn check_length(key: &str, expected: u64, pieces: Vec<Bytes>) -> Result<Vec<Bytes>, StoreError> {
+    let length: usize = pieces.iter().map(Bytes::len).sum();
+    if length as u64 == expected {
+        return Ok(pieces);
     }
-    let reason = format!("{} bytes instead of {expected}", body.len());
+    let reason = format!("{length} bytes instead of {expected}");
     Err(StoreError::Corrupt {
         key: key.to_owned(),
         reason,

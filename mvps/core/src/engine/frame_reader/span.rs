@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
 use super::{FetchedFrame, WantedFrame};
 use crate::engine::object_cache::{ObjectCache, PieceKey};
@@ -83,9 +83,9 @@ impl SpanRequest {
             return Landed::new(vec![(self.frames[0].key(), frame)]);
         }
         let whole = reads
-            .read(self.piece(), |seed, bytes| Ok((seed, bytes)))
+            .read_pieces(self.piece(), |seed, pieces| Ok((seed, pieces)))
             .await;
-        let (seed, bytes) = match whole {
+        let (seed, pieces) = match whole {
             Ok(whole) => whole,
             Err(ReadError::Corrupt { .. }) => return self.fetch_each(reads, page_size).await,
             Err(error) => {
@@ -103,7 +103,7 @@ impl SpanRequest {
             })
             .collect();
         let decoded = spawner
-            .run(move || decode_all(seed, page_size, &bytes, &places))
+            .run(move || decode_all(seed, page_size, &pieces, &places))
             .await;
         let mut landed = Vec::with_capacity(self.frames.len());
         for (frame, decoded) in self.frames.iter().zip(decoded) {
@@ -129,15 +129,27 @@ impl SpanRequest {
 fn decode_all(
     seed: ObjectSeed,
     page_size: PageSize,
-    bytes: &Bytes,
+    pieces: &[Bytes],
     places: &[Range<usize>],
 ) -> Vec<Result<Frame, FormatError>> {
-    // Copied, because a frame that was stored raw would keep the bytes of all others in memory.
-    let own = |place: &Range<usize>| Bytes::copy_from_slice(&bytes[place.clone()]);
     places
         .iter()
-        .map(|place| decode_frame(seed, page_size, &own(place)))
+        .map(|place| decode_frame(seed, page_size, &gathered(pieces, place)))
         .collect()
+}
+
+/// Bytes `place` of the pieces put together. Copied, because a frame that was stored raw would keep
+/// the bytes of all others in memory.
+fn gathered(pieces: &[Bytes], place: &Range<usize>) -> Bytes {
+    let mut own = BytesMut::with_capacity(place.len());
+    let mut start = 0;
+    for piece in pieces {
+        let from = place.start.clamp(start, start + piece.len()) - start;
+        let to = place.end.clamp(start, start + piece.len()) - start;
+        own.extend_from_slice(&piece[from..to]);
+        start += piece.len();
+    }
+    own.freeze()
 }
 
 async fn fetch_one(wanted: &WantedFrame, reads: &ObjectReads, page_size: PageSize) -> FetchedFrame {
@@ -173,6 +185,25 @@ impl Landed {
         for (key, frame) in self.frames.iter() {
             if let Ok(frame) = frame {
                 cache.insert(*key, Arc::clone(frame));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_place_is_gathered_from_any_pieces() {
+        let whole: Vec<u8> = (0..40).collect();
+        for cut in 0..=40 {
+            for other in cut..=40 {
+                let pieces = [&whole[..cut], &whole[cut..other], &whole[other..]];
+                let pieces = pieces.map(Bytes::copy_from_slice);
+                for place in [0..40, 0..1, 39..40, 7..23, 20..20] {
+                    assert_eq!(gathered(&pieces, &place), &whole[place.clone()]);
+                }
             }
         }
     }
