@@ -37,6 +37,22 @@ impl ReaderPin {
             entropy: &*self.entropy,
         }
     }
+
+    async fn release(&self) -> Result<(), EngineError> {
+        match release_reader(&self.admin(), &self.image, &self.reader).await {
+            Ok(_) => Ok(()),
+            Err(AdminError::NoSuchReader { .. }) => {
+                tracing::warn!(
+                    image = %self.image, reader = %self.reader,
+                    "somebody released the pin while the version was served"
+                );
+                Ok(())
+            }
+            Err(error) => Err(EngineError::Unreadable {
+                reason: error.to_string(),
+            }),
+        }
+    }
 }
 
 impl VersionExport {
@@ -60,16 +76,25 @@ impl VersionExport {
         };
         let pinned = pin_version(&pin.admin(), image, shown, &pin.reader).await;
         let manifest = pinned.map_err(|error| failure(&error))?.manifest;
-        let opened = PublishedVersion::open(host, &manifest).await;
-        let version = opened.map_err(|error| OpenFailure {
-            reason: format!("cannot read the version's map: {error}"),
-            told: None,
-        })?;
-        tracing::info!(%image, version = %version.version(), reader = %pin.reader, "pinned");
-        Ok(Self {
-            version,
-            pin: Arc::new(pin),
-        })
+        match PublishedVersion::open(host, &manifest).await {
+            Ok(version) => {
+                let number = version.version();
+                tracing::info!(%image, version = %number, reader = %pin.reader, "pinned");
+                Ok(Self {
+                    version,
+                    pin: Arc::new(pin),
+                })
+            }
+            Err(error) => {
+                if let Err(error) = pin.release().await {
+                    tracing::warn!(%image, reader = %pin.reader, %error, "the pin stays");
+                }
+                Err(OpenFailure {
+                    reason: format!("cannot read the version's map: {error}"),
+                    told: None,
+                })
+            }
+        }
     }
 
     /// What is served.
@@ -80,20 +105,7 @@ impl VersionExport {
 
     /// Releases the pin. Waits while the object store is unavailable.
     pub(super) async fn close(&self) -> Result<(), EngineError> {
-        let pin = &self.pin;
-        match release_reader(&pin.admin(), &pin.image, &pin.reader).await {
-            Ok(_) => Ok(()),
-            Err(AdminError::NoSuchReader { .. }) => {
-                tracing::warn!(
-                    image = %pin.image, reader = %pin.reader,
-                    "somebody released the pin while the version was served"
-                );
-                Ok(())
-            }
-            Err(error) => Err(EngineError::Unreadable {
-                reason: error.to_string(),
-            }),
-        }
+        self.pin.release().await
     }
 }
 

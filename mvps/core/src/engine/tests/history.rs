@@ -1,10 +1,14 @@
 //! Snapshots, clones and rollbacks with real content, and with everything deleted that nothing
 //! protects.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::world::{FLUSHED, Machine, World, image, page, read, read_all, settle, write};
 use crate::admin::{Admin, clone_image, create_snapshot, delete, roll_back};
+use crate::collector::expiry::ExpiryPolicy;
+use crate::collector::{CollectionPolicy, Collector, Silent};
 use crate::engine::protocol::ManifestStore;
 use crate::engine::{Acknowledge, Durability, EngineError};
 use crate::env::OperationKind;
@@ -360,4 +364,85 @@ async fn a_closed_image_is_rolled_back() {
     desk.collect(&world).await;
     let disk = machine.open().await;
     assert_eq!(read_all(&disk, 0..2).await, [2, 2]);
+}
+
+/// A pass of the collector that forgets whatever it may.
+async fn collect_for_real(machine: &Machine) {
+    let policy = CollectionPolicy {
+        expiry: ExpiryPolicy {
+            inactive: Duration::ZERO,
+            states_min: 1,
+        },
+        dry_run: false,
+        deletes_max: None,
+        abandon_after: Duration::from_secs(15),
+    };
+    let environment = &machine.host.environment;
+    let collector = Collector::new(
+        machine.host.store.clone(),
+        environment.clock.clone(),
+        environment.entropy.clone(),
+        policy,
+        Arc::new(Silent),
+    );
+    let report = collector.collect(None).await.expect("a listing");
+    assert!(report.all_went_well(), "{report:?}");
+}
+
+fn objects(world: &World) -> BTreeSet<String> {
+    let keys = world.objects.keys().into_iter();
+    keys.filter(|key| ObjectName::parse(key).is_ok()).collect()
+}
+
+/// The source, a clone in the middle and another one are deleted: what is left is exactly what the
+/// last one needs. When that has rewritten everything, nothing of the source is left.
+#[tokio::test(start_paused = true)]
+async fn the_collector_leaves_what_the_last_clone_needs() {
+    let world = World::new();
+    let machine = world.machine(1);
+    let desk = Desk::at(&machine);
+    let disk = machine.open().await;
+    for number in 0..20 {
+        write(&disk, number, number as u8 + 1).await;
+        disk.image().checkpoint().await.expect("a checkpoint");
+    }
+    let middle = desk.clone_as(&image(), &Shown::Newest, "middle").await;
+    let other = desk.clone_as(&image(), &Shown::Newest, "other").await;
+    let last = desk.clone_as(&middle, &Shown::Newest, "last").await;
+    write(&disk, 0, 100).await;
+    disk.image().close().await.expect("it closes");
+    drop(disk);
+    for gone in [&image(), &middle, &other] {
+        delete(&desk.admin(), gone, false).await.expect("deleted");
+    }
+    // A pin in one image may wait for one in another.
+    for _ in 0..3 {
+        collect_for_real(&machine).await;
+        tokio::time::sleep(Duration::from_secs(60)).await;
+    }
+    let newest = desk.manifests.newest(&last).await.expect("readable");
+    let newest = newest.expect("it exists");
+    let needed = crate::reachability::referenced_objects(&newest);
+    let needed: BTreeSet<String> = needed.iter().map(|name| name.key()).collect();
+    assert_eq!(objects(&world), needed);
+    let disk = machine.open_named(&last).await;
+    let expected: Vec<u8> = (1..=20).collect();
+    assert_eq!(read_all(&disk, 0..20).await, expected);
+
+    for _ in 0..20 {
+        for number in 0..20 {
+            write(&disk, number, 7).await;
+        }
+        disk.image().checkpoint().await.expect("a checkpoint");
+    }
+    disk.image().close().await.expect("it closes");
+    drop(disk);
+    for _ in 0..3 {
+        collect_for_real(&machine).await;
+    }
+    let of_last = |key: &String| key.starts_with("images/last/");
+    let left = objects(&world);
+    assert!(left.iter().all(of_last), "{left:?}");
+    let disk = machine.open_named(&last).await;
+    assert_eq!(read_all(&disk, 0..20).await, [7; 20]);
 }
