@@ -4,6 +4,7 @@
 //! run --seed N [--quiet | --block B]   replay one seed, with its timeline
 //! swarm --minutes M [--from N]         fresh seeds on all cores, each once
 //! batch --seeds K [--from N]           K seeds, each twice, digests compared
+//! coverage                             the fixed batch: everything must have been met
 //! mutants [--seeds K] [--only NAME]    known-bad variants of the engine: each must be caught
 //! shrink --seed N [--variant NAME] [--runs R]   a failing seed as a small case in sim/cases
 //! case [--quiet] PATH                  replay a case, with its timeline
@@ -20,6 +21,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use crate::cases;
+use crate::coverage;
 use crate::journal::Timeline;
 use crate::mutants::{self, MUTANT_VARIABLE};
 use crate::runner::{Outcome, Summary, run_apart, run_here, run_many, run_twice};
@@ -129,6 +131,15 @@ fn run(arguments: &[String]) -> Result<ExitCode, String> {
                 operations.unwrap_or(worlds::command::OPERATIONS),
             ))
         }
+        Some("coverage") => {
+            let summary = many(0..coverage::SEEDS, run_apart);
+            let ended = finish(&summary);
+            Ok(if covers(&summary) {
+                ended
+            } else {
+                ExitCode::FAILURE
+            })
+        }
         Some("batch") => {
             let from = number("--from")?.unwrap_or(0);
             let seeds = from..from + number("--seeds")?.unwrap_or(TEST_SEEDS);
@@ -139,13 +150,22 @@ fn run(arguments: &[String]) -> Result<ExitCode, String> {
 }
 
 const USAGE: &str = "run --seed N [--quiet | --block B] | swarm --minutes M [--from N] | \
-                     batch --seeds K [--from N] | mutants [--seeds K] [--only NAME] | \
+                     batch --seeds K [--from N] | coverage | mutants [--seeds K] [--only NAME] | \
                      shrink --seed N [--variant NAME] [--runs R] | case [--quiet] PATH | \
                      cases [--variants] | worlds [--ops K] [--only WORLD]";
 
 fn text_of<'a>(arguments: &'a [String], name: &str) -> Option<&'a str> {
     let at = arguments.iter().position(|it| it == name)?;
     arguments.get(at + 1).map(String::as_str)
+}
+
+/// Whether everything was met; prints what was not.
+fn covers(summary: &Summary) -> bool {
+    let gaps = coverage::gaps(summary);
+    for gap in &gaps {
+        println!("coverage: {gap}");
+    }
+    gaps.is_empty()
 }
 
 fn number_of(arguments: &[String], name: &str) -> Result<Option<u64>, String> {
@@ -199,14 +219,7 @@ fn many(seeds: impl Iterator<Item = u64> + Send, run: impl Fn(u64) -> Outcome + 
 }
 
 fn finish(summary: &Summary) -> ExitCode {
-    println!("faults (times injected, seeds):");
-    for (name, (count, seeds)) in &summary.faults {
-        println!("  {name:<40} {count:>8} {seeds:>6}");
-    }
-    println!("sometimes (times reached, seeds):");
-    for (name, (count, seeds)) in &summary.marks {
-        println!("  {name:<52} {count:>8} {seeds:>6}");
-    }
+    coverage::print(summary);
     for (seed, failure) in &summary.failed {
         println!("---- seed {seed}\n{failure}");
         println!("  replay: cargo run -p sim --release --features sim -- run --seed {seed}");

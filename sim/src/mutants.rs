@@ -7,8 +7,9 @@
     reason = "this is the command line"
 )]
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
+use std::sync::Mutex;
 
 use mvps_core::mutant::ALL;
 
@@ -18,7 +19,7 @@ use crate::runner::run_apart_as;
 pub const MUTANT_VARIABLE: &str = "SIM_MUTANT";
 
 /// Seeds that a variant may survive, when nothing else is asked for.
-pub const SEEDS: u64 = 60;
+pub const SEEDS: u64 = 200;
 
 /// This process runs the variant `name` from now on.
 #[cfg(mvps_mutant = "selectable")]
@@ -32,6 +33,13 @@ pub fn select(name: &str) {
     panic!("{name}: this program was not built with variants; see `mutants`");
 }
 
+/// How a variant fared.
+struct Fate {
+    name: &'static str,
+    /// The number of seeds that it took, and what was noticed.
+    caught: Option<(u64, String)>,
+}
+
 /// Runs every variant, or the one that was asked for, until it is caught.
 #[must_use]
 pub fn main(seeds: u64, chosen: Option<&str>) -> ExitCode {
@@ -42,41 +50,72 @@ pub fn main(seeds: u64, chosen: Option<&str>) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let mut survived = 0;
-    let mut caught_after = Vec::new();
-    for name in ALL
+    let names = ALL.iter().copied();
+    let names = names.filter(|name| chosen.is_none_or(|only| only == *name));
+    let fates = run(&program, names.collect(), seeds);
+    let mut caught_after: Vec<u64> = fates
         .iter()
-        .filter(|name| chosen.is_none_or(|only| only == **name))
-    {
-        let caught = (0..seeds).find_map(|seed| {
-            let outcome = run_apart_as(&program, seed, Some(name));
-            outcome.failure.map(|failure| (seed + 1, failure))
-        });
-        if let Some((after, failure)) = caught {
-            let oracle = failure.lines().find_map(|line| {
-                line.split_once(": ")
-                    .filter(|(seed, _)| seed.starts_with("seed"))
-            });
-            let what = oracle.map_or("", |(_, what)| what);
-            let what: String = what.chars().take(110).collect();
-            println!("{name:<40} caught after {after:>4} seeds: {what}");
-            caught_after.push(after);
-        } else {
-            println!("{name:<40} SURVIVED {seeds} seeds");
-            survived += 1;
-        }
-    }
+        .filter_map(|fate| Some(fate.caught.as_ref()?.0))
+        .collect();
     caught_after.sort_unstable();
-    let median = caught_after
-        .get(caught_after.len() / 2)
-        .copied()
-        .unwrap_or(0);
-    println!("median: {median} seeds to detection");
+    let median = caught_after.get(caught_after.len() / 2);
+    let survived = fates.len() - caught_after.len();
+    println!(
+        "median: {} seeds to detection",
+        median.copied().unwrap_or(0)
+    );
     println!("{} passed, {survived} failed", caught_after.len());
     if survived == 0 {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
+    }
+}
+
+/// Runs variants on all cores, each until it is caught, and prints each when its fate is known.
+fn run(program: &Path, names: Vec<&'static str>, seeds: u64) -> Vec<Fate> {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let queue = Mutex::new(names.into_iter());
+    let fates = Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for _ in 0..cores {
+            scope.spawn(|| {
+                loop {
+                    let name = queue.lock().expect("drawing does not panic").next();
+                    let Some(name) = name else { return };
+                    let fate = fate_of(program, name, seeds);
+                    fate.print(seeds);
+                    fates.lock().expect("adding does not panic").push(fate);
+                }
+            });
+        }
+    });
+    fates.into_inner().expect("adding does not panic")
+}
+
+fn fate_of(program: &Path, name: &'static str, seeds: u64) -> Fate {
+    let caught = (0..seeds).find_map(|seed| {
+        let outcome = run_apart_as(program, seed, Some(name));
+        outcome.failure.map(|failure| (seed + 1, failure))
+    });
+    Fate { name, caught }
+}
+
+impl Fate {
+    fn print(&self, seeds: u64) {
+        let name = self.name;
+        let Some((after, failure)) = &self.caught else {
+            println!("{name:<48} SURVIVED {seeds} seeds");
+            return;
+        };
+        let mut lines = failure.lines();
+        let what = lines.find_map(|line| line.strip_prefix("seed ")?.split_once(": "));
+        let what: String = what
+            .map_or("", |(_, what)| what)
+            .chars()
+            .take(100)
+            .collect();
+        println!("{name:<48} caught after {after:>4} seeds: {what}");
     }
 }
 
