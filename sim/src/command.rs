@@ -24,15 +24,18 @@ use crate::cases;
 use crate::coverage;
 use crate::journal::Timeline;
 use crate::mutants::{self, MUTANT_VARIABLE};
-use crate::runner::{Outcome, Summary, run_apart, run_here, run_many, run_twice};
+use crate::runner::{Outcome, Summary, run_apart, run_here, run_many, run_twice, run_twice_as};
 use crate::shrink;
 use crate::worlds;
 
 /// Seeds that once found a bug, or that reach something rare.
 pub const REGRESSION_SEEDS: &[u64] = &[];
 
-/// How many fixed seeds `cargo test` runs.
-const TEST_SEEDS: u64 = 40;
+/// How many seeds `cargo test` runs with the program that it built itself.
+const CHECKED_SEEDS: u64 = 6;
+
+/// How many seeds that nobody ran before `cargo test` runs.
+const FRESH_SEEDS: u64 = 40;
 
 /// The program.
 #[must_use]
@@ -44,7 +47,7 @@ pub fn main() -> ExitCode {
     })
 }
 
-/// The test: the regression seeds and the first seeds, each twice.
+/// The test: small worlds, regression seeds, the fixed batch, fresh seeds, variants.
 #[must_use]
 pub fn test_main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -58,17 +61,52 @@ pub fn test_main() -> ExitCode {
         println!("simulation: test");
         return ExitCode::SUCCESS;
     }
-    let worlds = worlds::command::main(worlds::command::TEST_OPERATIONS);
-    let seeds = REGRESSION_SEEDS.iter().copied().chain(0..TEST_SEEDS);
-    let seeds = finish(&many(seeds, run_twice));
-    let cases = cases::check_all(false);
-    if cases != ExitCode::SUCCESS {
-        return cases;
-    }
-    if worlds == ExitCode::SUCCESS {
-        seeds
+    let outcomes = [
+        worlds::command::main(worlds::command::TEST_OPERATIONS),
+        cases::check_all(false),
+        first_seeds(),
+        optimised(),
+    ];
+    let failed = outcomes.iter().find(|it| **it != ExitCode::SUCCESS);
+    failed.copied().unwrap_or(ExitCode::SUCCESS)
+}
+
+/// The regression seeds and the first seeds with this program, whose arithmetic is checked.
+fn first_seeds() -> ExitCode {
+    println!("regression seeds and the first {CHECKED_SEEDS} seeds, each twice");
+    let seeds = REGRESSION_SEEDS.iter().copied().chain(0..CHECKED_SEEDS);
+    finish(&many(seeds, run_twice))
+}
+
+/// What would take too long without optimisation: the fixed batch, fresh seeds, and the variants.
+fn optimised() -> ExitCode {
+    println!("building the simulation with optimisation and selectable variants");
+    let program = match mutants::build() {
+        Ok(program) => program,
+        Err(reason) => {
+            eprintln!("it cannot be built: {reason}");
+            return ExitCode::FAILURE;
+        }
+    };
+    println!("the fixed batch: {} seeds, each twice", coverage::SEEDS);
+    let fixed = many(0..coverage::SEEDS, |seed| run_twice_as(&program, seed));
+    let covered = covers(&fixed);
+    let fixed = finish(&fixed);
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let from = now.map_or(0, |it| it.as_secs());
+    println!("fresh seeds: {FRESH_SEEDS} from {from} on, each twice");
+    let fresh = finish(&many(from..from + FRESH_SEEDS, |seed| {
+        run_twice_as(&program, seed)
+    }));
+    println!("known-bad variants of the engine");
+    let variants = mutants::judge(&program, mutants::SEEDS, None);
+    let good = [fixed, fresh, variants]
+        .iter()
+        .all(|it| *it == ExitCode::SUCCESS);
+    if good && covered {
+        ExitCode::SUCCESS
     } else {
-        worlds
+        ExitCode::FAILURE
     }
 }
 
@@ -142,7 +180,7 @@ fn run(arguments: &[String]) -> Result<ExitCode, String> {
         }
         Some("batch") => {
             let from = number("--from")?.unwrap_or(0);
-            let seeds = from..from + number("--seeds")?.unwrap_or(TEST_SEEDS);
+            let seeds = from..from + number("--seeds")?.unwrap_or(FRESH_SEEDS);
             Ok(finish(&many(seeds, run_twice)))
         }
         _ => Err(USAGE.to_owned()),

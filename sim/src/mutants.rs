@@ -43,16 +43,21 @@ struct Fate {
 /// Runs every variant, or the one that was asked for, until it is caught.
 #[must_use]
 pub fn main(seeds: u64, chosen: Option<&str>) -> ExitCode {
-    let program = match build() {
-        Ok(program) => program,
+    match build() {
+        Ok(program) => judge(&program, seeds, chosen),
         Err(reason) => {
             eprintln!("the variants cannot be built: {reason}");
-            return ExitCode::FAILURE;
+            ExitCode::FAILURE
         }
-    };
+    }
+}
+
+/// Runs the variants of `program`; succeeds if each is caught.
+#[must_use]
+pub fn judge(program: &Path, seeds: u64, chosen: Option<&str>) -> ExitCode {
     let names = ALL.iter().copied();
     let names = names.filter(|name| chosen.is_none_or(|only| only == *name));
-    let fates = run(&program, names.collect(), seeds);
+    let fates = run(program, names.collect(), seeds);
     let mut caught_after: Vec<u64> = fates
         .iter()
         .filter_map(|fate| Some(fate.caught.as_ref()?.0))
@@ -119,36 +124,28 @@ impl Fate {
     }
 }
 
-/// Builds the simulation with selectable variants.
-pub(crate) fn build() -> Result<PathBuf, String> {
+/// Builds the simulation with selectable variants, and with optimisation: every variant takes some
+/// seeds. As long as none is selected, the engine is the one that users run.
+///
+/// # Errors
+/// What cargo says.
+pub fn build() -> Result<PathBuf, String> {
     let workspace = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..");
     let base = std::env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
     let target = base
         .unwrap_or_else(|| workspace.join("target"))
         .join("mutants");
-    let release = !cfg!(debug_assertions);
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo
         .current_dir(&workspace)
-        .args([
-            "build",
-            "--quiet",
-            "-p",
-            "sim",
-            "--features",
-            "sim",
-            "--bin",
-            "sim",
-        ])
-        .args(release.then_some("--release"))
-        .arg("--target-dir")
+        .args(["build", "--quiet", "--release", "-p", "sim"])
+        .args(["--features", "sim", "--bin", "sim", "--target-dir"])
         .arg(&target)
         .env("RUSTFLAGS", "--cfg madsim --cfg mvps_mutant=\"selectable\"");
     let status = cargo.status().map_err(|error| error.to_string())?;
-    if !status.success() {
-        return Err(status.to_string());
+    if status.success() {
+        Ok(target.join("release").join("sim"))
+    } else {
+        Err(status.to_string())
     }
-    Ok(target
-        .join(if release { "release" } else { "debug" })
-        .join("sim"))
 }

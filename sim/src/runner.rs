@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::Mutex;
@@ -202,16 +202,20 @@ impl Outcome {
     }
 }
 
+/// This program.
+fn own_program() -> Result<PathBuf, Outcome> {
+    std::env::current_exe().map_err(|error| Outcome {
+        failure: Some(format!("the runner does not find itself: {error}")),
+        ..Outcome::default()
+    })
+}
+
 /// Runs `seed` in a process of its own.
 #[must_use]
 pub fn run_apart(seed: u64) -> Outcome {
-    match std::env::current_exe() {
+    match own_program() {
         Ok(program) => run_apart_as(&program, seed, None),
-        Err(error) => Outcome {
-            seed,
-            failure: Some(format!("the runner does not find itself: {error}")),
-            ..Outcome::default()
-        },
+        Err(failed) => failed,
     }
 }
 
@@ -255,11 +259,20 @@ pub fn run_apart_as(program: &Path, seed: u64, mutant: Option<&str>) -> Outcome 
 /// Runs `seed` twice, in processes of their own, and compares the digests.
 #[must_use]
 pub fn run_twice(seed: u64) -> Outcome {
-    let first = run_apart(seed);
+    match own_program() {
+        Ok(program) => run_twice_as(&program, seed),
+        Err(failed) => failed,
+    }
+}
+
+/// The same with `program`.
+#[must_use]
+pub fn run_twice_as(program: &Path, seed: u64) -> Outcome {
+    let first = run_apart_as(program, seed, None);
     if first.failure.is_some() {
         return first;
     }
-    let second = run_apart(seed);
+    let second = run_apart_as(program, seed, None);
     if second.digest == first.digest && second.failure.is_none() {
         return first;
     }

@@ -7,6 +7,7 @@ use mvps_core::engine::{Acknowledge, Durability, EngineError};
 use mvps_core::env::{BufferBatch, PageRun};
 use mvps_core::format::manifest::Office;
 use mvps_core::ids::{Lsn, PageSize};
+use mvps_core::store::retry_policy::SLOW_DOWN_MAX;
 
 use super::content::{Effect, Pages, apply, normal};
 use super::history::BranchId;
@@ -314,8 +315,9 @@ impl Model {
         };
         self.journal
             .mark("a deposed server acknowledged within its limit");
-        // The server waits for its check for a while, and then lets the answer stand for its limit.
-        let lately = now.saturating_sub(self.tenure_limit * 2 + DEPOSED_SLACK);
+        // The server rests as the store asks for, waits for its check for a while, and then lets
+        // the answer stand for its limit.
+        let lately = now.saturating_sub(SLOW_DOWN_MAX + self.tenure_limit * 2 + DEPOSED_SLACK);
         let excused = |since: Option<&std::time::Duration>| since.is_some_and(|at| *at >= lately);
         let resumed = state
             .disks
