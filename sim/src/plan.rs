@@ -171,6 +171,8 @@ pub struct Plan {
     pub collector_pause_max: Duration,
     /// Clean stops, per thousand, that close the image while clients still use it.
     pub abrupt: u64,
+    /// Longest pause within a transaction, once in a while: its view grows old.
+    pub linger_max: Duration,
     /// Clients speak NBD, and do not call the engine.
     pub over_nbd: bool,
     /// Images without connections are closed after this long.
@@ -236,6 +238,7 @@ impl Plan {
             collectors: draws.pick(&[0, 0, 1, 1, 2]),
             collector_pause_max: round_max,
             abrupt: draws.pick(&[0, 0, 300]),
+            linger_max: Duration::ZERO,
             over_nbd: draws.chance(400),
             idle_time: draws.pick(&[Duration::from_secs(1), Duration::from_mins(1)]),
             hostile: draws.pick(&[0, 100]),

@@ -141,6 +141,7 @@ fn collection(plan: &mut Plan, draws: &Draws) {
     plan.config.cache_bytes = NO_CACHE_BYTES;
     plan.config.transaction_age_max = Duration::from_mins(5);
     plan.config.transactions_max = 64;
+    plan.linger_max = Duration::from_secs(40);
     plan.operations.transaction = 8;
     plan.operations.read = 4;
     plan.part_bytes = draws.pick(&[8 << 10, 8 << 20]);

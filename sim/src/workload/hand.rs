@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use madsim::time::sleep;
 use mvps_core::engine::{Acknowledge, Durability};
 
 use crate::draws::Draws;
@@ -47,6 +48,16 @@ impl Hand {
             return if busy { longest } else { longest + IDLE };
         }
         self.draws.duration(Duration::from_millis(1), longest)
+    }
+
+    /// A pause between the steps of a transaction.
+    pub(super) async fn linger(&self) {
+        let longest = self.site.plan.linger_max;
+        if !longest.is_zero() && self.draws.chance(100) {
+            sleep(self.draws.duration(Duration::from_secs(1), longest)).await;
+        } else if self.draws.chance(300) {
+            sleep(self.think()).await;
+        }
     }
 
     pub(super) fn note(&self, what: std::fmt::Arguments<'_>) {

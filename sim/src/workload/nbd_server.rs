@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use mvps_core::engine::protocol::OpenError as OfficeError;
-use mvps_core::engine::{Host, Image, Intent, OpenError, OpeningRequest, open};
+use mvps_core::engine::{Host, Intent, OpenError, OpeningRequest, open};
 use mvps_core::env::{Address, Connection, Listener, PeerName};
-use mvps_core::ids::ImageId;
-use mvps_core::session::{EngineImages, ImageFacts, Images, OpenFailure, Server, ServerConfig};
+use mvps_core::session::{
+    EngineImages, ImageFacts, Images, OpenFailure, ServedImage, Server, ServerConfig,
+};
 use mvps_core::token::{Grant, TokenKeys};
 use tokio::sync::{mpsc, watch};
 
@@ -45,9 +46,9 @@ impl SimImages {
 }
 
 impl Images for SimImages {
-    type Image = Image;
+    type Image = ServedImage;
 
-    async fn open(&self, grant: &Grant) -> Result<Image, OpenFailure> {
+    async fn open(&self, grant: &Grant) -> Result<ServedImage, OpenFailure> {
         let request = OpeningRequest {
             image: grant.image.clone(),
             page_size: self.site.plan.page_size,
@@ -80,14 +81,14 @@ impl Images for SimImages {
             return Err(failed(error.to_string()));
         }
         self.report(Status::Serving);
-        Ok(image)
+        Ok(ServedImage::Live(image))
     }
 
     fn look(
         &self,
-        image: &ImageId,
+        grant: &Grant,
     ) -> impl Future<Output = Result<Option<ImageFacts>, OpenFailure>> + Send {
-        self.engine.look(image)
+        self.engine.look(grant)
     }
 }
 

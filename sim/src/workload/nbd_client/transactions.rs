@@ -1,6 +1,5 @@
 //! Transactions over NBD.
 
-use madsim::time::sleep;
 use mvps_core::client::{Client, ClientError, Transaction};
 use mvps_core::nbd::Errno;
 
@@ -59,9 +58,7 @@ impl NbdClient {
                 drop(transaction);
                 return Err(error);
             }
-            if self.hand.draws.chance(300) {
-                sleep(self.hand.think()).await;
-            }
+            self.hand.linger().await;
         }
         if self.hand.draws.chance(200) {
             self.hand.note(format_args!("{} rolled back", id.0));
