@@ -203,11 +203,18 @@ impl Outcome {
 }
 
 /// This program.
-fn own_program() -> Result<PathBuf, Outcome> {
-    std::env::current_exe().map_err(|error| Outcome {
-        failure: Some(format!("the runner does not find itself: {error}")),
+fn own_program() -> Result<PathBuf, String> {
+    let found = std::env::current_exe();
+    found.map_err(|error| format!("the runner does not find itself: {error}"))
+}
+
+/// A seed that could not be run.
+fn not_run(seed: u64, reason: String) -> Outcome {
+    Outcome {
+        seed,
+        failure: Some(reason),
         ..Outcome::default()
-    })
+    }
 }
 
 /// Runs `seed` in a process of its own.
@@ -215,7 +222,7 @@ fn own_program() -> Result<PathBuf, Outcome> {
 pub fn run_apart(seed: u64) -> Outcome {
     match own_program() {
         Ok(program) => run_apart_as(&program, seed, None),
-        Err(failed) => failed,
+        Err(reason) => not_run(seed, reason),
     }
 }
 
@@ -261,7 +268,7 @@ pub fn run_apart_as(program: &Path, seed: u64, mutant: Option<&str>) -> Outcome 
 pub fn run_twice(seed: u64) -> Outcome {
     match own_program() {
         Ok(program) => run_twice_as(&program, seed),
-        Err(failed) => failed,
+        Err(reason) => not_run(seed, reason),
     }
 }
 
