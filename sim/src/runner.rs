@@ -71,7 +71,7 @@ pub fn run_plan_here(plan: Plan, journal: &Journal) -> Outcome {
         let what = message(&*panic);
         format!("{what}\n  {}", journal.tail().join("\n  "))
     });
-    let failure = failure.filter(|what| !is_outside_the_contract(seed, what, &journal));
+    let failure = failure.filter(|what| !is_outside_the_contract(seed, what, journal));
     let simulated = *simulated.lock().expect("nothing panics under this lock");
     Outcome {
         seed,
