@@ -23,6 +23,7 @@ mod outage;
 mod powercut;
 mod report;
 mod server;
+mod sim;
 mod token;
 mod workspace;
 
@@ -116,6 +117,11 @@ enum Word {
         #[command(flatten)]
         options: fuzz::Options,
     },
+    /// The simulation at its nightly length.
+    Sim {
+        #[command(flatten)]
+        options: sim::Options,
+    },
     /// Everything that a capability must show.
     Evidence {
         /// The capability.
@@ -157,6 +163,7 @@ fn obey() -> Result<()> {
         Word::Outage { binary, options } => outage::run(&binary, &options),
         Word::Idle { binary, options } => idle::run(&binary, &options),
         Word::Fuzz { options } => fuzz::run(&options),
+        Word::Sim { options } => sim::run(&options),
         Word::Evidence {
             capability,
             options,

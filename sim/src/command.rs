@@ -4,6 +4,7 @@
 //! run --seed N [--quiet | --block B]   replay one seed, with its timeline
 //! swarm --minutes M [--from N]         fresh seeds on all cores, each once
 //! batch --seeds K [--from N]           K seeds, each twice, digests compared
+//! coverage                             the fixed batch: everything must have been met
 //! mutants [--seeds K] [--only NAME]    known-bad variants of the engine: each must be caught
 //! shrink --seed N [--variant NAME] [--runs R]   a failing seed as a small case in sim/cases
 //! case [--quiet] PATH                  replay a case, with its timeline
@@ -20,17 +21,21 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use crate::cases;
+use crate::coverage;
 use crate::journal::Timeline;
 use crate::mutants::{self, MUTANT_VARIABLE};
-use crate::runner::{Outcome, Summary, run_apart, run_here, run_many, run_twice};
+use crate::runner::{Outcome, Summary, run_apart, run_here, run_many, run_twice, run_twice_as};
 use crate::shrink;
 use crate::worlds;
 
 /// Seeds that once found a bug, or that reach something rare.
 pub const REGRESSION_SEEDS: &[u64] = &[];
 
-/// How many fixed seeds `cargo test` runs.
-const TEST_SEEDS: u64 = 40;
+/// How many seeds `cargo test` runs with the program that it built itself.
+const CHECKED_SEEDS: u64 = 6;
+
+/// How many seeds that nobody ran before `cargo test` runs.
+const FRESH_SEEDS: u64 = 40;
 
 /// The program.
 #[must_use]
@@ -42,7 +47,7 @@ pub fn main() -> ExitCode {
     })
 }
 
-/// The test: the regression seeds and the first seeds, each twice.
+/// The test: small worlds, regression seeds, the fixed batch, fresh seeds, variants.
 #[must_use]
 pub fn test_main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -56,17 +61,52 @@ pub fn test_main() -> ExitCode {
         println!("simulation: test");
         return ExitCode::SUCCESS;
     }
-    let worlds = worlds::command::main(worlds::command::TEST_OPERATIONS);
-    let seeds = REGRESSION_SEEDS.iter().copied().chain(0..TEST_SEEDS);
-    let seeds = finish(&many(seeds, run_twice));
-    let cases = cases::check_all(false);
-    if cases != ExitCode::SUCCESS {
-        return cases;
-    }
-    if worlds == ExitCode::SUCCESS {
-        seeds
+    let outcomes = [
+        worlds::command::main(worlds::command::TEST_OPERATIONS),
+        cases::check_all(false),
+        first_seeds(),
+        optimised(),
+    ];
+    let failed = outcomes.iter().find(|it| **it != ExitCode::SUCCESS);
+    failed.copied().unwrap_or(ExitCode::SUCCESS)
+}
+
+/// The regression seeds and the first seeds with this program, whose arithmetic is checked.
+fn first_seeds() -> ExitCode {
+    println!("regression seeds and the first {CHECKED_SEEDS} seeds, each twice");
+    let seeds = REGRESSION_SEEDS.iter().copied().chain(0..CHECKED_SEEDS);
+    finish(&many(seeds, run_twice))
+}
+
+/// What would take too long without optimisation: the fixed batch, fresh seeds, and the variants.
+fn optimised() -> ExitCode {
+    println!("building the simulation with optimisation and selectable variants");
+    let program = match mutants::build() {
+        Ok(program) => program,
+        Err(reason) => {
+            eprintln!("it cannot be built: {reason}");
+            return ExitCode::FAILURE;
+        }
+    };
+    println!("the fixed batch: {} seeds, each twice", coverage::SEEDS);
+    let fixed = many(0..coverage::SEEDS, |seed| run_twice_as(&program, seed));
+    let covered = covers(&fixed);
+    let fixed = finish(&fixed);
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let from = now.map_or(0, |it| it.as_secs());
+    println!("fresh seeds: {FRESH_SEEDS} from {from} on, each twice");
+    let fresh = finish(&many(from..from + FRESH_SEEDS, |seed| {
+        run_twice_as(&program, seed)
+    }));
+    println!("known-bad variants of the engine");
+    let variants = mutants::judge(&program, mutants::SEEDS, None);
+    let good = [fixed, fresh, variants]
+        .iter()
+        .all(|it| *it == ExitCode::SUCCESS);
+    if good && covered {
+        ExitCode::SUCCESS
     } else {
-        worlds
+        ExitCode::FAILURE
     }
 }
 
@@ -129,9 +169,18 @@ fn run(arguments: &[String]) -> Result<ExitCode, String> {
                 operations.unwrap_or(worlds::command::OPERATIONS),
             ))
         }
+        Some("coverage") => {
+            let summary = many(0..coverage::SEEDS, run_apart);
+            let ended = finish(&summary);
+            Ok(if covers(&summary) {
+                ended
+            } else {
+                ExitCode::FAILURE
+            })
+        }
         Some("batch") => {
             let from = number("--from")?.unwrap_or(0);
-            let seeds = from..from + number("--seeds")?.unwrap_or(TEST_SEEDS);
+            let seeds = from..from + number("--seeds")?.unwrap_or(FRESH_SEEDS);
             Ok(finish(&many(seeds, run_twice)))
         }
         _ => Err(USAGE.to_owned()),
@@ -139,13 +188,22 @@ fn run(arguments: &[String]) -> Result<ExitCode, String> {
 }
 
 const USAGE: &str = "run --seed N [--quiet | --block B] | swarm --minutes M [--from N] | \
-                     batch --seeds K [--from N] | mutants [--seeds K] [--only NAME] | \
+                     batch --seeds K [--from N] | coverage | mutants [--seeds K] [--only NAME] | \
                      shrink --seed N [--variant NAME] [--runs R] | case [--quiet] PATH | \
                      cases [--variants] | worlds [--ops K] [--only WORLD]";
 
 fn text_of<'a>(arguments: &'a [String], name: &str) -> Option<&'a str> {
     let at = arguments.iter().position(|it| it == name)?;
     arguments.get(at + 1).map(String::as_str)
+}
+
+/// Whether everything was met; prints what was not.
+fn covers(summary: &Summary) -> bool {
+    let gaps = coverage::gaps(summary);
+    for gap in &gaps {
+        println!("coverage: {gap}");
+    }
+    gaps.is_empty()
 }
 
 fn number_of(arguments: &[String], name: &str) -> Result<Option<u64>, String> {
@@ -199,14 +257,7 @@ fn many(seeds: impl Iterator<Item = u64> + Send, run: impl Fn(u64) -> Outcome + 
 }
 
 fn finish(summary: &Summary) -> ExitCode {
-    println!("faults (times injected, seeds):");
-    for (name, (count, seeds)) in &summary.faults {
-        println!("  {name:<40} {count:>8} {seeds:>6}");
-    }
-    println!("sometimes (times reached, seeds):");
-    for (name, (count, seeds)) in &summary.marks {
-        println!("  {name:<52} {count:>8} {seeds:>6}");
-    }
+    coverage::print(summary);
     for (seed, failure) in &summary.failed {
         println!("---- seed {seed}\n{failure}");
         println!("  replay: cargo run -p sim --release --features sim -- run --seed {seed}");

@@ -13,7 +13,7 @@ use madsim::time::{sleep, timeout};
 use mvps_core::admin;
 use mvps_core::engine::protocol::{ManifestStore, Opener};
 use mvps_core::env::memory::{BufferCopy, Crash};
-use mvps_core::store::{Patience, RetryingStore};
+use mvps_core::store::{Patience, ProbeError, RetryingStore};
 use tokio::sync::watch;
 
 use crate::draws::Draws;
@@ -43,6 +43,8 @@ pub struct Driver {
     /// How often it was refused in a row.
     refusals: u32,
     copies: Vec<(usize, BufferCopy)>,
+    /// Machines whose buffer store is of no more use.
+    hopeless: Vec<bool>,
 }
 
 impl Driver {
@@ -63,15 +65,27 @@ impl Driver {
             in_charge: 0,
             refusals: 0,
             copies: Vec::new(),
+            hopeless: vec![false; 2],
         }
     }
 
     /// Everything that the seed does.
     pub async fn run(mut self) {
-        if self.site.plan.collector {
-            let process = Machine::new("janitor", &self.site).start();
+        if self.site.plan.profile.ignores_conditions {
+            return self.refuse_the_store().await;
+        }
+        for name in ["janitor", "sweeper"]
+            .into_iter()
+            .take(usize::try_from(self.site.plan.collectors).expect("one or two"))
+        {
+            let process = Machine::new(name, &self.site).start();
             let node = process.node.clone();
             node.spawn(Janitor::new(&self.site, process).run());
+        }
+        if self.site.plan.collectors > 1 {
+            self.site
+                .journal
+                .fault("driver", "operator: two collectors");
         }
         for _ in 0..self.site.plan.rounds {
             self.settle_in().await;
@@ -86,6 +100,23 @@ impl Driver {
             self.happen().await;
         }
         self.finish().await;
+    }
+
+    /// A store that two servers could overwrite each other's images in is not used.
+    async fn refuse_the_store(&mut self) {
+        self.start(self.in_charge, false);
+        let settled = |status: &Status| *status != Status::Opening;
+        self.wait_for(OPERATOR_PATIENCE, settled).await;
+        let status = self.status(self.in_charge);
+        let reason = ProbeError::IgnoresConditions.to_string();
+        if status != Some(Status::Refused(reason)) {
+            self.site.journal.fail(
+                "7 (fencing)",
+                format_args!("a store without conditional create is used: {status:?}"),
+            );
+        }
+        self.site.journal.checked(7);
+        self.site.journal.mark("a store was refused");
     }
 
     fn note(&self, what: std::fmt::Arguments<'_>) {
@@ -136,6 +167,7 @@ impl Driver {
             "the buffer store of {} is moved away",
             self.machines[machine].name
         ));
+        self.hopeless[machine] = false;
         self.machines[machine].disk.lose(&image_id());
         self.site.model.lost(&self.machines[machine].name);
     }
@@ -159,6 +191,9 @@ impl Driver {
                 self.crash(self.in_charge, Crash::ProcessKill);
                 self.help_in().await;
             }
+            Some(Status::Failed(_)) if self.hopeless[self.in_charge] => {
+                self.give_up_disk().await;
+            }
             Some(Status::Failed(_) | Status::Closed) => {
                 self.refusals = 0;
                 self.crash(self.in_charge, Crash::ProcessKill);
@@ -178,6 +213,13 @@ impl Driver {
         } else {
             self.lose_buffer(self.in_charge);
         }
+    }
+
+    /// What is on the disk in charge cannot be used: its loss is accepted.
+    pub(crate) async fn give_up_disk(&mut self) {
+        self.crash(self.in_charge, Crash::ProcessKill);
+        self.take_over().await;
+        self.lose_buffer(self.in_charge);
     }
 
     fn operator_store(process: &Process) -> RetryingStore {

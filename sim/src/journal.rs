@@ -15,6 +15,12 @@ use xxhash_rust::xxh3::Xxh3;
 /// Events in one block of the digest: on a mismatch the first differing block is printed.
 pub const BLOCK_EVENTS: u64 = 256;
 
+/// Oracles are numbered from 1 to this; see the README.
+pub const ORACLES: usize = 12;
+
+/// How often each oracle was asked, by its number.
+pub type Checks = [u64; ORACLES + 1];
+
 /// Last events that a failure shows.
 const TAIL_EVENTS: usize = 80;
 
@@ -54,10 +60,21 @@ struct Pages {
     blocks: Vec<u64>,
     tail: VecDeque<String>,
     timeline: Timeline,
-    faults: BTreeMap<&'static str, u64>,
+    faults: BTreeMap<&'static str, Fault>,
+    checks: Checks,
     marks: BTreeMap<&'static str, u64>,
     skips: BTreeMap<Choice, BTreeSet<u64>>,
     choices: BTreeMap<Choice, u64>,
+}
+
+/// A fault that was injected.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Fault {
+    /// How often.
+    pub count: u64,
+    /// How often each oracle was asked since: before it when it is recorded, after it when it is
+    /// reported.
+    pub checks: Checks,
 }
 
 /// What is printed while a seed runs.
@@ -83,6 +100,7 @@ impl Journal {
             tail: VecDeque::new(),
             timeline,
             faults: BTreeMap::new(),
+            checks: [0; ORACLES + 1],
             marks: BTreeMap::new(),
             skips: BTreeMap::new(),
             choices: BTreeMap::new(),
@@ -143,8 +161,17 @@ impl Journal {
 
     /// Counts that a fault was injected, and records it.
     pub fn fault(&self, node: &str, fault: &'static str) {
-        *self.pages().faults.entry(fault).or_default() += 1;
+        let mut pages = self.pages();
+        let checks = pages.checks;
+        let entry = pages.faults.entry(fault);
+        entry.or_insert(Fault { count: 0, checks }).count += 1;
+        drop(pages);
         self.note(node, format_args!("FAULT {fault}"));
+    }
+
+    /// Counts that an oracle was asked, and had nothing to say.
+    pub fn checked(&self, oracle: usize) {
+        self.pages().checks[oracle] += 1;
     }
 
     /// Counts that a rare situation was reached.
@@ -181,10 +208,16 @@ impl Journal {
         self.pages().tail.iter().cloned().collect()
     }
 
-    /// How often each fault was injected.
+    /// How often each fault was injected, and each oracle asked after the first time.
     #[must_use]
-    pub fn faults(&self) -> BTreeMap<&'static str, u64> {
-        self.pages().faults.clone()
+    pub fn faults(&self) -> BTreeMap<&'static str, Fault> {
+        let pages = self.pages();
+        let after = |fault: &Fault| Fault {
+            count: fault.count,
+            checks: std::array::from_fn(|oracle| pages.checks[oracle] - fault.checks[oracle]),
+        };
+        let faults = pages.faults.iter();
+        faults.map(|(name, fault)| (*name, after(fault))).collect()
     }
 
     /// How often each rare situation was reached.

@@ -5,7 +5,8 @@
 //! 1. [`plan`]: what a seed draws; [`driver`]: what happens to servers.
 //! 2. [`world`]: the environment, and where faults are injected.
 //! 3. [`model`]: what must be true, kept outside the nodes, and checked as things happen.
-//! 4. [`workload`]: what clients do. [`runner`], [`command`]: seeds, processes, reports.
+//! 4. [`workload`]: what clients do. [`runner`], [`command`]: seeds, processes, reports;
+//!    [`coverage`]: what must have happened; [`mutants`]: what must be noticed.
 //! 5. [`worlds`]: small worlds, enumerated instead of drawn; they need no madsim.
 //!
 //! Architecture invariants: nothing in here depends on addresses, real time or hash seeds, so a
@@ -24,6 +25,8 @@ pub mod case;
 pub mod cases;
 #[cfg(feature = "sim")]
 pub mod command;
+#[cfg(feature = "sim")]
+pub mod coverage;
 #[cfg(feature = "sim")]
 pub mod draws;
 #[cfg(feature = "sim")]

@@ -10,6 +10,10 @@ use mvps_core::ids::PageSize;
 
 use crate::draws::Draws;
 
+mod focus;
+
+pub use focus::Focus;
+
 /// Images are small, so that requests meet each other and a seed takes a second.
 const IMAGE_BYTES_MAX: u64 = 2 << 20;
 
@@ -39,6 +43,27 @@ pub struct StoreFaults {
     pub conflict: u64,
     /// Takes seconds instead of milliseconds.
     pub slow: u64,
+    /// A read takes a while, so that checkpoints overtake it.
+    pub slow_reads: u64,
+    /// A read begins to be answered, and never ends.
+    pub body_stalled: u64,
+    /// A read is answered with another object's bytes.
+    pub wrong_object: u64,
+    /// Some keys of a deletion are deleted.
+    pub partial_delete: u64,
+    /// A completed upload is answered with an error inside a 200.
+    pub completion_fails: u64,
+}
+
+/// What kind of store it is.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct StoreProfile {
+    /// Bytes per second of one transfer.
+    pub bandwidth: Option<u64>,
+    /// It ignores `If-None-Match`: it must be refused.
+    pub ignores_conditions: bool,
+    /// Listings may be behind: outside the contract, so only wrong bytes and panics count.
+    pub stale_listings: bool,
 }
 
 /// What may happen to servers, as weights of the driver's choices.
@@ -70,6 +95,10 @@ pub struct Events {
     pub buffer_fault: u64,
     /// A second server is started without a takeover, and must be refused.
     pub intruder: u64,
+    /// The process stops dead at a call of its environment, and is ended.
+    pub trip: u64,
+    /// What the buffer store holds rots, or cannot be opened any more, or is another image's.
+    pub rot: u64,
 }
 
 /// Weights of what clients do.
@@ -100,6 +129,8 @@ pub struct Operations {
 pub struct Plan {
     /// The seed.
     pub seed: u64,
+    /// What the seed is about.
+    pub focus: Focus,
     /// The image's page size.
     pub page_size: PageSize,
     /// The image's size in pages.
@@ -120,6 +151,10 @@ pub struct Plan {
     pub operations: Operations,
     /// Faults of the object store.
     pub store: StoreFaults,
+    /// What kind of store it is.
+    pub profile: StoreProfile,
+    /// Uploads go in parts of this size.
+    pub part_bytes: usize,
     /// What happens to servers.
     pub events: Events,
     /// How many things happen to servers.
@@ -130,8 +165,24 @@ pub struct Plan {
     pub drift_ppm: u64,
     /// How long a buffer commit and a sync may take.
     pub disk_max: Duration,
-    /// Somebody expires old versions and deletes their manifests meanwhile.
-    pub collector: bool,
+    /// How many collectors expire old versions and delete what nothing reaches meanwhile.
+    pub collectors: u64,
+    /// Their longest pause.
+    pub collector_pause_max: Duration,
+    /// Clean stops, per thousand, that close the image while clients still use it.
+    pub abrupt: u64,
+    /// Longest pause within a transaction, once in a while: its view grows old.
+    pub linger_max: Duration,
+    /// Clients speak NBD, and do not call the engine.
+    pub over_nbd: bool,
+    /// Images without connections are closed after this long.
+    pub idle_time: Duration,
+    /// Connections that begin with hostile bytes on another one, per thousand.
+    pub hostile: u64,
+    /// Connections that are cut, per thousand.
+    pub cuts: u64,
+    /// How likely a client leaves its connection behind, as a weight beside 80.
+    pub leaving: u64,
     /// Every server makes the image larger; clients use the first pages.
     pub grows: bool,
 }
@@ -146,8 +197,15 @@ impl Plan {
         let pages = draws.pick(&[8, 24, 64, 64, 160, 400]);
         let pages = pages.min(IMAGE_BYTES_MAX >> bits);
         let faults = draws.pick(&[0, 1, 1, 2, 3]);
-        Self {
+        let round_max = draws.pick(&[
+            Duration::from_millis(200),
+            Duration::from_secs(5),
+            Duration::from_secs(60),
+            Duration::from_secs(300),
+        ]);
+        let plan = Self {
             seed,
+            focus: Focus::draw(&draws),
             page_size,
             pages,
             config: config(&draws, page_size, pages),
@@ -163,23 +221,33 @@ impl Plan {
             ]),
             operations: operations(&draws),
             store: store_faults(&draws, faults),
+            profile: StoreProfile {
+                bandwidth: draws.pick(&[None, None, None, Some(400_000), Some(4_000_000)]),
+                ..StoreProfile::default()
+            },
+            part_bytes: draws.pick(&[8 << 20, 8 << 20, 16 << 10, 64 << 10]),
             events: events(&draws),
             rounds: draws.within(4..16),
-            round_max: draws.pick(&[
-                Duration::from_millis(200),
-                Duration::from_secs(5),
-                Duration::from_secs(60),
-                Duration::from_secs(300),
-            ]),
+            round_max,
             drift_ppm: draws.pick(&[0, 100, 50_000]),
             disk_max: draws.pick(&[
                 Duration::from_millis(1),
                 Duration::from_millis(20),
                 Duration::from_secs(2),
             ]),
-            collector: draws.chance(500),
+            collectors: draws.pick(&[0, 0, 1, 1, 2]),
+            collector_pause_max: round_max,
+            abrupt: draws.pick(&[0, 0, 300]),
+            linger_max: Duration::ZERO,
+            over_nbd: draws.chance(400),
+            idle_time: draws.pick(&[Duration::from_secs(1), Duration::from_mins(1)]),
+            hostile: draws.pick(&[0, 100]),
+            cuts: draws.pick(&[0, 0, 500]),
+            leaving: draws.pick(&[0, 1, 10]),
             grows: draws.chance(200),
-        }
+        };
+        let focus = plan.focus;
+        focus.sharpen(plan, &draws)
     }
 
     /// The image's size.
@@ -246,6 +314,11 @@ fn store_faults(draws: &Draws, strength: u64) -> StoreFaults {
         bit_flip: if draws.chance(200) { rate() / 4 } else { 0 },
         conflict: rate(),
         slow: rate(),
+        slow_reads: 0,
+        body_stalled: rate() / 4,
+        wrong_object: if draws.chance(200) { rate() / 4 } else { 0 },
+        partial_delete: rate() * 2,
+        completion_fails: rate(),
     }
 }
 
@@ -265,5 +338,7 @@ fn events(draws: &Draws) -> Events {
         clock_jump: weight() / 2,
         buffer_fault: weight() / 2,
         intruder: weight() / 2,
+        trip: weight(),
+        rot: weight() / 2,
     }
 }

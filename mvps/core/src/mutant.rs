@@ -19,8 +19,21 @@ pub const ALL: &[&str] = &[
     "trim dropped in checkpoint",
     "conflict check skipped",
     "lock not exclusive",
+    "conflict check skipped for trimmed pages",
+    "page LSNs forgotten with the dropped generation",
     "stale base accepted",
     "retired objects forgotten",
+    "no epoch check",
+    "lost reply taken for failure",
+    "name reused after restart",
+    "view published before the buffer commit",
+    "seal loses in-flight writes",
+    "stale cache served after rewrite",
+    "corrupted frame served",
+    "publication counter reused for another body",
+    "write accepted after an attempted clean close",
+    "pending tenure forgotten",
+    "revoked request committed",
 ];
 
 /// This process runs the variant `name` from now on.

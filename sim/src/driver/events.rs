@@ -2,11 +2,18 @@
 
 use std::time::Duration;
 
-use mvps_core::env::memory::{BufferFault, Crash};
+use bytes::Bytes;
+use futures_util::FutureExt;
+use madsim::time::timeout;
+use mvps_core::env::memory::{BufferCopy, BufferFault, Crash, MemoryBufferStores, SeededEntropy};
+use mvps_core::env::{BufferBatch, BufferRecord, BufferStores, PageRun, RecordRef};
+use mvps_core::format::buffer_metadata::BufferMetadata;
+use mvps_core::ids::{BufferStoreId, ImageId, Lsn, PageNumber};
 
 use super::Driver;
 use crate::journal::Choice;
 use crate::workload::server::{Status, image_id};
+use crate::world::tripwire::Tripwire;
 
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_mins(1);
@@ -34,6 +41,8 @@ impl Driver {
             events.clock_jump,
             events.buffer_fault,
             events.intruder,
+            events.trip,
+            events.rot,
         ];
         let serving = self.status(self.in_charge);
         let machine = self.in_charge;
@@ -71,7 +80,9 @@ impl Driver {
             }
             10 => self.jump(),
             11 => self.break_disk(serving.as_ref()),
-            _ => self.intrude().await,
+            12 => self.intrude().await,
+            13 => self.trip().await,
+            _ => self.rot(),
         }
     }
 
@@ -173,6 +184,7 @@ impl Driver {
         self.crash(machine, Crash::PowerCut);
         let name = self.machines[machine].name.clone();
         self.site.journal.fault(&name, "buffer: rolled back");
+        self.hopeless[machine] = false;
         self.machines[machine].disk.restore(&image_id(), &copy);
         self.site.model.rolled_back(&name);
     }
@@ -196,11 +208,74 @@ impl Driver {
             (BufferFault::SyncFails, "buffer: sync fails"),
             (BufferFault::DiskFull, "buffer: disk full"),
             (BufferFault::WriteFails, "buffer: write fails"),
+            (BufferFault::ReadFails, "buffer: read fails"),
+            (BufferFault::OpenFails, "buffer: open fails"),
         ]);
         self.machines[machine].disk.script(&image_id(), fault);
         self.site
             .journal
             .fault(&self.machines[machine].name.clone(), name);
+    }
+
+    /// The process stops dead at some call, while it serves or while it opens, and is ended.
+    async fn trip(&mut self) {
+        let machine = self.in_charge;
+        let tripwire = self.machines[machine].tripwire.clone();
+        tripwire.arm(self.draws.within(1..80));
+        let patience = self.draws.duration(SECOND, MINUTE);
+        self.wait_for_trip(&tripwire, patience).await;
+        self.crash_somehow(machine);
+        // Once more, while it opens.
+        if self.draws.chance(500) {
+            tripwire.arm(self.draws.below(40));
+            self.start(machine, false);
+            self.wait_for_trip(&tripwire, MINUTE).await;
+            if self.status(machine) == Some(Status::Opening) {
+                self.site
+                    .journal
+                    .mark("a server was killed while it opened");
+            }
+            self.crash_somehow(machine);
+        }
+    }
+
+    async fn wait_for_trip(&self, tripwire: &Tripwire, patience: Duration) {
+        // Who does not trip is ended where it is.
+        let _ = timeout(patience, tripwire.tripped()).await;
+    }
+
+    fn crash_somehow(&mut self, machine: usize) {
+        let crash = self.draws.pick(&[Crash::ProcessKill, Crash::PowerCut]);
+        self.crash(machine, crash);
+    }
+
+    /// The disk betrays: somebody notices, sooner or later, and gives it up.
+    fn rot(&mut self) {
+        let machine = self.in_charge;
+        let name = self.machines[machine].name.clone();
+        let disk = self.machines[machine].disk.clone();
+        let entropy = SeededEntropy::new(self.draws.bits());
+        let fault = match self.draws.below(4) {
+            0 => {
+                disk.damage(&image_id());
+                "buffer: damaged"
+            }
+            1 => {
+                self.crash(machine, Crash::PowerCut);
+                disk.restore(&image_id(), &another_images_store());
+                self.site.model.swapped(&name);
+                "buffer: another image's"
+            }
+            _ => {
+                if disk.rot(&image_id(), &entropy).is_none() {
+                    return;
+                }
+                "buffer: bit rot"
+            }
+        };
+        self.site.journal.fault(&name, fault);
+        self.site.model.damaged();
+        self.hopeless[machine] = true;
     }
 
     /// A second server without a takeover: the model watches that it does not get in.
@@ -214,4 +289,37 @@ impl Driver {
         self.nap(SECOND, MINUTE).await;
         self.crash(other, Crash::ProcessKill);
     }
+}
+
+/// A buffer store that knows itself as another image's, and holds something.
+fn another_images_store() -> BufferCopy {
+    let other = ImageId::parse("disk1").expect("a valid name");
+    let metadata = BufferMetadata {
+        buffer_store: BufferStoreId(1),
+        image: other.clone(),
+        incarnation: None,
+        confirmed: None,
+        pending: Vec::new(),
+        last_lsn: Lsn(0),
+        published: None,
+    };
+    let at = RecordRef {
+        first: PageNumber(0),
+        lsn: Lsn(1),
+    };
+    let run = PageRun::Data(Bytes::from(vec![1; 1 << 16]));
+    let batch = BufferBatch {
+        last_lsn: Lsn(1),
+        records: vec![BufferRecord { at, run }],
+    };
+    let stores = MemoryBufferStores::new();
+    let make = async {
+        let opened = stores.open(&other).await?;
+        opened.store.put_metadata(metadata.encode()).await?;
+        opened.store.commit(batch).await
+    };
+    make.now_or_never()
+        .expect("stores in memory do not wait")
+        .expect("nothing is scripted to fail");
+    stores.copy(&other).expect("it was made")
 }

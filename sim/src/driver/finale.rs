@@ -29,6 +29,9 @@ impl Driver {
             }
         }
         self.crash(self.in_charge, Crash::PowerCut);
+        if self.hopeless[self.in_charge] {
+            self.give_up_disk().await;
+        }
         self.serve_well().await;
         // Another machine with an empty buffer store goes on without a takeover.
         self.in_charge = (self.in_charge + 1) % self.machines.len();
@@ -77,6 +80,7 @@ impl Driver {
                 format_args!("the image does not close: {other:?}"),
             ),
         }
+        self.site.journal.checked(11);
         self.crash(self.in_charge, Crash::ProcessKill);
     }
 }

@@ -88,6 +88,18 @@ impl History {
         }
     }
 
+    /// Whether the commit at `lsn` changed exactly `pages`, to exactly that.
+    #[must_use]
+    pub fn is_commit(&self, id: BranchId, lsn: Lsn, pages: &Pages) -> bool {
+        let branch = self.branch(id);
+        branch.commits.get(&lsn).is_some_and(|changed| {
+            changed.iter().eq(pages.keys())
+                && pages
+                    .iter()
+                    .all(|(page, content)| branch.pages[page].get(&lsn) == Some(content))
+        })
+    }
+
     /// Commits after `lsn` are gone. Returns how many.
     pub fn truncate(&mut self, id: BranchId, lsn: Lsn) -> usize {
         let branch = self.branch_mut(id);

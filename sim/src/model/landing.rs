@@ -32,11 +32,7 @@ impl LandingOracle for Model {
         match request {
             Request::Create(key, body) => match parse_manifest_key(key) {
                 Ok((image, version)) => {
-                    let prefix = manifests_prefix(&image);
-                    let first = contents
-                        .keys()
-                        .into_iter()
-                        .find(|it| it.starts_with(&prefix));
+                    let first = contents.first_key(&manifests_prefix(&image));
                     if first.as_deref() != Some(key) {
                         self.journal.mark("a manifest landed below the newest");
                         return;
@@ -60,6 +56,7 @@ impl LandingOracle for Model {
                     self.deleted(client, key);
                 }
             }
+            Request::AbortUpload(key, _) => self.aborted(client, key),
             _ => {}
         }
     }
@@ -82,6 +79,10 @@ impl LandingOracle for Model {
     fn trouble(&self, client: &str) {
         Model::trouble(self, client);
     }
+
+    fn damaged(&self) {
+        Model::damaged(self);
+    }
 }
 
 impl Model {
@@ -92,6 +93,7 @@ impl Model {
         let body = contents.peek(key).expect("it landed just now");
         let checksum = xxh3_64(&body);
         let mut state = self.state();
+        self.journal.checked(9);
         let before = state.objects.insert(key.to_owned(), checksum);
         if before.is_some_and(|before| before != checksum) {
             self.journal.fail(
@@ -105,6 +107,7 @@ impl Model {
     fn deleted(&self, client: &str, key: &str) {
         let state = self.state();
         let Some(newest) = &state.newest else { return };
+        self.journal.checked(8);
         let needed = match parse_manifest_key(key) {
             Ok((_, version)) => version >= newest.oldest_retained,
             Err(_) => ObjectName::parse(key).is_ok_and(|name| {
@@ -118,6 +121,23 @@ impl Model {
             self.journal.fail(
                 "8 (collection)",
                 format_args!("{client} deleted {key}, which is needed"),
+            );
+        }
+    }
+
+    /// An upload may be aborted when the object that it would make may be deleted (protocol §4.1).
+    fn aborted(&self, client: &str, key: &str) {
+        let state = self.state();
+        let (Some(newest), Ok(name)) = (&state.newest, ObjectName::parse(key)) else {
+            return;
+        };
+        self.journal.checked(8);
+        self.journal.mark("an orphan upload was aborted");
+        let epoch = newest.tenure.epoch;
+        if name.epoch > epoch || name.epoch == epoch && name.sequence >= newest.watermark {
+            self.journal.fail(
+                "8 (collection)",
+                format_args!("{client} aborted the upload of {key}, which may be in use"),
             );
         }
     }
@@ -189,6 +209,7 @@ impl Model {
         manifest: &Manifest,
     ) -> BranchId {
         let tenure = manifest.tenure;
+        self.journal.checked(7);
         if let Some(branch) = state.tenures.get(&tenure.id) {
             if state.superseded.contains_key(&tenure.id)
                 || before.is_some_and(|it| it.tenure != tenure)
@@ -283,6 +304,7 @@ impl Model {
     fn check_references(&self, manifest: &Manifest, contents: &MemoryObjectStore) {
         let segments = manifest.segments.iter().map(|it| (&it.name, it.size_bytes));
         let maps = manifest.maps.iter().map(|it| (&it.name, it.size_bytes));
+        self.journal.checked(8);
         for (name, size) in segments.chain(maps) {
             let found = contents.peek(&name.key()).map(|body| body.len() as u64);
             if found != Some(size) {
@@ -306,8 +328,9 @@ impl Model {
         contents: &MemoryObjectStore,
     ) {
         let copy = MemoryObjectStore::new();
-        for key in contents.keys() {
-            let body = contents.peek(&key).expect("it was listed");
+        let segments = manifest.segments.iter().map(|it| it.name.key());
+        for key in segments.chain(manifest.maps.iter().map(|it| it.name.key())) {
+            let body = contents.peek(&key).expect("what is referenced was checked");
             copy.poke(&key, body);
         }
         let draws = Draws::new(0, "landing oracle");
@@ -347,6 +370,7 @@ impl Model {
             ),
         };
         self.journal.mark("a landed version was read back whole");
+        self.journal.checked(2);
         for page in 0..self.pages {
             let size = self.page_size.bytes();
             let at = usize::try_from(page).expect("small") * size;

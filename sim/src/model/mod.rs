@@ -50,6 +50,8 @@ struct Disk {
     synced: Lsn,
     /// Since its last opening there was a power cut.
     power_cut: bool,
+    /// It holds another image's data.
+    foreign: bool,
     /// Since its last opening an old copy took its place.
     rolled_back: bool,
     /// When its machine last went on after a pause.
@@ -87,6 +89,8 @@ struct State {
     servers: BTreeMap<String, Server>,
     operations: BTreeMap<u64, Operation>,
     next_operation: u64,
+    /// Somebody got damaged bytes from the store, or may get them from a disk.
+    damaged: bool,
     /// When a server's requests to the store last went wrong.
     trouble: BTreeMap<String, Duration>,
 }

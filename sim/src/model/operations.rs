@@ -5,9 +5,12 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use mvps_core::engine::{Acknowledge, Durability, EngineError};
 use mvps_core::env::{BufferBatch, PageRun};
+use mvps_core::format::manifest::Office;
 use mvps_core::ids::{Lsn, PageSize};
+use mvps_core::store::retry_policy::SLOW_DOWN_MAX;
 
 use super::content::{Effect, Pages, apply, normal};
+use super::history::BranchId;
 use super::{Model, State, machine_of};
 use crate::journal;
 
@@ -158,8 +161,12 @@ impl Model {
                 && operation.lsn.is_none()
                 && apply(&operation.effects, self.page_size, before) == *pages
         };
-        let found = state.operations.iter().find(|(_, one)| matches(one));
-        let Some(id) = found.map(|(id, _)| *id) else {
+        let found = state.operations.iter().filter(|(_, one)| matches(one));
+        let found: Vec<u64> = found.map(|(id, _)| *id).collect();
+        // Several may have asked for the same; who read something must have read this.
+        let serializable = |id: &&u64| self.conflict_of(state, **id, branch, lsn).is_none();
+        let id = found.iter().find(serializable).or(found.first());
+        let Some(id) = id.copied() else {
             let numbers: Vec<u64> = pages.keys().copied().collect();
             let waiting: Vec<_> = state
                 .operations
@@ -174,7 +181,16 @@ impl Model {
                 ),
             );
         };
-        self.check_serializable(state, id, branch, lsn);
+        self.journal.checked(3);
+        self.check_left_office(state, server, lsn);
+        if let Some(offset) = self.conflict_of(state, id, branch, lsn) {
+            self.journal.fail(
+                "4 (isolation)",
+                format_args!(
+                    "transaction {id} committed as {lsn} on what it read at {offset} before"
+                ),
+            );
+        }
         state.history.commit(branch, lsn, pages);
         for (other, operation) in &mut state.operations {
             if operation.locked && operation.server == server && *other != id && !operation.over {
@@ -183,6 +199,9 @@ impl Model {
         }
         let operation = state.operations.get_mut(&id).expect("it was found");
         operation.lsn = Some(lsn);
+        if operation.transaction {
+            self.journal.checked(4);
+        }
         if let Some(broken) = operation.lock_broken {
             self.journal.fail(
                 "4 (isolation)",
@@ -199,13 +218,11 @@ impl Model {
         let operation = state.operations.get(&id.0).expect("it was sent");
         let server = operation.server.clone();
         let effects = operation.effects.clone();
-        let transaction = operation.transaction;
         let (mut lsn, floor) = (operation.lsn, operation.floor);
         let branch = state.branch_of(&server).expect("it serves");
-        let last = state.history.last(branch).unwrap_or_default();
         let changes = !apply(&effects, self.page_size, |_| None).is_empty();
         if changes && lsn.is_none() {
-            lsn = exchange(&mut state, id, &server);
+            lsn = self.exchange(&mut state, id, branch);
         }
         if changes && lsn.is_none() {
             self.journal.fail(
@@ -214,14 +231,34 @@ impl Model {
             );
         }
         let reached = lsn.unwrap_or(floor);
-        let _ = (last, transaction);
         let acknowledged = &mut state.history.branch_mut(branch).acknowledged;
         *acknowledged = reached.max(*acknowledged);
         if let Some(durability) = durable {
             self.promise(&mut state, &server, reached, durability);
         }
+        self.journal.checked(1);
         self.check_office(&mut state, &server);
         state.operations.remove(&id.0);
+    }
+
+    /// Another request that asked for the same was taken for this one: each gets the other's place.
+    fn exchange(&self, state: &mut State, id: OperationId, branch: BranchId) -> Option<Lsn> {
+        let (effects, server) = (
+            state.operations[&id.0].effects.clone(),
+            state.operations[&id.0].server.clone(),
+        );
+        let fits = |lsn: Lsn| {
+            let before = |page| state.history.page(branch, Lsn(lsn.0 - 1), page);
+            let pages = apply(&effects, self.page_size, before);
+            state.history.is_commit(branch, lsn, &pages)
+        };
+        let twin = state.operations.iter().find(|(other, one)| {
+            **other != id.0 && one.server == server && one.lsn.is_some_and(fits)
+        });
+        let twin = twin.map(|(other, _)| *other)?;
+        let lsn = state.operations.get_mut(&twin)?.lsn.take();
+        state.operations.get_mut(&id.0)?.lsn = lsn;
+        lsn
     }
 
     fn promise(&self, state: &mut State, server: &str, lsn: Lsn, durability: Durability) {
@@ -269,6 +306,7 @@ impl Model {
                 format_args!("{server} knew that it is fenced, and acknowledged"),
             );
         }
+        self.journal.checked(7);
         let Some(superseded) = known
             .tenure
             .and_then(|it| state.superseded.get(&it).copied())
@@ -277,9 +315,10 @@ impl Model {
         };
         self.journal
             .mark("a deposed server acknowledged within its limit");
-        let excused = |since: Option<&std::time::Duration>| {
-            since.is_some_and(|at| *at + self.tenure_limit * 2 > superseded)
-        };
+        // The server rests as the store asks for, waits for its check for a while, and then lets
+        // the answer stand for its limit.
+        let lately = now.saturating_sub(SLOW_DOWN_MAX + self.tenure_limit * 2 + DEPOSED_SLACK);
+        let excused = |since: Option<&std::time::Duration>| since.is_some_and(|at| *at >= lately);
         let resumed = state
             .disks
             .get(machine_of(server))
@@ -291,6 +330,18 @@ impl Model {
             self.journal.fail(
                 "7 (fencing)",
                 format_args!("{server} was deposed at {superseded:?} and still acknowledges"),
+            );
+        }
+    }
+
+    /// After a server published that it left office, it takes no commit (protocol §3.6).
+    fn check_left_office(&self, state: &State, server: &str, lsn: Lsn) {
+        let tenure = state.servers[server].tenure;
+        let newest = state.newest.as_ref();
+        if newest.is_some_and(|it| it.office == Office::Clean && Some(it.tenure.id) == tenure) {
+            self.journal.fail(
+                "7 (fencing)",
+                format_args!("{server} commits {lsn} after it published that it left office"),
             );
         }
     }
@@ -329,23 +380,17 @@ impl Model {
         }
         if matches!(error, EngineError::Fenced { .. }) {
             let now = journal::now();
-            let server = state.servers.get_mut(&server).expect("it was started");
-            server.fenced.get_or_insert(now);
+            let known = state.servers.get_mut(&server).expect("it was started");
+            known.fenced.get_or_insert(now);
+            let tenure = known.tenure;
+            if tenure.is_some_and(|it| !state.superseded.contains_key(&it)) {
+                self.journal.fail(
+                    "11 (liveness)",
+                    format_args!("{server} is in office, and takes itself for fenced: {error}"),
+                );
+            }
         }
     }
-}
-
-/// Another request with the same effect was taken for this one.
-fn exchange(state: &mut State, id: OperationId, server: &str) -> Option<Lsn> {
-    let effects = state.operations[&id.0].effects.clone();
-    let twin = state.operations.iter_mut().find(|(other, one)| {
-        **other != id.0 && one.server == server && one.lsn.is_some() && one.effects == effects
-    });
-    let (_, twin) = twin?;
-    let lsn = twin.lsn.take();
-    let own = state.operations.get_mut(&id.0).expect("it was sent");
-    own.lsn = lsn;
-    lsn
 }
 
 fn describe(effects: &[Effect]) -> String {

@@ -52,6 +52,10 @@ impl Model {
                 ),
             );
         }
+        self.journal.checked(5);
+        if state.damaged {
+            self.journal.checked(12);
+        }
     }
 
     /// A transaction was begun, or continues on a newer view since it has the lock.
@@ -82,23 +86,25 @@ impl Model {
         }
         let operation = state.operations.get_mut(&id.0).expect("it was begun");
         operation.snapshots = snapshots;
+        self.journal.checked(4);
         operation.reads.push((offset, bytes.clone(), count));
     }
 
-    /// What a committed transaction read is what was there when it was committed.
-    pub(super) fn check_serializable(&self, state: &State, id: u64, branch: BranchId, lsn: Lsn) {
+    /// Where a transaction that is committed at `lsn` read something else than what is there.
+    pub(super) fn conflict_of(
+        &self,
+        state: &State,
+        id: u64,
+        branch: BranchId,
+        lsn: Lsn,
+    ) -> Option<u64> {
         let operation = &state.operations[&id];
-        for (offset, bytes, count) in &operation.reads {
+        let differs = |(offset, bytes, count): &&(u64, Bytes, usize)| {
             let effects = &operation.effects[..*count];
-            if !self.holds(state, branch, Lsn(lsn.0 - 1), effects, *offset, bytes) {
-                self.journal.fail(
-                    "4 (isolation)",
-                    format_args!(
-                        "transaction {id} committed as {lsn} on what it read at {offset} before"
-                    ),
-                );
-            }
-        }
+            !self.holds(state, branch, Lsn(lsn.0 - 1), effects, *offset, bytes)
+        };
+        let conflict = operation.reads.iter().find(differs);
+        conflict.map(|(offset, ..)| *offset)
     }
 
     /// Whether `bytes` at `offset` are what `effects` over the image at `lsn` give.

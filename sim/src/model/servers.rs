@@ -1,5 +1,6 @@
 //! Processes and their disks: what an opened image must hold, what a disk may forget.
 
+use mvps_core::format::manifest::Office;
 use mvps_core::ids::{Generation, Lsn, TenureId};
 
 use super::{Disk, Model, Server, machine_of};
@@ -44,6 +45,16 @@ impl Model {
         self.state().disk(machine).rolled_back = true;
     }
 
+    /// Another image's buffer store took the place of that of `machine`.
+    pub fn swapped(&self, machine: &str) {
+        let mut state = self.state();
+        let disk = Disk::new(&mut state.next_disk);
+        *state.disk(machine) = Disk {
+            foreign: true,
+            ..disk
+        };
+    }
+
     /// Whether the disk of `machine` belongs to the history that the newest manifest continues.
     #[must_use]
     pub fn owns_newest(&self, machine: &str) -> bool {
@@ -68,6 +79,12 @@ impl Model {
         let known = state.servers.get_mut(server).expect("it was started");
         known.tenure = Some(tenure);
         let disk = std::mem::take(state.disk(server));
+        if disk.foreign {
+            self.journal.fail(
+                "2 (prefix)",
+                format_args!("{server} opened with another image's buffer store"),
+            );
+        }
         let promised = state.history.branch(branch);
         let (acknowledged, durable) = (promised.acknowledged, promised.durable);
         let floor = match (disk.rolled_back, disk.power_cut) {
@@ -83,6 +100,8 @@ impl Model {
                 format_args!("{server} opened at LSN {lsn}, but {floor} was promised"),
             );
         }
+        self.journal.checked(1);
+        self.journal.checked(6);
         if lsn < acknowledged {
             self.journal.mark("an unsynced tail was lost");
         }
@@ -106,6 +125,38 @@ impl Model {
         );
     }
 
+    /// `server` was not let in. Whoever began the newest tenure is let in with the same disk.
+    pub fn not_let_in(&self, server: &str, reason: &str) {
+        let mut state = self.state();
+        let disk = state.disk(server);
+        let (instance, rolled_back) = (disk.instance, disk.rolled_back);
+        let newest = state.newest.as_ref().map(|it| it.tenure.id);
+        let began = newest.and_then(|tenure| state.begun_by.get(&tenure).copied());
+        if began == Some(instance) && !rolled_back {
+            self.journal.fail(
+                "11 (liveness)",
+                format_args!("{server} is not let in, and its disk is in office: {reason}"),
+            );
+        }
+        self.journal.checked(11);
+    }
+
+    /// Whether nobody is in office after `server`, if it ever was.
+    #[must_use]
+    pub fn left_office(&self, server: &str) -> bool {
+        let state = self.state();
+        let tenure = state.servers.get(server).and_then(|it| it.tenure);
+        let newest = state.newest.as_ref();
+        tenure.is_none_or(|tenure| {
+            newest.is_some_and(|it| it.office == Office::Clean && it.tenure.id == tenure)
+        })
+    }
+
+    /// Somebody got, or may get, damaged bytes.
+    pub fn damaged(&self) {
+        self.state().damaged = true;
+    }
+
     /// A sync of the disk that covers `lsn` ended.
     pub fn synced(&self, server: &str, lsn: Lsn) {
         let mut state = self.state();
@@ -120,6 +171,7 @@ impl Model {
         let Some(newest) = state.newest.clone() else {
             return;
         };
+        self.journal.checked(1);
         let branch = state.branch_of(server);
         let landed = branch.map_or(newest.lsn, |id| state.history.branch(id).landed);
         if last > landed {

@@ -1,32 +1,31 @@
 //! One client: a connection that sends one request after the other.
 
+use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use madsim::time::sleep;
 use mvps_core::engine::{Acknowledge, Attachment, Durability, EngineError};
 use tokio::sync::watch;
 
-use crate::draws::Draws;
+use super::hand::Hand;
 use crate::journal::Choice;
-use crate::model::content::{Effect, stamped};
+use crate::model::content::Effect;
 use crate::model::operations::{OperationId, durability_of};
-use crate::plan::BUSY_OPERATIONS;
 use crate::world::machine::Site;
-
-/// A pause of a client that has sent a lot.
-const IDLE: Duration = Duration::from_secs(20);
 
 /// See the module's text.
 pub struct Client {
-    pub(super) site: Arc<Site>,
-    pub(super) server: String,
-    pub(super) name: String,
-    pub(super) draws: Draws,
+    hand: Hand,
     pub(super) attachment: Attachment,
-    /// Every error is a failure: nothing is wrong with the world.
-    pub(super) strict: bool,
+}
+
+impl Deref for Client {
+    type Target = Hand;
+
+    fn deref(&self) -> &Hand {
+        &self.hand
+    }
 }
 
 impl Client {
@@ -39,14 +38,9 @@ impl Client {
         attachment: Attachment,
         strict: bool,
     ) -> Self {
-        let name = format!("{server}:{number}");
         Self {
-            site: Arc::clone(site),
-            server: server.to_owned(),
-            draws: Draws::new(site.plan.seed, &format!("client {name}")),
-            name,
+            hand: Hand::new(site, server, number, strict),
             attachment,
-            strict,
         }
     }
 
@@ -66,20 +60,6 @@ impl Client {
             }
             sleep(self.think()).await;
         }
-    }
-
-    /// A pause between requests.
-    pub(super) fn think(&self) -> Duration {
-        let longest = self.site.plan.think_max;
-        if self.site.model.operations() > BUSY_OPERATIONS {
-            let busy = self.draws.chance(100);
-            return if busy { longest } else { longest + IDLE };
-        }
-        self.draws.duration(Duration::from_millis(1), longest)
-    }
-
-    pub(super) fn note(&self, what: std::fmt::Arguments<'_>) {
-        self.site.journal.note(&self.name, what);
     }
 
     async fn step(&mut self) -> Result<(), EngineError> {
@@ -109,70 +89,6 @@ impl Client {
             6 => self.transact().await,
             7 => self.checkpoint().await,
             _ => self.revoked_write().await,
-        }
-    }
-
-    /// Where and how long: within the image, longer ones less often.
-    pub(super) fn range(&self) -> (u64, u64) {
-        let size = self.site.plan.size_bytes();
-        let page = self.site.plan.page_size.bytes() as u64;
-        let longest = self.draws.within(1..self.site.plan.write_pages_max + 1) * page;
-        let offset = self.draws.below(size);
-        let length = self.draws.within(1..longest + 1).min(size - offset);
-        (offset, length)
-    }
-
-    fn aligned(&self) -> (u64, u64) {
-        let plan = &self.site.plan;
-        let pages = self.draws.within(1..plan.write_pages_max + 1);
-        let first = self.draws.below(plan.pages - pages + 1);
-        let bits = plan.page_size.bits();
-        (first << bits, pages << bits)
-    }
-
-    fn data(&self, id: OperationId, offset: u64, length: u64) -> Bytes {
-        let length = usize::try_from(length).expect("a small request");
-        stamped(id.0, offset, length, self.draws.chance(500))
-    }
-
-    pub(super) fn write(&self, id: OperationId) -> Effect {
-        let (offset, length) = self.aligned();
-        Effect::Write(offset, self.data(id, offset, length))
-    }
-
-    pub(super) fn unaligned(&self, id: OperationId) -> Effect {
-        let (offset, length) = self.range();
-        Effect::Write(offset, self.data(id, offset, length))
-    }
-
-    pub(super) fn trim(&self) -> Effect {
-        let (offset, length) = if self.draws.chance(500) {
-            self.aligned()
-        } else {
-            self.range()
-        };
-        Effect::Trim(offset, length)
-    }
-
-    pub(super) fn zero(&self) -> Effect {
-        let (offset, length) = self.range();
-        Effect::Zero(offset, length)
-    }
-
-    pub(super) fn when(&self) -> Acknowledge {
-        let plan = &self.site.plan;
-        if !self.draws.chance(plan.durable) {
-            Acknowledge::Buffered
-        } else {
-            Acknowledge::Durable(self.durability())
-        }
-    }
-
-    fn durability(&self) -> Durability {
-        if self.draws.chance(self.site.plan.object_store) {
-            Durability::ObjectStore
-        } else {
-            Durability::Local
         }
     }
 

@@ -55,7 +55,7 @@ impl Janitor {
     /// Works for ever.
     pub async fn run(self) {
         loop {
-            let pause = self.site.plan.round_max;
+            let pause = self.site.plan.collector_pause_max;
             sleep(self.draws.duration(Duration::from_millis(50), pause)).await;
             match self.round().await {
                 Some(deleted) if deleted > 0 => {
@@ -84,11 +84,14 @@ impl Janitor {
         };
         // Anything may happen between looking and deleting.
         if self.draws.chance(300) {
-            sleep(
-                self.draws
-                    .duration(Duration::from_millis(1), Duration::from_hours(1)),
-            )
-            .await;
+            let pause = self
+                .draws
+                .duration(Duration::from_millis(1), Duration::from_hours(1));
+            if pause > Duration::from_mins(1) {
+                let journal = &self.site.journal;
+                journal.mark("a collector paused between listing and deleting");
+            }
+            sleep(pause).await;
         }
         self.collect(&newest).await
     }
@@ -128,10 +131,15 @@ impl Janitor {
         let objects = self.store.list(&prefix, None, LIST_LIMIT).await.ok()?;
         for entry in objects {
             let name = ObjectName::parse(&entry.key).ok()?;
-            let settled = name.epoch < newest.tenure.epoch
-                || name.epoch == newest.tenure.epoch && name.sequence < newest.watermark;
-            if settled && !reached.contains(&name) {
+            if is_settled(&name, newest) && !reached.contains(&name) {
                 garbage.push(entry.key);
+            }
+        }
+        for found in self.store.list_uploads(&prefix).await.ok()? {
+            let name = ObjectName::parse(&found.key).ok()?;
+            if is_settled(&name, newest) && !reached.contains(&name) {
+                let outcome = self.store.abort_upload(&found.key, &found.upload).await;
+                outcome.ok()?;
             }
         }
         if !garbage.is_empty() {
@@ -150,4 +158,10 @@ fn references(manifest: &Manifest) -> BTreeSet<ObjectName> {
     let maps = manifest.maps.iter().map(|it| &it.name);
     let retired = manifest.retired.iter().map(|it| &it.name);
     segments.chain(maps).chain(retired).cloned().collect()
+}
+
+/// Whether nobody will refer to it who has not done so yet.
+fn is_settled(name: &ObjectName, newest: &Manifest) -> bool {
+    name.epoch < newest.tenure.epoch
+        || name.epoch == newest.tenure.epoch && name.sequence < newest.watermark
 }

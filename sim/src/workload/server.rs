@@ -5,9 +5,12 @@ use std::sync::Arc;
 use mvps_core::engine::protocol::OpenError as OfficeError;
 use mvps_core::engine::{EngineError, Host, Image, Intent, OpenError, OpeningRequest, open};
 use mvps_core::ids::ImageId;
+use mvps_core::store::probe_conditional_create;
 use tokio::sync::watch;
 
 use super::client::Client;
+use super::nbd_server::serve_nbd;
+use crate::draws::Draws;
 use crate::world::machine::{Process, Site};
 
 /// How a server is doing.
@@ -62,12 +65,23 @@ pub async fn serve(
         status.send_replace(now);
     };
     report(Status::Opening);
-    let host = Host::new(process.environment.clone(), site.plan.config.cache_bytes);
+    let mut host = Host::new(process.environment.clone(), site.plan.config.cache_bytes);
+    host.store = host.store.with_part_bytes(site.plan.part_bytes);
+    // As every server does when it starts.
+    if let Err(error) = probe_conditional_create(&host.store, false).await {
+        report(Status::Refused(error.to_string()));
+        return;
+    }
+    if site.plan.over_nbd {
+        return serve_nbd(site, process, host, orders, status).await;
+    }
     let config = site.plan.config.clone();
     let image = match open(&host, &opening_request(&site), config).await {
         Ok(image) => image,
         Err(OpenError::Office(OfficeError::Refused(refusal))) => {
-            report(Status::Refused(format!("{:?}", refusal.reason)));
+            let reason = format!("{:?}", refusal.reason);
+            site.model.not_let_in(&process.name, &reason);
+            report(Status::Refused(reason));
             return;
         }
         Err(error) => {
@@ -86,11 +100,15 @@ pub async fn serve(
         return;
     }
     report(Status::Serving);
+    let draws = Draws::new(site.plan.seed, &format!("server {}", process.name));
+    let abrupt = !orders.strict && draws.chance(site.plan.abrupt);
+    let (_goes_on, never) = watch::channel(false);
+    let stop = if abrupt { never } else { orders.stop.clone() };
     let clients: Vec<_> = (0..site.plan.clients)
         .map(|number| {
             let attachment = image.attach();
             let client = Client::new(&site, &process.name, number, attachment, orders.strict);
-            process.node.spawn(client.run(orders.stop.clone()))
+            process.node.spawn(client.run(stop.clone()))
         })
         .collect();
     if site.plan.grows {
@@ -101,6 +119,17 @@ pub async fn serve(
                 .note(&process.name, format_args!("grown to {size}")),
             Err(error) => assert!(!orders.strict, "oracle 11 (liveness): {error}"),
         }
+    }
+    if abrupt {
+        // Clients learn from the image that it closes.
+        let mut ordered = orders.stop.clone();
+        let _ = ordered.wait_for(|stop| *stop).await;
+        site.journal.mark("an image was closed under its clients");
+        match image.close().await {
+            Ok(()) => report(Status::Closed),
+            Err(error) => report(Status::Failed(error.to_string())),
+        }
+        return;
     }
     for client in clients {
         // A client that panicked ended the run.
@@ -115,7 +144,11 @@ pub async fn serve(
 }
 
 /// Reads the whole image as it was opened, and lets the model compare.
-async fn read_back(site: &Site, process: &Process, image: &Image) -> Result<(), EngineError> {
+pub(super) async fn read_back(
+    site: &Site,
+    process: &Process,
+    image: &Image,
+) -> Result<(), EngineError> {
     let attachment = image.attach();
     let (size, step) = (site.plan.size_bytes(), 1 << 20);
     let mut offset = 0;

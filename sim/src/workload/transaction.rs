@@ -1,6 +1,5 @@
 //! Transactions of a client.
 
-use madsim::time::sleep;
 use mvps_core::engine::{EngineError, Transaction};
 
 use super::client::{Client, brief};
@@ -42,9 +41,7 @@ impl Client {
                     return ended;
                 }
             }
-            if self.draws.chance(300) {
-                sleep(self.think()).await;
-            }
+            self.linger().await;
         }
         if self.draws.chance(200) {
             self.note(format_args!("{} rolled back", id.0));

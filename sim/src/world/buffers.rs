@@ -16,9 +16,16 @@ use mvps_core::env::{
 };
 use mvps_core::ids::{Generation, ImageId, Lsn};
 
+use super::tripwire::Tripwire;
 use crate::draws::Draws;
 use crate::journal::{self, Journal};
 use crate::model::Model;
+
+const COMMIT: &str = "crash: at a buffer commit";
+const SYNC: &str = "crash: at a buffer sync";
+const SEAL: &str = "crash: at a buffer seal";
+const DROP: &str = "crash: at a buffer drop";
+const METADATA: &str = "crash: at buffer metadata";
 
 /// The disk of a machine as one of its servers sees it.
 pub struct SimBufferStores {
@@ -34,6 +41,8 @@ pub struct SimBufferStores {
     pub draws: Arc<Draws>,
     /// How long a commit and a sync may take.
     pub longest: Duration,
+    /// Where the process may stop dead.
+    pub tripwire: Tripwire,
 }
 
 /// Lets a memory store wait in simulated time; zero is no wait at all.
@@ -89,6 +98,7 @@ impl BufferStores for SimBufferStores {
             model: Arc::clone(&self.model),
             draws: Arc::clone(&self.draws),
             longest: self.longest,
+            tripwire: self.tripwire.clone(),
             state: Mutex::new(State {
                 last_lsn: recovered.last_lsn,
                 last,
@@ -119,6 +129,7 @@ struct SimBufferStore {
     model: Arc<Model>,
     draws: Arc<Draws>,
     longest: Duration,
+    tripwire: Tripwire,
     state: Mutex<State>,
 }
 
@@ -145,6 +156,10 @@ impl SimBufferStore {
             .set_delays(Arc::new(DelayClock), Duration::ZERO, delay);
     }
 
+    async fn pass(&self, call: &'static str) {
+        self.tripwire.pass(&self.server, call).await;
+    }
+
     async fn pause(&self) {
         if self.draws.chance(500) {
             sleep(self.draws.duration(Duration::from_millis(1), self.longest)).await;
@@ -155,6 +170,7 @@ impl SimBufferStore {
 #[async_trait]
 impl BufferStore for SimBufferStore {
     async fn commit(&self, batch: BufferBatch) -> Result<(), BufferError> {
+        self.pass(COMMIT).await;
         self.pause().await;
         let (lsn, records) = (batch.last_lsn, batch.records.len());
         // It does not wait, so the model learns of it at the instant it happens.
@@ -170,10 +186,12 @@ impl BufferStore for SimBufferStore {
             self.model.committed(&self.server, &batch);
         }
         self.pause().await;
+        self.pass(COMMIT).await;
         outcome
     }
 
     async fn sync(&self) -> Result<(), BufferError> {
+        self.pass(SYNC).await;
         let lsn = self.state().last_lsn;
         self.draw_sync_delay();
         let outcome = self.store.sync().await;
@@ -181,16 +199,19 @@ impl BufferStore for SimBufferStore {
         if outcome.is_ok() {
             self.model.synced(&self.server, lsn);
         }
+        self.pass(SYNC).await;
         outcome
     }
 
     async fn seal(&self) -> Result<(Generation, Arc<dyn BufferHandle>), BufferError> {
+        self.pass(SEAL).await;
         let outcome = self.store.seal().await;
         self.note("seal", &outcome);
         if outcome.is_ok() {
             let (active, _) = self.store.active().await?;
             self.state().last.insert(active, Lsn(0));
         }
+        self.pass(SEAL).await;
         outcome
     }
 
@@ -206,18 +227,22 @@ impl BufferStore for SimBufferStore {
     }
 
     async fn drop_generation(&self, generation: Generation) -> Result<(), BufferError> {
+        self.pass(DROP).await;
         let last = self.state().last.get(&generation).copied();
         self.model
             .dropping(&self.server, generation, last.unwrap_or_default());
         let outcome = self.store.drop_generation(generation).await;
         self.note(&format!("drop generation {generation}"), &outcome);
+        self.pass(DROP).await;
         outcome
     }
 
     async fn put_metadata(&self, metadata: Bytes) -> Result<(), BufferError> {
+        self.pass(METADATA).await;
         self.draw_sync_delay();
         let outcome = self.store.put_metadata(metadata).await;
         self.note("metadata", &outcome);
+        self.pass(METADATA).await;
         outcome
     }
 

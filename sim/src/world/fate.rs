@@ -37,8 +37,19 @@ pub enum Fate {
     SlowDown,
     /// A read that is cut short on the way.
     Truncated,
+    /// A read that begins to be answered, and never ends.
+    BodyStalled,
     /// A read with one bit flipped on the way.
     BitFlip,
+    /// A read that is answered with another object's bytes.
+    WrongObject,
+    /// Some of the keys are deleted, the others are not.
+    PartialDelete,
+    /// The completion of an upload is answered well, and the body says that it failed.
+    CompletionFails {
+        /// Whether it did.
+        applied: bool,
+    },
     /// Another conditional create of the name is in flight (409). Not carried out.
     Conflict,
 }
@@ -57,7 +68,12 @@ impl Fate {
             Self::Stalled { .. } => Some("store: stalled"),
             Self::SlowDown => Some("store: slow down"),
             Self::Truncated => Some("store: truncated body"),
+            Self::BodyStalled => Some("store: stall in mid-body"),
             Self::BitFlip => Some("store: bit flip"),
+            // Counted where another object is found.
+            Self::WrongObject => None,
+            Self::PartialDelete => Some("store: partial bulk delete"),
+            Self::CompletionFails { .. } => Some("store: error inside a 200"),
             Self::Conflict => Some("store: conflict on create"),
         }
     }
@@ -72,6 +88,10 @@ pub struct Kind {
     pub creates: bool,
     /// It returns a body.
     pub body: bool,
+    /// It deletes several objects.
+    pub deletes: bool,
+    /// It completes an upload.
+    pub completes: bool,
 }
 
 /// Draws a fate.
@@ -90,6 +110,11 @@ pub fn draw(draws: &Draws, rates: &StoreFaults, kind: Kind) -> Fate {
         only(kind.body, rates.bit_flip),
         only(kind.creates, rates.conflict),
         rates.slow,
+        only(kind.body, rates.slow_reads),
+        only(kind.body, rates.body_stalled),
+        only(kind.body, rates.wrong_object),
+        only(kind.deletes, rates.partial_delete),
+        only(kind.completes, rates.completion_fails),
     ];
     let mut left = draws.below(1000);
     for (index, rate) in rates.iter().enumerate() {
@@ -112,6 +137,13 @@ pub fn draw(draws: &Draws, rates: &StoreFaults, kind: Kind) -> Fate {
             6 => Fate::Truncated,
             7 => Fate::BitFlip,
             8 => Fate::Conflict,
+            10 => Fate::Slow(draws.duration(Duration::from_millis(300), Duration::from_secs(3))),
+            11 => Fate::BodyStalled,
+            12 => Fate::WrongObject,
+            13 => Fate::PartialDelete,
+            14 => Fate::CompletionFails {
+                applied: draws.chance(500),
+            },
             _ => Fate::Slow(draws.duration(Duration::from_millis(500), Duration::from_secs(15))),
         };
     }

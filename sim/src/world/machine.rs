@@ -12,10 +12,14 @@ use super::buffers::SimBufferStores;
 use super::clock::SimClock;
 use super::objects::StoreService;
 use super::spawner::SimSpawner;
+use super::tripwire::Tripwire;
 use crate::draws::{Draws, stream};
 use crate::journal::Journal;
 use crate::model::Model;
 use crate::plan::Plan;
+
+/// A disk that may take that long is slow.
+const SLOW_DISK: std::time::Duration = std::time::Duration::from_secs(1);
 
 /// What all machines share.
 pub struct Site {
@@ -39,6 +43,8 @@ pub struct Machine {
     pub disk: MemoryBufferStores,
     /// How far its wall clock is off.
     pub wall_offset_ms: Arc<AtomicI64>,
+    /// Where its processes may stop dead.
+    pub tripwire: Tripwire,
     incarnations: AtomicU64,
 }
 
@@ -64,6 +70,7 @@ impl Machine {
             node: node.id(),
             disk: MemoryBufferStores::new(),
             wall_offset_ms: Arc::default(),
+            tripwire: Tripwire::new(&site.journal),
             incarnations: AtomicU64::new(0),
         }
     }
@@ -86,6 +93,7 @@ impl Machine {
             model: Arc::clone(&site.model),
             draws: Arc::new(draws("disk")),
             longest: site.plan.disk_max,
+            tripwire: self.tripwire.clone(),
         };
         let clock = SimClock::new(
             &draws("clock"),
@@ -99,9 +107,15 @@ impl Machine {
                 &format!("entropy of {name}"),
             ))),
             spawner: Arc::new(SimSpawner::new(node.clone(), draws("processor"))),
-            objects: Arc::new(site.store.client(&name)),
+            objects: Arc::new(site.store.client(&name, &self.tripwire)),
             buffers: Arc::new(buffers),
         };
+        if site.plan.drift_ppm > 0 {
+            site.journal.fault(&name, "clock: drift");
+        }
+        if site.plan.disk_max >= SLOW_DISK {
+            site.journal.fault(&name, "buffer: slow disk");
+        }
         site.model.started(&name);
         Process {
             name,
@@ -117,6 +131,7 @@ impl Machine {
             Crash::ProcessKill => "process: kill",
         };
         self.site.journal.fault(&self.name, fault);
+        self.tripwire.disarm();
         let handle = Handle::current();
         handle.kill(self.node);
         handle.restart(self.node);

@@ -8,3 +8,5 @@ pub mod machine;
 pub mod objects;
 pub mod request;
 pub mod spawner;
+pub mod tripwire;
+pub mod wire;

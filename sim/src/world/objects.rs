@@ -5,7 +5,7 @@
 //!
 //! Invariant: whatever changes the store is shown to the landing oracle at that instant.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -15,26 +15,34 @@ use bytes::Bytes;
 use madsim::runtime::NodeHandle;
 use madsim::time::sleep;
 use mvps_core::env::memory::MemoryObjectStore;
-use mvps_core::env::{ObjectEntry, ObjectStore, PartTag, StoreError, UploadEntry, UploadId};
+use mvps_core::env::{
+    ObjectEntry, ObjectStore, OperationKind, PartTag, StoreError, UploadEntry, UploadId,
+};
 use tokio::sync::oneshot;
 
 use super::fate::{self, Fate};
 use super::request::{Answer, Request};
+use super::tripwire::Tripwire;
 use crate::draws::Draws;
 use crate::journal::{self, Choice, Journal};
 use crate::model::machine_of;
-use crate::plan::StoreFaults;
+use crate::plan::{StoreFaults, StoreProfile};
+
+mod damage;
 
 /// Sees every change of the store at the instant it happens.
 pub trait LandingOracle: Send + Sync {
     /// `request` of `client` changed the store.
     fn landed(&self, client: &str, request: &Request, contents: &MemoryObjectStore);
 
-    /// `client` asked for `key`, which does not exist.
+    /// `client` reads `key`, which does not exist, and waits for it.
     fn missing(&self, client: &str, key: &str);
 
     /// `client` got no good answer.
     fn trouble(&self, client: &str);
+
+    /// Somebody gets bytes that are not those that were stored.
+    fn damaged(&self);
 }
 
 type Reply = Result<Answer, StoreError>;
@@ -46,7 +54,10 @@ pub struct StoreService {
     journal: Journal,
     draws: Draws,
     oracle: Arc<dyn LandingOracle>,
+    profile: StoreProfile,
     weather: Mutex<Weather>,
+    /// Keys that were created lately, and when: what a stale listing leaves out.
+    recent: Mutex<VecDeque<(Duration, String)>>,
 }
 
 #[derive(Default)]
@@ -65,20 +76,27 @@ impl StoreService {
         node: NodeHandle,
         journal: Journal,
         draws: Draws,
-        rates: StoreFaults,
+        (rates, profile): (StoreFaults, StoreProfile),
         oracle: Arc<dyn LandingOracle>,
     ) -> Arc<Self> {
         let weather = Weather {
             rates,
             ..Weather::default()
         };
+        let contents = MemoryObjectStore::new();
+        contents.allow_small_parts();
+        if profile.bandwidth.is_some() {
+            journal.fault("store", "store: narrow");
+        }
         Arc::new(Self {
-            contents: Arc::new(MemoryObjectStore::new()),
+            contents: Arc::new(contents),
             node,
             journal,
             draws,
             oracle,
+            profile,
             weather: Mutex::new(weather),
+            recent: Mutex::default(),
         })
     }
 
@@ -94,10 +112,11 @@ impl StoreService {
 
     /// The store as `client` sees it.
     #[must_use]
-    pub fn client(self: &Arc<Self>, client: &str) -> SimObjectStore {
+    pub fn client(self: &Arc<Self>, client: &str, tripwire: &Tripwire) -> SimObjectStore {
         SimObjectStore {
             service: Arc::clone(self),
             client: client.to_owned(),
+            tripwire: tripwire.clone(),
         }
     }
 
@@ -140,6 +159,8 @@ impl StoreService {
                 mutates: request.mutates(),
                 creates: matches!(request, Request::Create(..)),
                 body: matches!(request, Request::Get(_) | Request::GetRange(..)),
+                deletes: matches!(request, Request::Delete(_)),
+                completes: matches!(request, Request::CompleteUpload(..)),
             };
             fate::draw(&self.draws, &weather.rates, kind)
         };
@@ -157,13 +178,17 @@ impl StoreService {
     }
 
     async fn apply(&self, client: &str, request: Request) -> Reply {
+        let request = self.by_profile(request);
         let changes = request.mutates().then(|| request.clone());
         let (kind, key, bytes) = (
             request.kind(),
             request.key().to_owned(),
             request.body_bytes(),
         );
-        let reply = request.carry_out(&self.contents).await;
+        let mut reply = request.carry_out(&self.contents).await;
+        if let (OperationKind::List, Ok(Answer::Entries(entries))) = (kind, &mut reply) {
+            self.make_stale(entries);
+        }
         self.journal.note(
             "store",
             format_args!(
@@ -173,17 +198,21 @@ impl StoreService {
             ),
         );
         if let (Some(request), Ok(_)) = (&changes, &reply) {
+            if matches!(kind, OperationKind::CompleteUpload) {
+                self.journal.mark("an object was uploaded in parts");
+            }
+            if self.profile.stale_listings {
+                self.recent().push_back((journal::now(), key));
+            }
             self.oracle.landed(client, request, &self.contents);
-        }
-        if let Err(StoreError::NotFound { key }) = &reply {
-            self.oracle.missing(client, key);
         }
         reply
     }
 
     async fn serve(self: Arc<Self>, client: String, request: Request, to: oneshot::Sender<Reply>) {
         let fate = self.draw_fate(&client, &request);
-        sleep(fate::latency(&self.draws)).await;
+        let reads = matches!(request, Request::Get(_) | Request::GetRange(..));
+        sleep(fate::latency(&self.draws) + self.transfer(request.body_bytes())).await;
         let reply = match fate {
             Fate::Served => self.apply(&client, request).await,
             Fate::Slow(more) => {
@@ -225,7 +254,13 @@ impl StoreService {
                 reason: "simulated".to_owned(),
             }),
             Fate::Conflict => unavailable("409"),
-            Fate::Truncated => match self.apply(&client, request).await {
+            Fate::BodyStalled => std::future::pending().await,
+            Fate::Truncated => match self.apply(&client, request.clone()).await {
+                // The length of a range is known, so its reader has to see that it is short.
+                Ok(Answer::Body(body)) if matches!(request, Request::GetRange(..)) => {
+                    let length = self.draws.below(body.len() as u64);
+                    Ok(Answer::Body(body.slice(..length as usize)))
+                }
                 Ok(Answer::Body(_)) => Err(StoreError::Corrupt {
                     key: String::new(),
                     reason: "the body ended early".to_owned(),
@@ -236,20 +271,32 @@ impl StoreService {
                 Ok(Answer::Body(body)) => Ok(Answer::Body(self.flip(&body))),
                 other => other,
             },
+            Fate::WrongObject => {
+                let other = self.other_object(&client, &request);
+                match self.apply(&client, request).await {
+                    Ok(Answer::Body(body)) => Ok(Answer::Body(other.unwrap_or(body))),
+                    other => other,
+                }
+            }
+            Fate::PartialDelete => self.delete_some(&client, request).await,
+            Fate::CompletionFails { applied } => {
+                if applied {
+                    let _ = self.apply(&client, request).await;
+                }
+                unavailable("InternalError")
+            }
         };
-        sleep(fate::latency(&self.draws)).await;
+        let bytes = match &reply {
+            Ok(Answer::Body(body)) => body.len(),
+            Err(StoreError::NotFound { key }) if reads && !to.is_closed() => {
+                self.oracle.missing(&client, key);
+                0
+            }
+            _ => 0,
+        };
+        sleep(fate::latency(&self.draws) + self.transfer(bytes)).await;
         // A client that gave up does not wait any more.
         let _ = to.send(reply);
-    }
-
-    fn flip(&self, body: &Bytes) -> Bytes {
-        let mut body = body.to_vec();
-        if !body.is_empty() {
-            let bit = self.draws.below(body.len() as u64 * 8);
-            let byte = usize::try_from(bit / 8).expect("an index");
-            body[byte] ^= 1 << (bit % 8);
-        }
-        Bytes::from(body)
     }
 }
 
@@ -274,18 +321,37 @@ fn outcome(reply: &Reply) -> String {
 pub struct SimObjectStore {
     service: Arc<StoreService>,
     client: String,
+    tripwire: Tripwire,
 }
 
 impl SimObjectStore {
     async fn ask(&self, request: Request) -> Reply {
+        let call = tripwire_name(&request);
+        self.tripwire.pass(&self.client, call).await;
         let (to, reply) = oneshot::channel();
         let service = Arc::clone(&self.service);
         let task = service.serve(self.client.clone(), request, to);
         self.service.node.spawn(task);
-        match reply.await {
+        let reply = reply.await;
+        self.tripwire.pass(&self.client, call).await;
+        match reply {
             Ok(reply) => reply,
             Err(_) => unavailable("connection closed"),
         }
+    }
+}
+
+fn tripwire_name(request: &Request) -> &'static str {
+    match request {
+        Request::Put(..) => "crash: at a put",
+        Request::Create(..) => "crash: at a create",
+        Request::Get(_) | Request::GetRange(..) => "crash: at a get",
+        Request::List(..) | Request::ListFolders(_) | Request::ListUploads(_) => "crash: at a list",
+        Request::StartUpload(_)
+        | Request::UploadPart(..)
+        | Request::CompleteUpload(..)
+        | Request::AbortUpload(..) => "crash: at an upload",
+        Request::Delete(_) => "crash: at a delete",
     }
 }
 

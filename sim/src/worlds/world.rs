@@ -1,11 +1,11 @@
 //! One world: a workload, a process that stops somewhere, a server that goes on, and the oracles.
 //!
-//! 1. A server runs the workload, and stops at a call. 2. Its buffer store is what the world says.
-//! 3. Another server opens the image: on the same buffer store without anybody's help, or on an
+//! A server runs the workload, and stops at a call. Its buffer store is what the world says. Then
+//! another server opens the image: on the same buffer store without anybody's help, or on an
 //! empty one, where it must be refused as long as somebody is in office, and let in after a
-//! takeover. 4. What it finds must be one state of the workload (oracles 2, 3), no older than what
-//! was promised (1). 5. It writes, checkpoints and closes while what was under way lands late or
-//! the first server wakes up; what it serves never changes by that (6). 6. A third server with an
+//! takeover. What it finds must be one state of the workload (oracles 2, 3), no older than what
+//! was promised (1). It writes, checkpoints and closes while what was under way lands late or
+//! the first server wakes up; what it serves never changes by that (6). A third server with an
 //! empty buffer store finds exactly what the second one left.
 
 use std::cell::RefCell;

@@ -89,12 +89,13 @@ impl ObjectNames {
     }
 
     fn name(&self, kind: ObjectKind) -> ObjectName {
+        let reused = crate::mutant::is("name reused after restart");
         ObjectName {
             image: self.image.clone(),
             incarnation: self.incarnation,
-            epoch: self.epoch,
+            epoch: if reused { EpochNumber(1) } else { self.epoch },
             sequence: ObjectSequence(self.next.fetch_add(1, Ordering::Relaxed)),
-            suffix: self.entropy.u64(),
+            suffix: if reused { 0 } else { self.entropy.u64() },
             kind,
         }
     }

@@ -33,6 +33,10 @@ impl Stalled {
         }
     }
 
+    fn is_revoked(&self) -> bool {
+        self.origin().is_revoked() && !crate::mutant::is("revoked request committed")
+    }
+
     fn refuse(self, error: EngineError) {
         match self {
             Self::Commit(request) => answer(request.reply, Err(CommitRefusal::Failed(error))),
@@ -62,7 +66,7 @@ impl ImageTask {
     pub(super) fn submit(&mut self, request: Stalled, group: &mut Group) {
         if let Some(error) = self.refusal() {
             request.refuse(error);
-        } else if request.origin().is_revoked() {
+        } else if request.is_revoked() {
             request.refuse(REVOKED);
         } else if self.must_wait(&request, !self.stalled.is_empty(), group) {
             self.stalled.push_back(request);
@@ -111,7 +115,7 @@ impl ImageTask {
         while let Some(request) = waiting.pop_front() {
             if let Some(error) = self.refusal() {
                 request.refuse(error);
-            } else if request.origin().is_revoked() {
+            } else if request.is_revoked() {
                 request.refuse(REVOKED);
             } else if self.must_wait(&request, !self.stalled.is_empty(), &group) {
                 self.stalled.push_back(request);
@@ -139,7 +143,7 @@ impl ImageTask {
     pub(super) fn refuse_revoked(&mut self) {
         let (revoked, kept) = std::mem::take(&mut self.stalled)
             .into_iter()
-            .partition::<Vec<_>, _>(|request| request.origin().is_revoked());
+            .partition::<Vec<_>, _>(|request| request.is_revoked());
         self.stalled = kept.into();
         for request in revoked {
             request.refuse(REVOKED);
@@ -205,8 +209,11 @@ impl ImageTask {
             Ok(()) => {
                 let page_size = self.shared.page_size;
                 for record in &group.records[composed..] {
-                    self.transactions
-                        .committed(pages_of(record, page_size), lsn);
+                    let hole = matches!(record.run, PageRun::Hole { .. });
+                    if !(hole && crate::mutant::is("conflict check skipped for trimmed pages")) {
+                        self.transactions
+                            .committed(pages_of(record, page_size), lsn);
+                    }
                     if let PageRun::Data(data) = &record.run {
                         group.bytes += data.len();
                     }
@@ -316,6 +323,13 @@ impl ImageTask {
                 last_lsn,
                 records: records.clone(),
             };
+            let early = crate::mutant::is("view published before the buffer commit");
+            if early {
+                for record in &records {
+                    self.active.apply(record, page_size);
+                }
+                self.publish_view();
+            }
             if let Err(error) = self.buffer.commit(batch).await {
                 let error = EngineError::from(error);
                 self.fail(error.clone());
@@ -324,8 +338,10 @@ impl ImageTask {
                 }
                 return;
             }
-            for record in &records {
-                self.active.apply(record, page_size);
+            if !early {
+                for record in &records {
+                    self.active.apply(record, page_size);
+                }
             }
             self.lsn = last_lsn;
             self.schedule

@@ -32,6 +32,7 @@ use crate::format::buffer_metadata::BufferMetadata;
 use crate::format::manifest::{Manifest, Office};
 use crate::format::object_name::ObjectName;
 use crate::ids::{Lsn, PublicationCounter, Tenure, Version};
+use crate::store::Patience;
 
 /// Pause between tries of a publication whose fate the store does not tell. The store's own
 /// retries come before this.
@@ -108,6 +109,8 @@ pub(super) struct Publisher {
 pub(super) enum Failed {
     Fenced(String),
     Broken(String),
+    /// Only a known-bad variant: the fate is unknown, and it takes that for a failure.
+    Refused(String),
     Abandoned,
 }
 
@@ -286,10 +289,20 @@ impl Publisher {
                 return Err(Failed::Abandoned);
             }
             let asked_at = self.host.environment.clock.now();
-            match publish(&self.manifests, body, PublishedBy::Server).await {
+            let hasty = crate::mutant::is("publication counter reused for another body");
+            let manifests = if hasty {
+                self.manifests.with_patience(Patience::Once)
+            } else {
+                self.manifests.clone()
+            };
+            match publish(&manifests, body, PublishedBy::Server).await {
                 Ok(outcome) => {
                     self.confirmed_at = Some(asked_at);
                     return Ok(outcome);
+                }
+                Err(error) if hasty => {
+                    self.last_publication = self.newest.publication;
+                    return Err(Failed::Refused(error.to_string()));
                 }
                 Err(error) => {
                     tracing::error!(image = %body.image, %error, "publishing again");
@@ -346,6 +359,7 @@ impl From<Failed> for JobOutcome {
         match failed {
             Failed::Fenced(reason) => Self::Fenced { reason },
             Failed::Broken(reason) => Self::BufferFailed(EngineError::Poisoned { reason }),
+            Failed::Refused(reason) => Self::Refused { reason },
             Failed::Abandoned => Self::BufferFailed(EngineError::Closed),
         }
     }

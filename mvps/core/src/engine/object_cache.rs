@@ -36,9 +36,14 @@ impl PieceKey {
     /// sequence number with a probability of 2^-64.
     #[must_use]
     pub fn new(object: &ObjectName, offset: u64) -> Self {
+        let mixed_up = crate::mutant::is("stale cache served after rewrite");
         Self {
-            suffix: object.suffix,
-            sequence: object.sequence,
+            suffix: if mixed_up { 0 } else { object.suffix },
+            sequence: if mixed_up {
+                ObjectSequence(0)
+            } else {
+                object.sequence
+            },
             offset,
         }
     }

@@ -198,7 +198,9 @@ impl ImageTask {
                 Action::Close => {
                     // From here on reads are refused. One that began just before is seen now at the
                     // latest (see `Image::view_for`), and waited for.
-                    self.shared.gauges.closed.store(true, Ordering::SeqCst);
+                    let late = "write accepted after an attempted clean close";
+                    let closed = !crate::mutant::is(late);
+                    self.shared.gauges.closed.store(closed, Ordering::SeqCst);
                     fence(Ordering::SeqCst);
                     if self.views_closed() {
                         self.start_job(Job::Close);
@@ -277,8 +279,13 @@ impl ImageTask {
         match active {
             Ok((generation, handle)) => {
                 let next = super::buffer_index::GenerationIndex::new(generation, handle);
-                self.sealed
-                    .push_back(std::mem::replace(&mut self.active, next));
+                let mut sealed = std::mem::replace(&mut self.active, next);
+                if crate::mutant::is("seal loses in-flight writes")
+                    && let Some((pages, _)) = sealed.records.iter().last()
+                {
+                    sealed.records.remove(pages);
+                }
+                self.sealed.push_back(sealed);
                 self.schedule.dirty_since = None;
                 let entropy = &*self.shared.environment.entropy;
                 self.schedule.interval = jittered(self.shared.config.checkpoint_interval, entropy);
@@ -414,6 +421,7 @@ impl ImageTask {
         self.map = map;
         self.guard = Arc::new(MapGuard(self.guard.0 + 1));
         self.published = (version, drained.last_lsn);
+        self.transactions.checkpointed();
         let publisher = self.publisher.as_mut().expect("it came back just now");
         publisher.reads_through(&self.guard);
         self.publish_view();

@@ -206,7 +206,10 @@ impl ImageTask {
 
     /// Why nothing new is accepted, if so.
     pub(super) fn refusal(&self) -> Option<EngineError> {
-        let closing = self.closing.as_ref().map(|_| EngineError::Closed);
+        let late = crate::mutant::is("write accepted after an attempted clean close")
+            && self.publisher.is_none();
+        let closing = self.closing.as_ref().filter(|_| !late);
+        let closing = closing.map(|_| EngineError::Closed);
         self.failure.clone().or(closing)
     }
 

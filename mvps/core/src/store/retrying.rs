@@ -19,6 +19,7 @@ use tokio::sync::Semaphore;
 
 use super::retry_policy::{NextStep, Patience, next_step, try_timeout};
 use super::statistics::{Counters, StoreStatistics};
+use super::upload::PART_BYTES;
 use crate::env::{
     Clock, Entropy, EntropyExt, Moment, ObjectEntry, ObjectStore, OperationKind, PartTag,
     StoreError, UploadEntry, UploadId,
@@ -34,6 +35,7 @@ pub const REQUESTS_MAX: usize = 64;
 pub struct RetryingStore {
     shared: Arc<Shared>,
     patience: Patience,
+    part_bytes: usize,
 }
 
 struct Shared {
@@ -88,6 +90,7 @@ impl RetryingStore {
         Self {
             shared: Arc::new(shared),
             patience: Patience::Forever,
+            part_bytes: PART_BYTES,
         }
     }
 
@@ -95,9 +98,23 @@ impl RetryingStore {
     #[must_use]
     pub fn with_patience(&self, patience: Patience) -> Self {
         Self {
-            shared: self.shared.clone(),
             patience,
+            ..self.clone()
         }
+    }
+
+    /// The same store for a caller that uploads large objects in other parts than of
+    /// [`PART_BYTES`]: the simulation, whose objects are small.
+    #[must_use]
+    pub fn with_part_bytes(&self, part_bytes: usize) -> Self {
+        Self {
+            part_bytes,
+            ..self.clone()
+        }
+    }
+
+    pub(super) fn part_bytes(&self) -> usize {
+        self.part_bytes
     }
 
     /// What was asked of the store so far.
@@ -136,7 +153,9 @@ impl RetryingStore {
                 .await;
             match result {
                 Ok(()) => break,
-                Err(StoreError::AlreadyExists { .. }) if tries.failed > 0 => {
+                Err(StoreError::AlreadyExists { .. })
+                    if tries.failed > 0 && !crate::mutant::is("lost reply taken for failure") =>
+                {
                     return self.resolve_create(key, &body).await;
                 }
                 Err(error) => tries.wait_after(error).await?,

@@ -41,10 +41,11 @@ pub struct UploadWriter {
 }
 
 impl UploadWriter {
-    /// A writer of `key` in parts of [`PART_BYTES`]. `store`'s patience holds for every request.
+    /// A writer of `key` in parts of [`PART_BYTES`], unless `store` says otherwise. `store`'s patience holds for every request.
     #[must_use]
     pub fn new(store: RetryingStore, spawner: Arc<dyn Spawner>, key: String) -> Self {
-        Self::with_part_bytes(store, spawner, key, PART_BYTES)
+        let part_bytes = store.part_bytes();
+        Self::with_part_bytes(store, spawner, key, part_bytes)
     }
 
     /// As [`Self::new`], with parts of `part_bytes`, at least 5 MiB for S3.

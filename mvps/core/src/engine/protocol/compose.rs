@@ -203,6 +203,9 @@ pub fn compose_publication(
 ) -> Result<Manifest, RuleBroken> {
     check_writer_rules(base, tenure, &own)?;
     let mut next = successor(base, at);
+    if crate::mutant::is("no epoch check") {
+        next.tenure = tenure;
+    }
     next.retired = retire(base, &own, released);
     next.office = own.office;
     next.publication = own.publication;
@@ -241,7 +244,7 @@ fn retire(base: &Manifest, own: &WriterPart, released: &Released) -> Vec<Retired
 }
 
 fn check_writer_rules(base: &Manifest, tenure: Tenure, own: &WriterPart) -> Result<(), RuleBroken> {
-    if base.tenure != tenure {
+    if base.tenure != tenure && !crate::mutant::is("no epoch check") {
         return Err(RuleBroken::OtherTenure {
             mine: tenure,
             theirs: base.tenure,

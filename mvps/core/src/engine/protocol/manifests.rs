@@ -117,11 +117,26 @@ impl ManifestStore {
         }
     }
 
-    /// One version of `image`.
+    /// One version of `image`. One that does not decode is read once more: it may have been
+    /// damaged on the way, and a server that cannot read the newest manifest gives up its office.
     ///
     /// # Errors
     /// [`ManifestError`]; [`ManifestError::NoSuchVersion`] if it does not exist.
     pub async fn load(&self, image: &ImageId, version: Version) -> Result<Manifest, ManifestError> {
+        match self.load_once(image, version).await {
+            Err(ManifestError::Corrupt { key, reason }) => {
+                tracing::warn!(key, %reason, "reading a manifest again");
+                self.load_once(image, version).await
+            }
+            other => other,
+        }
+    }
+
+    async fn load_once(
+        &self,
+        image: &ImageId,
+        version: Version,
+    ) -> Result<Manifest, ManifestError> {
         let key = manifest_key(image, version);
         match self.objects.get(&key).await {
             Ok(bytes) => Manifest::decode(image, version, &bytes)

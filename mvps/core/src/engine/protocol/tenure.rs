@@ -199,7 +199,7 @@ pub async fn check_tenure(
         Err(error) => return TenureFinding::Unreadable(error),
     }
     match manifests.newest(image).await {
-        Ok(Some(newest)) if newest.tenure == tenure => {
+        Ok(Some(newest)) if newest.tenure == tenure || crate::mutant::is("no epoch check") => {
             TenureFinding::InOfficeWith(Box::new(newest))
         }
         Ok(Some(newest)) => TenureFinding::Deposed(Box::new(newest)),

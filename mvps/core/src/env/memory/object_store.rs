@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{Bound, Range};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use async_trait::async_trait;
@@ -76,6 +77,7 @@ type Script = Box<dyn FnMut(&Operation) -> Verdict + Send>;
 pub struct MemoryObjectStore {
     contents: Mutex<Contents>,
     desk: Mutex<Desk>,
+    small_parts: AtomicBool,
 }
 
 /// Where calls are recorded and judged.
@@ -103,6 +105,11 @@ impl MemoryObjectStore {
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Takes parts of any size from now on, so that small objects can have several.
+    pub fn allow_small_parts(&self) {
+        self.small_parts.store(true, Ordering::SeqCst);
     }
 
     /// Every later call is judged by `script`.
@@ -141,6 +148,16 @@ impl MemoryObjectStore {
     #[must_use]
     pub fn keys(&self) -> Vec<String> {
         self.contents().objects.keys().cloned().collect()
+    }
+
+    /// The first key with `prefix`, past every script and unrecorded.
+    #[must_use]
+    pub fn first_key(&self, prefix: &str) -> Option<String> {
+        let contents = self.contents();
+        let first = contents.objects.range(prefix.to_owned()..).next();
+        first
+            .map(|(key, _)| key.clone())
+            .filter(|key| key.starts_with(prefix))
     }
 
     /// An object's body, past every script and unrecorded.
@@ -256,8 +273,9 @@ impl Contents {
         key: &str,
         upload: &UploadId,
         parts: &[PartTag],
+        part_min_bytes: usize,
     ) -> Result<(), StoreError> {
-        let body = assemble(self.upload(key, upload)?, parts)?;
+        let body = assemble(self.upload(key, upload)?, parts, part_min_bytes)?;
         self.uploads.remove(&upload.0);
         self.objects.insert(key.to_owned(), body);
         Ok(())
@@ -304,7 +322,7 @@ impl Contents {
     }
 }
 
-fn assemble(upload: &Upload, tags: &[PartTag]) -> Result<Bytes, StoreError> {
+fn assemble(upload: &Upload, tags: &[PartTag], part_min_bytes: usize) -> Result<Bytes, StoreError> {
     let invalid = |reason: String| Err(StoreError::Invalid { reason });
     if tags.is_empty() {
         return invalid("an upload of no parts".to_owned());
@@ -316,7 +334,7 @@ fn assemble(upload: &Upload, tags: &[PartTag]) -> Result<Bytes, StoreError> {
             Some((stored, _)) if stored != tag => {
                 return invalid(format!("part {number} has another tag"));
             }
-            Some((_, part)) if part.len() < PART_MIN_BYTES && !last => {
+            Some((_, part)) if part.len() < part_min_bytes && !last => {
                 return invalid(format!("part {number} is too small: {} bytes", part.len()));
             }
             Some((_, part)) => body.extend_from_slice(part),
@@ -381,8 +399,10 @@ impl ObjectStore for MemoryObjectStore {
         upload: &UploadId,
         parts: &[PartTag],
     ) -> Result<(), StoreError> {
+        let small = self.small_parts.load(Ordering::SeqCst);
+        let part_min_bytes = if small { 1 } else { PART_MIN_BYTES };
         self.run(OperationKind::CompleteUpload, key, 0, |contents| {
-            contents.complete(key, upload, parts)
+            contents.complete(key, upload, parts, part_min_bytes)
         })
         .await
     }

@@ -61,6 +61,30 @@ async fn what_is_gone_or_unreadable_confirms_nothing() {
     assert_eq!(check().await, TenureFinding::Vanished);
 }
 
+/// A bit that flips on the way must not cost a server its office.
+#[tokio::test(start_paused = true)]
+async fn a_manifest_that_was_damaged_on_the_way_is_read_again() {
+    let world = World::new();
+    let server = world.first_server().await;
+    world.snapshot("monday").await;
+    let key = manifest_key(&image(), version(2));
+    let body = world.objects.peek(&key).unwrap();
+    let mut damaged = body.to_vec();
+    damaged[20] ^= 1;
+    let mut answers = vec![body, damaged.into()];
+    let objects = std::sync::Arc::downgrade(&world.objects);
+    world.objects.set_script(move |operation| {
+        if operation.kind == OperationKind::Get
+            && let Some(answer) = answers.pop()
+        {
+            objects.upgrade().unwrap().poke(&key, answer);
+        }
+        Verdict::Obey
+    });
+    let found = check_tenure(&world.manifests, &image(), server.tenure, version(1)).await;
+    assert_eq!(found.outcome(), CheckOutcome::InOffice, "{found:?}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_silent_store_costs_the_patience_and_no_more() {
     let world = World::new();

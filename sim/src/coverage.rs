@@ -1,0 +1,157 @@
+//! What a batch of seeds must have met: every fault of the catalogue and every rare situation, and
+//! after which fault each oracle was asked.
+//!
+//! Invariant: what is injected or reached is in the catalogue, so that a renamed fault is missed.
+#![expect(clippy::print_stdout, reason = "this prints the report")]
+
+use crate::journal::ORACLES;
+use crate::runner::Summary;
+
+/// How many fixed seeds reach everything.
+pub const SEEDS: u64 = 200;
+
+/// Every fault.
+pub const FAULTS: &[&str] = &[
+    "buffer: another image's",
+    "buffer: bit rot",
+    "buffer: damaged",
+    "buffer: disk full",
+    "buffer: lost whole",
+    "buffer: open fails",
+    "buffer: read fails",
+    "buffer: rolled back",
+    "buffer: slow disk",
+    "buffer: sync fails",
+    "buffer: write fails",
+    "clock: drift",
+    "clock: jump",
+    "crash: at a buffer commit",
+    "crash: at a buffer drop",
+    "crash: at a buffer seal",
+    "crash: at a buffer sync",
+    "crash: at a create",
+    "crash: at a get",
+    "crash: at a list",
+    "crash: at a put",
+    "crash: at an upload",
+    "crash: at buffer metadata",
+    "nbd: cut in mid-request",
+    "nbd: hostile bytes",
+    "nbd: replaced with requests in flight",
+    "nbd: split and coalesced",
+    "operator: adopt",
+    "operator: second server",
+    "operator: takeover",
+    "operator: two collectors",
+    "process: kill",
+    "process: pause",
+    "process: power cut",
+    "store: applied late",
+    "store: applied twice",
+    "store: applied, reply lost",
+    "store: bit flip",
+    "store: conflict on create",
+    "store: cut off",
+    "store: error inside a 200",
+    "store: narrow",
+    "store: outage",
+    "store: partial bulk delete",
+    "store: refused",
+    "store: slow",
+    "store: slow down",
+    "store: stale listing",
+    "store: stall in mid-body",
+    "store: stalled",
+    "store: truncated body",
+    "store: without conditional create",
+    "store: wrong but valid object",
+];
+
+/// Every rare situation.
+pub const MARKS: &[&str] = &[
+    "a buffer store was adopted",
+    "a collector paused between listing and deleting",
+    "a deposed server acknowledged within its limit",
+    "a landed version was read back whole",
+    "a lock was granted",
+    "a manifest landed below the newest",
+    "a request was revoked in flight",
+    "a server started where another had closed",
+    "a server was killed while it closed",
+    "a server was killed while it opened",
+    "a server was refused",
+    "a server was shut down under its clients",
+    "a store was refused",
+    "a takeover from a live server",
+    "a takeover from a paused server",
+    "a takeover from a server that is cut off",
+    "a takeover gave up acknowledged commits",
+    "a takeover landed",
+    "a transaction met a conflict",
+    "a transaction over NBD was refused",
+    "a transaction was aborted",
+    "a transaction was too large",
+    "an image was closed under its clients",
+    "an object was uploaded in parts",
+    "an orphan upload was aborted",
+    "an unsynced tail was lost",
+    "the stand-in collector deleted",
+];
+
+/// What the seeds were to meet and did not, and what they met that nobody knows of.
+#[must_use]
+pub fn gaps(summary: &Summary) -> Vec<String> {
+    let met = |name: &&&str| summary.faults.contains_key(**name);
+    let reached = |name: &&&str| summary.marks.contains_key(**name);
+    let faults = FAULTS.iter().filter(|name| !met(name));
+    let marks = MARKS.iter().filter(|name| !reached(name));
+    let unknown_faults = summary.faults.keys();
+    let unknown_faults = unknown_faults.filter(|name| !FAULTS.contains(&name.as_str()));
+    let unknown_marks = summary.marks.keys();
+    let unknown_marks = unknown_marks
+        .filter(|name| !MARKS.contains(&name.as_str()) && !POSSIBLE_MARKS.contains(&name.as_str()));
+    let unknown = unknown_faults.chain(unknown_marks);
+    faults
+        .map(|name| format!("never injected: {name}"))
+        .chain(marks.map(|name| format!("never reached: {name}")))
+        .chain(unknown.map(|name| format!("not in the catalogue: {name}")))
+        .collect()
+}
+
+/// What may be reached, and is too rare to be asked of a batch.
+const POSSIBLE_MARKS: &[&str] = &["stale listings broke a promise"];
+
+/// Prints which oracle was asked how often after which fault, and which situations were reached.
+pub fn print(summary: &Summary) {
+    println!(
+        "faults: times injected, seeds; how often each oracle was asked after it, in thousands"
+    );
+    let numbers: Vec<String> = (1..=ORACLES).map(|it| format!("{it:>6}")).collect();
+    println!(
+        "{:<36} {:>8} {:>5} {}",
+        "",
+        "times",
+        "seeds",
+        numbers.join("")
+    );
+    for (name, (fault, seeds)) in &summary.faults {
+        let checks: Vec<String> = fault.checks[1..].iter().map(|it| thousands(*it)).collect();
+        println!(
+            "{name:<36} {:>8} {seeds:>5} {}",
+            fault.count,
+            checks.join("")
+        );
+    }
+    println!("sometimes: times reached, seeds");
+    for (name, (count, seeds)) in &summary.marks {
+        println!("{name:<56} {count:>8} {seeds:>5}");
+    }
+}
+
+fn thousands(count: u64) -> String {
+    match count {
+        0 => format!("{:>6}", "-"),
+        1..1000 => format!("{:>6}", format!("0.{}", (count / 100).max(1))),
+        _ => format!("{:>6}", count / 1000),
+    }
+}

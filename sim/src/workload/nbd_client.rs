@@ -1,0 +1,395 @@
+//! One client that speaks NBD: it connects with a token, keeps requests in flight, loses its
+//! connection, comes back as the same client or as another one, and is hostile at times.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::join_all;
+use madsim::time::{sleep, timeout};
+use mvps_core::client::{Client, ClientError};
+use mvps_core::engine::{Durability, EngineError};
+use mvps_core::nbd::{Errno, ExportName, Opening};
+use mvps_core::token::{DurabilityClaim, NewToken};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::watch;
+
+use super::hand::Hand;
+use super::nbd_server::{Doorbell, KNOCK_AGAIN, SECRET};
+use super::server::image_id;
+use crate::model::content::Effect;
+use crate::model::operations::OperationId;
+use crate::world::machine::{Process, Site};
+use crate::world::wire::WireFaults;
+
+mod transactions;
+
+/// Tokens expire in the year 2096.
+const EXPIRES: u64 = 4_000_000_000;
+
+/// Most requests that one client sends at once.
+const BURST_MAX: u64 = 6;
+
+/// A handshake takes no longer than this: opening the image, with everything that may be in the
+/// way, does not count for the server, but clients have no patience for ever.
+const CONNECT_PATIENCE: Duration = Duration::from_mins(20);
+
+/// See the module's text.
+pub struct NbdClient {
+    pub(super) hand: Hand,
+    process: Process,
+    doorbell: Doorbell,
+    /// It names itself, so that its next connection replaces this one.
+    named: bool,
+    /// What FLUSH and FUA promise it.
+    pub(super) durability: Durability,
+    connections: u64,
+    /// Requests whose fate it does not know.
+    unknown: Vec<OperationId>,
+}
+
+impl NbdClient {
+    /// Client `number` of the server that runs on `process`.
+    #[must_use]
+    pub fn new(
+        site: &Arc<Site>,
+        process: &Process,
+        number: u64,
+        doorbell: Doorbell,
+        strict: bool,
+    ) -> Self {
+        let hand = Hand::new(site, &process.name, number, strict);
+        Self {
+            named: hand.draws.chance(500),
+            durability: hand.durability(),
+            hand,
+            process: process.clone(),
+            doorbell,
+            connections: 0,
+            unknown: Vec::new(),
+        }
+    }
+
+    /// Connects again and again, and sends requests, until `stop` or until the image fails.
+    pub async fn run(mut self, stop: watch::Receiver<bool>) {
+        let mut earlier: Option<Client> = None;
+        while !*stop.borrow() {
+            if self.hand.draws.chance(self.hand.site.plan.hostile) && !self.hand.strict {
+                self.be_hostile().await;
+            }
+            let connected = timeout(CONNECT_PATIENCE, self.connect()).await;
+            // What was left open until now, the server has ended, if it knew us.
+            drop(earlier.take());
+            let mut client = match connected {
+                Ok(Ok(client)) => client,
+                outcome => {
+                    self.hand.note(format_args!("not connected: {outcome:?}"));
+                    sleep(KNOCK_AGAIN).await;
+                    continue;
+                }
+            };
+            match self.use_connection(&mut client, &stop).await {
+                Err(error) if is_final(&error) => return,
+                Err(_) => {}
+                Ok(()) if *stop.borrow() => {
+                    client.disconnect().await;
+                    return;
+                }
+                // It leaves its connection behind, with whatever is under way.
+                Ok(()) => earlier = Some(client),
+            }
+        }
+    }
+
+    fn token(&self) -> ExportName {
+        let site = &self.hand.site;
+        let page = site.plan.page_size.bytes() as u64;
+        // Whoever comes later may ask for a larger image.
+        let growth = if site.plan.grows {
+            self.connections.min(4) * 8 * page
+        } else {
+            0
+        };
+        let token = NewToken {
+            page_size_bits: Some(site.plan.page_size.bits()),
+            image_size: Some(site.plan.size_bytes() + growth),
+            client_id: self.named.then(|| self.hand.name.replace(['/', ':'], "-")),
+            durability: Some(match self.durability {
+                Durability::Local => DurabilityClaim::Local,
+                Durability::ObjectStore => DurabilityClaim::ObjectStore,
+            }),
+            ..NewToken::new(&image_id(), EXPIRES)
+        };
+        let now = self.process.environment.clock.wall();
+        let signed = token.sign(SECRET, now).expect("a token that is admitted");
+        ExportName::new(signed).expect("a token fits")
+    }
+
+    fn faults(&self) -> WireFaults {
+        let draws = &self.hand.draws;
+        if self.hand.strict {
+            return WireFaults::default();
+        }
+        WireFaults {
+            split: draws.pick(&[0, 0, 300]),
+            cut_after: draws
+                .chance(self.hand.site.plan.cuts)
+                .then(|| draws.within(1..1 << 18)),
+        }
+    }
+
+    async fn connect(&mut self) -> Result<Client, ClientError> {
+        self.connections += 1;
+        let name = format!("{}.{}", self.hand.name, self.connections);
+        let (site, faults) = (Arc::clone(&self.hand.site), self.faults());
+        let draws = crate::draws::Draws::new(site.plan.seed, &format!("wire {name}"));
+        let end = self.doorbell.connect(&site, &name, faults, draws).await;
+        let end = end.ok_or(ClientError::Lost)?;
+        let opening = if self.hand.draws.chance(800) {
+            Opening::Go
+        } else {
+            Opening::ExportName { no_zeroes: true }
+        };
+        let spawner = &*self.process.environment.spawner;
+        let client = Client::connect(end, self.token(), opening, spawner).await?;
+        self.hand.note(format_args!("connected as {name}"));
+        if self.named {
+            // The one before was ended first: nothing of it can take effect any more.
+            if !self.unknown.is_empty() {
+                let journal = &self.hand.site.journal;
+                journal.fault(&name, "nbd: replaced with requests in flight");
+            }
+            for id in self.unknown.drain(..) {
+                self.hand.site.model.over(id);
+            }
+        }
+        Ok(client)
+    }
+
+    /// Sends requests until something happens to the connection.
+    async fn use_connection(
+        &mut self,
+        client: &mut Client,
+        stop: &watch::Receiver<bool>,
+    ) -> Result<(), ClientError> {
+        while !*stop.borrow() {
+            let outcome = match self.hand.draws.weighted(&[70, 10, self.leaving()]) {
+                0 => self.step(client).await,
+                1 => self.burst(client).await,
+                _ => {
+                    self.leave_behind(client).await;
+                    return Ok(());
+                }
+            };
+            if let Err(error) = outcome {
+                self.hand.note(format_args!("{error}"));
+                assert!(
+                    !self.hand.strict || matches!(error, ClientError::Lost),
+                    "oracle 11 (liveness): {} meets {error}",
+                    self.hand.name
+                );
+                if !matches!(error, ClientError::Failed(Errno::Io)) {
+                    return Err(error);
+                }
+            }
+            sleep(self.hand.think()).await;
+        }
+        Ok(())
+    }
+
+    fn leaving(&self) -> u64 {
+        if self.hand.strict {
+            0
+        } else {
+            self.hand.site.plan.leaving
+        }
+    }
+
+    async fn step(&mut self, client: &mut Client) -> Result<(), ClientError> {
+        let operations = &self.hand.site.plan.operations;
+        let weights = [
+            operations.write,
+            operations.unaligned,
+            operations.read,
+            operations.trim,
+            operations.zero,
+            operations.flush,
+            operations.transaction,
+        ];
+        match self.hand.draws.weighted(&weights) {
+            0 => self.change(client, |hand, id| hand.write(id)).await,
+            1 => self.change(client, |hand, id| hand.unaligned(id)).await,
+            2 => self.read(client).await,
+            3 => self.change(client, |hand, _| hand.trim()).await,
+            4 => self.change(client, |hand, _| hand.zero()).await,
+            5 => self.flush(client).await,
+            _ => self.transact(client).await,
+        }
+    }
+
+    async fn change(
+        &mut self,
+        client: &Client,
+        effect: impl FnOnce(&Hand, OperationId) -> Effect,
+    ) -> Result<(), ClientError> {
+        let (id, effect, durable) = self.submit(effect);
+        let outcome = send(client, &effect, durable).await;
+        self.answered(id, durable.then_some(self.durability), outcome)
+    }
+
+    fn submit(
+        &self,
+        effect: impl FnOnce(&Hand, OperationId) -> Effect,
+    ) -> (OperationId, Effect, bool) {
+        let (hand, model) = (&self.hand, &self.hand.site.model);
+        let id = model.next_operation();
+        let effect = effect(hand, id);
+        let durable = hand.draws.chance(hand.site.plan.durable);
+        let brief = super::client::brief(&effect);
+        hand.note(format_args!("{} {brief} {durable}", id.0));
+        model.submitted(id, &hand.server, vec![effect.clone()]);
+        (id, effect, durable)
+    }
+
+    /// Several requests at once on one connection.
+    async fn burst(&mut self, client: &Client) -> Result<(), ClientError> {
+        let count = self.hand.draws.within(2..BURST_MAX);
+        let requests: Vec<_> = (0..count)
+            .map(|_| self.submit(|hand, id| hand.unaligned(id)))
+            .collect();
+        let sent = requests
+            .iter()
+            .map(|(_, effect, durable)| send(client, effect, *durable));
+        let outcomes = join_all(sent).await;
+        let mut worst = Ok(());
+        for ((id, _, durable), outcome) in requests.iter().zip(outcomes) {
+            let durability = durable.then_some(self.durability);
+            worst = self.answered(*id, durability, outcome).and(worst);
+        }
+        worst
+    }
+
+    /// Sends some requests, and does not wait for the answers.
+    async fn leave_behind(&mut self, client: &Client) {
+        let requests: Vec<_> = (0..self.hand.draws.within(1..BURST_MAX))
+            .map(|_| self.submit(|hand, id| hand.unaligned(id)))
+            .collect();
+        let sent = requests
+            .iter()
+            .map(|(_, effect, durable)| send(client, effect, *durable));
+        let patience = self
+            .hand
+            .draws
+            .duration(Duration::from_micros(10), Duration::from_millis(50));
+        // Answered or not: nobody looks.
+        let _ = timeout(patience, join_all(sent)).await;
+        self.hand.note(format_args!("goes away"));
+        self.unknown.extend(requests.iter().map(|(id, ..)| *id));
+    }
+
+    async fn read(&self, client: &Client) -> Result<(), ClientError> {
+        let (offset, length) = self.hand.range();
+        let (site, server) = (&self.hand.site, &self.hand.server);
+        let window = site.model.read_sent(server);
+        let length = u32::try_from(length).expect("a small request");
+        let bytes = client.read(offset, length).await?;
+        self.hand.note(format_args!("read {offset}+{length}"));
+        site.model.read_returned(server, window, offset, &bytes);
+        Ok(())
+    }
+
+    async fn flush(&mut self, client: &Client) -> Result<(), ClientError> {
+        let id = self.hand.site.model.next_operation();
+        self.hand.note(format_args!("{} flush", id.0));
+        self.hand.site.model.flush_sent(id, &self.hand.server);
+        let outcome = client.flush().await;
+        self.answered(id, Some(self.durability), outcome)
+    }
+
+    /// Tells the model what the server said.
+    pub(super) fn answered(
+        &mut self,
+        id: OperationId,
+        when: Option<Durability>,
+        outcome: Result<(), ClientError>,
+    ) -> Result<(), ClientError> {
+        let model = &self.hand.site.model;
+        match &outcome {
+            Ok(()) => {
+                self.hand.note(format_args!("{} ok", id.0));
+                model.acknowledged(id, when);
+            }
+            Err(ClientError::Lost) => self.unknown.push(id),
+            Err(error) => model.refused(id, &said(error)),
+        }
+        outcome
+    }
+
+    /// Bytes that are no NBD, or NBD that goes wrong half way.
+    async fn be_hostile(&mut self) {
+        let site = Arc::clone(&self.hand.site);
+        let name = format!("{}.hostile", self.hand.name);
+        site.journal.fault(&name, "nbd: hostile bytes");
+        let draws = crate::draws::Draws::new(self.hand.draws.bits(), "hostile");
+        let faults = WireFaults::default();
+        let end = self.doorbell.connect(&site, &name, faults, draws).await;
+        let Some(mut end) = end else { return };
+        let draws = &self.hand.draws;
+        let mut bytes = Vec::new();
+        if draws.chance(700) {
+            // Client flags, then an option: 1 to 9, of some length.
+            bytes.extend_from_slice(&[0, 0, 0, 3]);
+            bytes.extend_from_slice(b"IHAVEOPT");
+            let option = u32::try_from(draws.within(1..10)).expect("small");
+            bytes.extend_from_slice(&option.to_be_bytes());
+            let length = draws.pick(&[0, 5, 64, u32::MAX]);
+            bytes.extend_from_slice(&length.to_be_bytes());
+        }
+        bytes.extend((0..draws.below(600)).map(|_| draws.bits().to_le_bytes()[0]));
+        let talk = async {
+            // The server may hang up at any point.
+            let _ = end.write_all(&bytes).await;
+            let mut answer = [0; 256];
+            while matches!(end.read(&mut answer).await, Ok(1..)) {}
+        };
+        let _ = timeout(Duration::from_secs(1), talk).await;
+    }
+}
+
+async fn send(client: &Client, effect: &Effect, durable: bool) -> Result<(), ClientError> {
+    let length = |length: u64| u32::try_from(length).expect("a small request");
+    match effect {
+        Effect::Write(offset, data) => client.write(*offset, Bytes::clone(data), durable).await,
+        Effect::Zero(offset, bytes) => client.write_zeroes(*offset, length(*bytes), durable).await,
+        Effect::Trim(offset, bytes) => client.trim(*offset, length(*bytes), durable).await,
+    }
+}
+
+/// What the engine may have meant.
+fn said(error: &ClientError) -> EngineError {
+    match error {
+        ClientError::Conflict | ClientError::Failed(Errno::Permission) => EngineError::Aborted {
+            reason: "the server answered EPERM",
+        },
+        ClientError::Failed(Errno::OutOfMemory) => EngineError::TransactionTooLarge {
+            limit: "the server answered ENOMEM",
+        },
+        ClientError::Failed(Errno::Invalid) | ClientError::TooLarge { .. } => {
+            EngineError::Invalid {
+                reason: "the server answered EINVAL",
+            }
+        }
+        ClientError::Failed(Errno::Io) => EngineError::Unreadable {
+            reason: "the server answered EIO".to_owned(),
+        },
+        _ => EngineError::Closed,
+    }
+}
+
+/// Whether the server is of no more use.
+fn is_final(error: &ClientError) -> bool {
+    matches!(
+        error,
+        ClientError::Failed(Errno::Shutdown | Errno::NoSpace) | ClientError::Broken(_)
+    )
+}

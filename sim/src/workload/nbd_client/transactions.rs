@@ -1,0 +1,125 @@
+//! Transactions over NBD.
+
+use mvps_core::client::{Client, ClientError, Transaction};
+use mvps_core::nbd::Errno;
+
+use super::NbdClient;
+use crate::model::content::Effect;
+use crate::model::operations::OperationId;
+
+/// Most steps of a transaction.
+const STEPS_MAX: u64 = 8;
+
+impl NbdClient {
+    /// Begins, does something, and commits or rolls back. A conflict is no error.
+    pub(super) async fn transact(&mut self, client: &mut Client) -> Result<(), ClientError> {
+        let id = self.hand.site.model.next_operation();
+        let outcome = self.attempt(id, client).await;
+        let journal = &self.hand.site.journal;
+        match outcome {
+            Err(ClientError::Conflict | ClientError::Failed(Errno::Permission)) => {
+                journal.mark("a transaction over NBD was refused");
+                Ok(())
+            }
+            Err(ClientError::Failed(Errno::OutOfMemory)) => Ok(()),
+            other => other,
+        }
+    }
+
+    async fn attempt(&mut self, id: OperationId, client: &mut Client) -> Result<(), ClientError> {
+        let server = self.hand.server.clone();
+        let model = std::sync::Arc::clone(&self.hand.site.model);
+        model.transaction(id, &server);
+        let window = model.read_sent(&server);
+        let transaction = match client.begin().await {
+            Ok(transaction) => transaction,
+            Err(error) => {
+                model.over(id);
+                return Err(error);
+            }
+        };
+        model.snapshot(id, window, false);
+        self.hand.note(format_args!("{} begun", id.0));
+        let draws = &self.hand.draws;
+        let locks_at = if draws.chance(300) {
+            draws.below(STEPS_MAX)
+        } else {
+            STEPS_MAX
+        };
+        for step in 0..draws.within(1..STEPS_MAX + 1) {
+            let outcome = if step == locks_at {
+                self.lock(id, &transaction).await
+            } else {
+                self.step_within(id, &transaction).await
+            };
+            if let Err(error) = outcome {
+                // Nothing of it can take effect: it was never sent to be committed.
+                model.over(id);
+                drop(transaction);
+                return Err(error);
+            }
+            self.hand.linger().await;
+        }
+        if self.hand.draws.chance(200) {
+            self.hand.note(format_args!("{} rolled back", id.0));
+            model.over(id);
+            return transaction.roll_back().await;
+        }
+        let durable = self.hand.draws.chance(self.hand.site.plan.durable);
+        self.hand.note(format_args!("{} commit {durable}", id.0));
+        model.commits(id);
+        let outcome = transaction.commit(durable).await;
+        self.answered(id, durable.then_some(self.durability), outcome)
+    }
+
+    async fn lock(
+        &self,
+        id: OperationId,
+        transaction: &Transaction<'_>,
+    ) -> Result<(), ClientError> {
+        let site = &self.hand.site;
+        let window = site.model.read_sent(&self.hand.server);
+        transaction.lock().await?;
+        self.hand.note(format_args!("{} locked", id.0));
+        site.model.snapshot(id, window, true);
+        site.journal.mark("a lock was granted");
+        Ok(())
+    }
+
+    async fn step_within(
+        &self,
+        id: OperationId,
+        transaction: &Transaction<'_>,
+    ) -> Result<(), ClientError> {
+        let hand = &self.hand;
+        let effect = match hand.draws.weighted(&[3, 3, 3, 1, 1]) {
+            0 => {
+                let (offset, length) = hand.range();
+                let length = u32::try_from(length).expect("a small request");
+                let bytes = transaction.read(offset, length).await?;
+                hand.note(format_args!("{} read {offset}+{length}", id.0));
+                hand.site.model.transaction_read(id, offset, &bytes);
+                return Ok(());
+            }
+            1 => hand.write(id),
+            2 => hand.unaligned(id),
+            3 => hand.trim(),
+            _ => hand.zero(),
+        };
+        let small = |length: u64| u32::try_from(length).expect("a small request");
+        match &effect {
+            Effect::Write(offset, data) => transaction.write(*offset, data.clone()).await?,
+            Effect::Zero(offset, length) => {
+                transaction.write_zeroes(*offset, small(*length)).await?;
+            }
+            Effect::Trim(offset, length) => transaction.trim(*offset, small(*length)).await?,
+        }
+        hand.note(format_args!(
+            "{} {} within",
+            id.0,
+            super::super::client::brief(&effect)
+        ));
+        hand.site.model.transaction_does(id, effect);
+        Ok(())
+    }
+}

@@ -1,0 +1,205 @@
+//! One server process as clients know it: the session layer over the engine, with connections
+//! that are pipes of our own and tokens that are real.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use mvps_core::engine::protocol::OpenError as OfficeError;
+use mvps_core::engine::{Host, Intent, OpenError, OpeningRequest, open};
+use mvps_core::env::{Address, Connection, Listener, PeerName};
+use mvps_core::session::{
+    EngineImages, ImageFacts, Images, OpenFailure, ServedImage, Server, ServerConfig,
+};
+use mvps_core::token::{Grant, TokenKeys};
+use tokio::sync::{mpsc, watch};
+
+use super::nbd_client::NbdClient;
+use super::server::{Orders, Status, image_id, read_back};
+use crate::draws::Draws;
+use crate::world::machine::{Process, Site};
+use crate::world::wire::{self, WireFaults};
+
+/// What tokens are signed with.
+pub const SECRET: &[u8] = b"the simulation's secret, which is no secret at all";
+
+/// Connections that wait to be accepted.
+const BACKLOG_MAX: usize = 64;
+
+/// Images as a process of the simulation opens them: the model learns of each opening.
+struct SimImages {
+    site: Arc<Site>,
+    process: Process,
+    host: Host,
+    strict: bool,
+    status: watch::Sender<Status>,
+    engine: EngineImages,
+}
+
+impl SimImages {
+    fn report(&self, now: Status) {
+        let journal = &self.site.journal;
+        journal.note(&self.process.name, format_args!("{now:?}"));
+        self.status.send_replace(now);
+    }
+}
+
+impl Images for SimImages {
+    type Image = ServedImage;
+
+    async fn open(&self, grant: &Grant) -> Result<ServedImage, OpenFailure> {
+        let request = OpeningRequest {
+            image: grant.image.clone(),
+            page_size: self.site.plan.page_size,
+            image_size_bytes: grant.size_bytes,
+            intent: Intent::CreateOrGrow,
+        };
+        let failed = |reason: String| OpenFailure { reason, told: None };
+        let opened = open(&self.host, &request, self.site.plan.config.clone()).await;
+        let image = match opened {
+            Ok(image) => image,
+            Err(OpenError::Office(OfficeError::Refused(refusal))) => {
+                let reason = format!("{:?}", refusal.reason);
+                self.site.model.not_let_in(&self.process.name, &reason);
+                self.report(Status::Refused(reason.clone()));
+                return Err(failed(reason));
+            }
+            Err(error) => {
+                self.report(Status::Failed(error.to_string()));
+                return Err(failed(error.to_string()));
+            }
+        };
+        let Some(found) = image.status().await else {
+            return Err(failed("closed at once".to_owned()));
+        };
+        let model = &self.site.model;
+        model.opened(&self.process.name, found.tenure.id, found.lsn);
+        if let Err(error) = read_back(&self.site, &self.process, &image).await {
+            assert!(!self.strict, "oracle 11 (liveness): {error}");
+            self.report(Status::Failed(error.to_string()));
+            return Err(failed(error.to_string()));
+        }
+        self.report(Status::Serving);
+        Ok(ServedImage::Live(image))
+    }
+
+    fn look(
+        &self,
+        grant: &Grant,
+    ) -> impl Future<Output = Result<Option<ImageFacts>, OpenFailure>> + Send {
+        self.engine.look(grant)
+    }
+}
+
+/// Where clients of one process connect.
+#[derive(Clone)]
+pub struct Doorbell {
+    accepted: mpsc::Sender<(wire::End, PeerName)>,
+}
+
+struct Door {
+    rung: mpsc::Receiver<(wire::End, PeerName)>,
+}
+
+impl Doorbell {
+    /// A connection to the server; `None` if it does not listen any more.
+    pub async fn connect(
+        &self,
+        site: &Site,
+        name: &str,
+        faults: WireFaults,
+        draws: Draws,
+    ) -> Option<wire::End> {
+        let (ours, theirs) = wire::connection(name, faults, draws, &site.journal);
+        let sent = self.accepted.send((theirs, PeerName(name.to_owned())));
+        sent.await.is_ok().then_some(ours)
+    }
+}
+
+#[async_trait]
+impl Listener for Door {
+    async fn accept(&mut self) -> io::Result<(Box<dyn Connection>, PeerName)> {
+        match self.rung.recv().await {
+            Some((end, peer)) => Ok((Box::new(end), peer)),
+            None => std::future::pending().await,
+        }
+    }
+
+    fn address(&self) -> Address {
+        Address::Tcp("simulated:10809".to_owned())
+    }
+}
+
+/// Serves over NBD on `process` until told to stop, or until every client gave up.
+pub async fn serve_nbd(
+    site: Arc<Site>,
+    process: Process,
+    host: Host,
+    orders: Orders,
+    status: watch::Sender<Status>,
+) {
+    let report = |now: Status| {
+        site.journal.note(&process.name, format_args!("{now:?}"));
+        status.send_replace(now);
+    };
+    let images = SimImages {
+        site: Arc::clone(&site),
+        process: process.clone(),
+        host: host.clone(),
+        strict: orders.strict,
+        status: status.clone(),
+        engine: EngineImages::new(host, site.plan.config.clone()),
+    };
+    let config = ServerConfig {
+        idle_time: site.plan.idle_time,
+        ..ServerConfig::default()
+    };
+    let environment = &process.environment;
+    let server = Server::new(
+        Arc::clone(&environment.clock),
+        Arc::clone(&environment.spawner),
+        images,
+        TokenKeys::from_secret(SECRET).expect("there is a secret"),
+        config,
+    );
+    let (accepted, rung) = mpsc::channel(BACKLOG_MAX);
+    let doorbell = Doorbell { accepted };
+    let listening = server.clone();
+    process
+        .node
+        .spawn(async move { listening.listen(Box::new(Door { rung })).await });
+    let clients: Vec<_> = (0..site.plan.clients)
+        .map(|number| {
+            let client = NbdClient::new(&site, &process, number, doorbell.clone(), orders.strict);
+            process.node.spawn(client.run(orders.stop.clone()))
+        })
+        .collect();
+    let abrupt =
+        !orders.strict && Draws::new(site.plan.seed, &process.name).chance(site.plan.abrupt);
+    if abrupt {
+        let mut ordered = orders.stop.clone();
+        let _ = ordered.wait_for(|stop| *stop).await;
+        site.journal
+            .mark("a server was shut down under its clients");
+    } else {
+        for client in clients {
+            // A client that panicked ended the run.
+            let _ = client.await;
+        }
+    }
+    let asked = *orders.stop.borrow();
+    server.shut_down().await;
+    if server.image(&image_id()).await.is_some() {
+        report(Status::Failed("the image is still open".to_owned()));
+    } else if !asked {
+        report(Status::Failed("its clients gave up".to_owned()));
+    } else if site.model.left_office(&process.name) {
+        report(Status::Closed);
+    } else {
+        report(Status::Failed("it did not leave office".to_owned()));
+    }
+}
+
+/// How long a client waits for a server that does not let it in.
+pub const KNOCK_AGAIN: Duration = Duration::from_millis(500);

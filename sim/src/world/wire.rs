@@ -1,0 +1,224 @@
+//! A byte stream between a client and a server of one process, with faults: bytes arrive split and
+//! coalesced, late, or not at all because the connection is cut in the middle of something.
+//!
+//! madsim's own sockets have no resets and no partial writes, so NBD goes through these.
+
+use std::collections::VecDeque;
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use madsim::time::sleep;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::draws::Draws;
+use crate::journal::{self, Journal};
+
+/// What is under way one way before the sender has to wait.
+const ROOM_BYTES: usize = 128 << 10;
+
+/// Longest time that a piece is under way.
+const LATENCY_MAX: Duration = Duration::from_millis(30);
+
+/// What a connection suffers.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct WireFaults {
+    /// Pieces, per thousand, that arrive in smaller ones.
+    pub split: u64,
+    /// After this many bytes both ways together nothing goes through any more.
+    pub cut_after: Option<u64>,
+}
+
+/// One direction.
+#[derive(Default)]
+struct Way {
+    pieces: VecDeque<(Duration, Vec<u8>)>,
+    bytes: usize,
+    /// The sender says no more.
+    ended: bool,
+    /// The receiver is gone.
+    deaf: bool,
+    reader: Option<Waker>,
+    writer: Option<Waker>,
+}
+
+impl Way {
+    fn wake(&mut self) {
+        let wakers = [self.reader.take(), self.writer.take()];
+        wakers.into_iter().flatten().for_each(Waker::wake);
+    }
+}
+
+struct Wire {
+    ways: [Way; 2],
+    faults: WireFaults,
+    cut: bool,
+    draws: Draws,
+    journal: Journal,
+    name: String,
+}
+
+/// One end of a connection; dropping it ends the connection.
+pub struct End {
+    wire: Arc<Mutex<Wire>>,
+    /// It sends on this way, and receives on the other.
+    side: usize,
+    timer: Option<BoxFuture<'static, ()>>,
+}
+
+/// Makes a connection called `name`.
+#[must_use]
+pub fn connection(name: &str, faults: WireFaults, draws: Draws, journal: &Journal) -> (End, End) {
+    if faults.split > 0 {
+        journal.fault(name, "nbd: split and coalesced");
+    }
+    let wire = Arc::new(Mutex::new(Wire {
+        ways: [Way::default(), Way::default()],
+        faults,
+        cut: false,
+        draws,
+        journal: journal.clone(),
+        name: name.to_owned(),
+    }));
+    let end = |side| End {
+        wire: Arc::clone(&wire),
+        side,
+        timer: None,
+    };
+    (end(0), end(1))
+}
+
+impl End {
+    fn wire(&self) -> MutexGuard<'_, Wire> {
+        self.wire.lock().expect("nothing panics under this lock")
+    }
+}
+
+impl Wire {
+    fn spend(&mut self, bytes: usize) {
+        let Some(left) = &mut self.faults.cut_after else {
+            return;
+        };
+        *left = left.saturating_sub(bytes as u64);
+        if *left == 0 {
+            self.faults.cut_after = None;
+            self.cut = true;
+            self.journal.fault(&self.name, "nbd: cut in mid-request");
+            self.ways.iter_mut().for_each(Way::wake);
+        }
+    }
+
+    fn piece(&self, most: usize) -> usize {
+        if most > 1 && self.draws.chance(self.faults.split) {
+            let part = self.draws.within(1..most as u64);
+            return usize::try_from(part).expect("a part of what fits memory");
+        }
+        most
+    }
+}
+
+impl Drop for End {
+    fn drop(&mut self) {
+        let side = self.side;
+        let mut wire = self.wire();
+        wire.ways[side].ended = true;
+        wire.ways[1 - side].deaf = true;
+        wire.ways.iter_mut().for_each(Way::wake);
+    }
+}
+
+impl AsyncRead for End {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        loop {
+            if let Some(timer) = &mut this.timer {
+                if timer.as_mut().poll(context).is_pending() {
+                    return Poll::Pending;
+                }
+                this.timer = None;
+            }
+            let side = 1 - this.side;
+            let mut wire = this.wire();
+            if wire.cut {
+                return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+            }
+            let now = journal::now();
+            let Some((ready_at, piece)) = wire.ways[side].pieces.front() else {
+                if wire.ways[side].ended {
+                    return Poll::Ready(Ok(()));
+                }
+                wire.ways[side].reader = Some(context.waker().clone());
+                return Poll::Pending;
+            };
+            if *ready_at > now {
+                let wait = *ready_at - now;
+                drop(wire);
+                this.timer = Some(Box::pin(sleep(wait)));
+                continue;
+            }
+            let taken = wire.piece(piece.len().min(into.remaining()));
+            let way = &mut wire.ways[side];
+            let (_, piece) = way.pieces.front_mut().expect("it was there just now");
+            into.put_slice(&piece[..taken]);
+            piece.drain(..taken);
+            if piece.is_empty() {
+                way.pieces.pop_front();
+            }
+            way.bytes -= taken;
+            if let Some(writer) = way.writer.take() {
+                writer.wake();
+            }
+            return Poll::Ready(Ok(()));
+        }
+    }
+}
+
+impl AsyncWrite for End {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let side = self.side;
+        let mut wire = self.wire();
+        if wire.cut || wire.ways[side].deaf {
+            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+        }
+        let room = ROOM_BYTES.saturating_sub(wire.ways[side].bytes);
+        if room == 0 {
+            wire.ways[side].writer = Some(context.waker().clone());
+            return Poll::Pending;
+        }
+        let taken = wire.piece(bytes.len().min(room));
+        let latency = wire.draws.duration(Duration::from_micros(10), LATENCY_MAX);
+        let way = &mut wire.ways[side];
+        let earlier = way.pieces.back().map_or(Duration::ZERO, |(at, _)| *at);
+        let ready_at = earlier.max(journal::now() + latency);
+        way.pieces.push_back((ready_at, bytes[..taken].to_vec()));
+        way.bytes += taken;
+        if let Some(reader) = way.reader.take() {
+            reader.wake();
+        }
+        wire.spend(taken);
+        Poll::Ready(Ok(taken))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let side = self.side;
+        let mut wire = self.wire();
+        wire.ways[side].ended = true;
+        wire.ways[side].wake();
+        Poll::Ready(Ok(()))
+    }
+}
