@@ -21,6 +21,8 @@ pub const ALL: &[&str] = &[
     "lock not exclusive",
     "stale base accepted",
     "retired objects forgotten",
+    "cleaning resurrects overwritten pages",
+    "fold loses holes",
 ];
 
 /// This process runs the variant `name` from now on.
