@@ -65,6 +65,8 @@ pub(super) struct Written {
     pub(super) part: WriterPart,
     /// Whether the map was folded.
     pub(super) folded: bool,
+    /// Bytes of the segments.
+    pub(super) segment_bytes: u64,
 }
 
 /// Makes names of objects that no process ever used: of this tenure's epoch, each with the next
@@ -109,12 +111,10 @@ impl ObjectNames {
 
 /// Writes `generation`.
 pub(super) async fn write_checkpoint(
-    publisher: &mut Publisher,
+    publisher: &Publisher,
     generation: &GenerationIndex,
 ) -> Result<Written, CheckpointError> {
     let segments = write_segments(publisher, generation).await?;
-    let written_bytes = segments.iter().map(|segment| segment.size_bytes).sum();
-    publisher.cleaning.earn(written_bytes);
     apply(publisher, segments).await
 }
 
@@ -134,6 +134,7 @@ async fn apply(
     segments: Vec<WrittenSegment>,
 ) -> Result<Written, CheckpointError> {
     let (next, map) = (publisher.newest.clone(), publisher.map.clone());
+    let segment_bytes = segments.iter().map(|segment| segment.size_bytes).sum();
     let incentive = publisher.cleaning.fold_incentive(&next);
     let spawner = &publisher.host.environment.spawner;
     let applied = spawner
@@ -149,7 +150,12 @@ async fn apply(
         watermark: publisher.names.watermark(),
         ..WriterPart::unchanged(&next)
     };
-    Ok(Written { map, part, folded })
+    Ok(Written {
+        map,
+        part,
+        folded,
+        segment_bytes,
+    })
 }
 
 /// The manifest and the map with `segments`, and how to fold them if it is time. Takes tens of

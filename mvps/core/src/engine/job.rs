@@ -201,7 +201,12 @@ impl Publisher {
         if let Err(error) = synced {
             return JobOutcome::BufferFailed(error);
         }
-        let Written { map, part, folded } = written;
+        let Written {
+            map,
+            part,
+            folded,
+            segment_bytes,
+        } = written;
         let own = |base: &Manifest| WriterPart {
             size_bytes: base.size_bytes,
             lsn,
@@ -218,6 +223,7 @@ impl Publisher {
             "published a checkpoint"
         );
         self.map = map.clone();
+        self.cleaning.earn(segment_bytes);
         self.published_map(folded);
         JobOutcome::Checkpointed { map }
     }

@@ -86,7 +86,9 @@ impl Publisher {
             Ok(segments) => conclude(self, segments).await,
             Err(error) => Err(error),
         };
-        let Written { map, part, folded } = match concluded {
+        let Written {
+            map, part, folded, ..
+        } = match concluded {
             Ok(Some(written)) => written,
             Ok(None) => {
                 self.cleaning.look_at(&self.newest);
