@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use mvps_core::engine::EngineConfig;
+use mvps_core::engine::{CompactionSettings, EngineConfig};
 use mvps_core::ids::PageSize;
 
 use crate::draws::Draws;
@@ -208,7 +208,10 @@ impl Plan {
             focus: Focus::draw(&draws),
             page_size,
             pages,
-            config: config(&draws, page_size, pages),
+            config: EngineConfig {
+                compaction: compaction(seed, page_size),
+                ..config(&draws, page_size, pages)
+            },
             clients: draws.within(1..6),
             write_pages_max: draws.pick(&[1, 4, 16, 40]).min(pages),
             durable: draws.pick(&[0, 50, 200, 700]),
@@ -277,6 +280,25 @@ fn config(draws: &Draws, page_size: PageSize, pages: u64) -> EngineConfig {
         cache_bytes: draws.pick(&[64 << 10, 1 << 20, 16 << 20]),
         owner: "simulated".to_owned(),
         ..EngineConfig::default()
+    }
+}
+
+/// Folds and cleaning at every scale; drawn apart, so that the rest of a seed's plan stays what it
+/// was without them.
+fn compaction(seed: u64, page_size: PageSize) -> CompactionSettings {
+    let draws = Draws::new(seed, "compaction");
+    let page = page_size.bytes() as u64;
+    CompactionSettings {
+        cleaning: draws.chance(750),
+        clean_above_percent: draws.pick(&[105, 120, 145]),
+        clean_down_to_percent: draws.pick(&[100, 105]),
+        urgent_above_percent: draws.pick(&[110, 190]),
+        step_bytes: page * draws.pick(&[2, 16, 1000]),
+        small_segment_bytes: draws.pick(&[0, 32 << 20]),
+        small_segments_max: usize::try_from(draws.pick(&[3, 16])).expect("small"),
+        fold_for_space_bytes: page * draws.pick(&[1, 16]),
+        tail_segments_worth_a_fold: usize::try_from(draws.pick(&[2, 16])).expect("small"),
+        tail_segments_max: usize::try_from(draws.pick(&[4, 256])).expect("small"),
     }
 }
 

@@ -34,6 +34,8 @@ pub const ALL: &[&str] = &[
     "write accepted after an attempted clean close",
     "pending tenure forgotten",
     "revoked request committed",
+    "cleaning resurrects overwritten pages",
+    "fold loses holes",
 ];
 
 /// This process runs the variant `name` from now on.

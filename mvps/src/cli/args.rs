@@ -221,6 +221,16 @@ pub struct TuningArgs {
         default_value = "256MiB"
     )]
     pub cache_bytes: ByteSize,
+    /// Copy live pages out of segments that are mostly dead, so that the collector can free those.
+    #[arg(
+        long,
+        env = "MVPS_TE_CLEANING",
+        value_name = "BOOL",
+        default_value = "true",
+        action = clap::ArgAction::Set,
+        value_parser = BoolishValueParser::new()
+    )]
+    pub cleaning: bool,
     /// What a flush waits for, unless the token says otherwise.
     #[arg(
         long,

@@ -76,6 +76,13 @@ fn open_image(text: &mut String, image: &OpenImage) {
         .as_ref()
         .map(|reason| format!(": {reason}"))
         .unwrap_or_default();
+    let cleaning = match image.space.cleaning_segments {
+        0 => String::new(),
+        segments => {
+            let left = ByteSize(image.space.cleaning_left_bytes);
+            format!("; cleaning {segments} of them, {left} left to copy")
+        }
+    };
     let _ = write!(
         text,
         "\n{name}\n  {health}{reason}\n  \
@@ -83,6 +90,7 @@ fn open_image(text: &mut String, image: &OpenImage) {
          commits       LSN {lsn}, synced to {flushed}\n  \
          published     version {version} with LSN {published}\n  \
          buffered      {buffered} ({disk} on disk), {generations} generations wait{publishing}\n  \
+         stored        {stored}, {dead} of it dead, {segments} segments{cleaning}\n  \
          connections   {connections}, {transactions} transactions, {stalled} writes wait\n  \
          tenure        {tenure}\n",
         name = image.image,
@@ -96,6 +104,9 @@ fn open_image(text: &mut String, image: &OpenImage) {
         disk = ByteSize(image.buffer_disk_bytes),
         generations = image.generations_waiting,
         publishing = if image.publishing { ", publishing" } else { "" },
+        stored = ByteSize(image.space.stored_bytes),
+        dead = ByteSize(image.space.dead_bytes),
+        segments = image.space.segments,
         transactions = image.transactions,
         stalled = image.stalled,
         connections = image.connections,
@@ -269,6 +280,14 @@ mod tests {
             publishing: true,
             transactions: 0,
             stalled: 0,
+            space: crate::control::SpaceReport {
+                stored_bytes: 3 << 30,
+                dead_bytes: 1 << 30,
+                segments: 12,
+                cleaning_segments: 2,
+                cleaning_left_bytes: 100 << 20,
+                ..crate::control::SpaceReport::default()
+            },
             connections: 2,
             tenure: "4/00ff".to_owned(),
             health: Health::Fenced,

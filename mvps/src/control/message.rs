@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use mvps_core::engine::SpaceStatus;
 use mvps_core::ids::Version;
 use mvps_core::store::StoreStatistics;
 use mvps_core::token::Shown;
@@ -219,6 +220,9 @@ pub struct ImageReport {
     pub transactions: u64,
     /// Writes that wait for room in the buffer or for a lock.
     pub stalled: u64,
+    /// What is in object storage, and how cleaning goes.
+    #[serde(default)]
+    pub space: SpaceReport,
     /// Attached connections.
     pub connections: u64,
     /// Epoch number and tenure id.
@@ -227,6 +231,46 @@ pub struct ImageReport {
     pub health: Health,
     /// Why it does not.
     pub reason: Option<String>,
+}
+
+/// What an image takes in object storage: its newest version, without what older versions,
+/// snapshots and the collector's backlog take beside it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SpaceReport {
+    /// Bytes of the newest version's segments and map.
+    pub stored_bytes: u64,
+    /// Of these, bytes of pages that were alive when the map was last folded, and of the map.
+    pub live_bytes: u64,
+    /// The rest of them.
+    pub dead_bytes: u64,
+    /// Its segments.
+    pub segments: u64,
+    /// Of these, segments since the map was last folded.
+    pub tail_segments: u64,
+    /// Objects that wait for their last readers.
+    pub retired_objects: u64,
+    /// Segments that are being cleaned.
+    pub cleaning_segments: u64,
+    /// Bytes of pages that are still to be copied out of them, estimated.
+    pub cleaning_left_bytes: u64,
+    /// Bytes of pages that cleaning copied since the image was opened.
+    pub cleaned_bytes: u64,
+}
+
+impl From<SpaceStatus> for SpaceReport {
+    fn from(space: SpaceStatus) -> Self {
+        Self {
+            stored_bytes: space.stored_bytes,
+            live_bytes: space.live_bytes,
+            dead_bytes: space.stored_bytes.saturating_sub(space.live_bytes),
+            segments: space.segments as u64,
+            tail_segments: space.tail_segments as u64,
+            retired_objects: space.retired_objects as u64,
+            cleaning_segments: space.cleaning_segments as u64,
+            cleaning_left_bytes: space.cleaning_left_bytes,
+            cleaned_bytes: space.copied_bytes,
+        }
+    }
 }
 
 #[cfg(test)]

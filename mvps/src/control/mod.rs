@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 pub use client::{ControlError, ask};
 pub use message::{
     CheckpointDone, Health, ImageReport, NodeReport, ObjectStoreReport, Reply, Request, ResizeDone,
-    RollbackDone, RollbackTo,
+    RollbackDone, RollbackTo, SpaceReport,
 };
 pub use server::{ControlHandler, ControlServer};
 

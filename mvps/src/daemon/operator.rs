@@ -133,6 +133,7 @@ fn report(image: &Image, connections: usize, status: &ImageStatus) -> ImageRepor
         publishing: status.publishing,
         transactions: status.transactions as u64,
         stalled: status.stalled as u64,
+        space: status.space.into(),
         connections: connections as u64,
         tenure: status.tenure.to_string(),
         health: match &status.failure {

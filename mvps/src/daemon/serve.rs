@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use mvps_core::engine::{EngineConfig, Host};
+use mvps_core::engine::{CompactionSettings, EngineConfig, Host};
 use mvps_core::env::{Environment, Listener};
 use mvps_core::session::{EngineImages, Server, ServerConfig};
 use mvps_core::store::{Patience, ProbeOutcome, probe_conditional_create};
@@ -169,6 +169,10 @@ fn engine_config(tuning: &TuningArgs) -> EngineConfig {
         checkpoint_bytes: tuning.checkpoint_bytes.0,
         buffer_limit_bytes: tuning.buffer_limit_bytes.0,
         cache_bytes: tuning.cache_bytes.0,
+        compaction: CompactionSettings {
+            cleaning: tuning.cleaning,
+            ..CompactionSettings::default()
+        },
         owner: this_process(),
         ..EngineConfig::default()
     }

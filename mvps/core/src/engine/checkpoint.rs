@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::buffer_index::{Buffered, GenerationIndex};
 use super::error::EngineError;
-use super::fold::{FoldError, FoldPlan, FoldRequest, fold, is_due};
+use super::fold::{FoldError, FoldIncentive, FoldPlan, FoldRequest, fold, is_due};
 use super::job::Publisher;
 use super::map::Map;
 use super::object_reads::ReadError;
@@ -63,6 +63,10 @@ pub(super) struct Written {
     pub(super) map: Map,
     /// The writer's part, but for the size and the LSN.
     pub(super) part: WriterPart,
+    /// Whether the map was folded.
+    pub(super) folded: bool,
+    /// Bytes of the segments.
+    pub(super) segment_bytes: u64,
 }
 
 /// Makes names of objects that no process ever used: of this tenure's epoch, each with the next
@@ -112,20 +116,47 @@ pub(super) async fn write_checkpoint(
     generation: &GenerationIndex,
 ) -> Result<Written, CheckpointError> {
     let segments = write_segments(publisher, generation).await?;
+    apply(publisher, segments).await
+}
+
+/// As for a checkpoint, with segments that cleaning wrote; `None` if that changes nothing.
+pub(super) async fn conclude(
+    publisher: &Publisher,
+    segments: Vec<WrittenSegment>,
+) -> Result<Option<Written>, CheckpointError> {
+    let nothing = segments.is_empty();
+    let written = apply(publisher, segments).await?;
+    Ok((!nothing || written.folded).then_some(written))
+}
+
+/// The map with these segments, folded if it is time.
+async fn apply(
+    publisher: &Publisher,
+    segments: Vec<WrittenSegment>,
+) -> Result<Written, CheckpointError> {
     let (next, map) = (publisher.newest.clone(), publisher.map.clone());
+    let segment_bytes = segments.iter().map(|segment| segment.size_bytes).sum();
+    let incentive = publisher.cleaning.fold_incentive(&next);
     let spawner = &publisher.host.environment.spawner;
     let applied = spawner
-        .run(move || apply_segments(segments, next, map))
+        .run(move || apply_segments(segments, next, map, &incentive))
         .await;
     let (mut next, mut map, plan) = applied;
+    let folded = plan.is_some();
     if let Some(plan) = plan {
         map = fold_map(publisher, &map, &mut next, &plan).await?;
     }
     let part = WriterPart {
+        // No upload outlives the job that began it, so all numbers so far are settled by this.
         watermark: publisher.names.watermark(),
         ..WriterPart::unchanged(&next)
     };
-    Ok(Written { map, part })
+    Ok(Written {
+        map,
+        part,
+        folded,
+        segment_bytes,
+    })
 }
 
 /// The manifest and the map with `segments`, and how to fold them if it is time. Takes tens of
@@ -134,6 +165,7 @@ fn apply_segments(
     segments: Vec<WrittenSegment>,
     mut next: Manifest,
     mut map: Map,
+    incentive: &FoldIncentive,
 ) -> (Manifest, Map, Option<FoldPlan>) {
     for segment in segments {
         let id = next.next_segment;
@@ -143,8 +175,23 @@ fn apply_segments(
         next.segments.push(segment.entry(id));
     }
     let plan = FoldPlan::new(&map, &next);
-    let due = is_due(&plan.state(&map, &next));
+    let due = is_due(&plan.state(&map, &next), incentive);
     (next, map, due.then_some(plan))
+}
+
+/// A writer of segments of the tenure.
+pub(super) fn segment_writer(publisher: &Publisher) -> SegmentWriter {
+    let settings = SegmentSettings {
+        compression_level: publisher.compression,
+        ..SegmentSettings::new(publisher.newest.page_size)
+    };
+    let names = publisher.names.clone();
+    SegmentWriter::new(
+        publisher.host.store.clone(),
+        Arc::clone(&publisher.host.environment.spawner),
+        settings,
+        Box::new(move || names.name(ObjectKind::Segment)),
+    )
 }
 
 async fn write_segments(
@@ -152,17 +199,7 @@ async fn write_segments(
     generation: &GenerationIndex,
 ) -> Result<Vec<WrittenSegment>, CheckpointError> {
     let page_size = publisher.newest.page_size;
-    let settings = SegmentSettings {
-        compression_level: publisher.compression,
-        ..SegmentSettings::new(page_size)
-    };
-    let names = publisher.names.clone();
-    let mut writer = SegmentWriter::new(
-        publisher.host.store.clone(),
-        Arc::clone(&publisher.host.environment.spawner),
-        settings,
-        Box::new(move || names.name(ObjectKind::Segment)),
-    );
+    let mut writer = segment_writer(publisher);
     for (pages, buffered) in generation.records.iter() {
         let count = pages.end.0 - pages.start.0;
         match *buffered {

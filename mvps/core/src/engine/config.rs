@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use super::cleaning::CompactionSettings;
+
 /// Bytes in a kibibyte, mebibyte and gibibyte.
 const KIB: u64 = 1 << 10;
 const MIB: u64 = KIB << 10;
@@ -62,6 +64,8 @@ pub struct EngineConfig {
     pub compression: Option<i32>,
     /// Bytes of decoded frames and leaves kept in memory.
     pub cache_bytes: u64,
+    /// Folding and cleaning.
+    pub compaction: CompactionSettings,
     /// Host and process, recorded in the manifest for messages to the operator.
     pub owner: String,
     /// The server's name as a reader of versions: no other server has it, and it survives restarts.
@@ -82,6 +86,7 @@ impl Default for EngineConfig {
             lock_held_max: Duration::from_secs(30),
             compression: Some(1),
             cache_bytes: 256 * MIB,
+            compaction: CompactionSettings::default(),
             owner: String::new(),
             reader: String::new(),
         }

@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::format::manifest::{
     Manifest, MapObjectEntry, MapObjectId, RetiredObject, RootEntry, SegmentId,
 };
-use crate::format::map_object::{EXTENT_BYTES, LEAF_PAGES, LeafNumber, Root};
+use crate::format::map_object::{EXTENT_BYTES, LEAF_MAX_BYTES, LEAF_PAGES, LeafNumber, Root};
 
 use super::map::Map;
 
@@ -37,6 +37,13 @@ pub const OVERLAY_ENTRIES_MAX: usize = 1 << 20;
 /// data that the segments stored: the map costs at most a quarter on top of the data.
 const DATA_BYTES_PER_LEAF_BYTE: u64 = 4;
 
+/// For the sake of space, a fold may write one byte of leaves for this many bytes of data that were
+/// stored since the last one or wait to be dropped: about four percent on top of the data.
+const MOVED_BYTES_PER_LEAF_BYTE: u64 = 24;
+
+/// Encoded length of a leaf's entry in the root, about.
+const ROOT_LEAF_BYTES: u64 = 10;
+
 /// Most map objects that a version uses. Each costs a line in the manifest; fewer would mean
 /// writing leaves again more often.
 pub const MAP_OBJECTS_MAX: usize = 16;
@@ -57,21 +64,51 @@ pub struct FoldState {
     pub leaf_bytes: u64,
 }
 
+/// What a fold is good for beside a shorter tail, and from which length a tail is long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FoldIncentive {
+    /// Bytes of segments that wait for the fold to be dropped, if a fold for the sake of space is
+    /// wanted now.
+    pub reclaimable_bytes: Option<u64>,
+    /// Least bytes of the tail and of what waits that such a fold is made for.
+    pub space_bytes_min: u64,
+    /// See [`TAIL_SEGMENTS_WORTH_A_FOLD`].
+    pub tail_segments_worth: usize,
+    /// See [`TAIL_SEGMENTS_MAX`].
+    pub tail_segments_max: usize,
+}
+
+impl Default for FoldIncentive {
+    fn default() -> Self {
+        Self {
+            reclaimable_bytes: None,
+            space_bytes_min: 0,
+            tail_segments_worth: TAIL_SEGMENTS_WORTH_A_FOLD,
+            tail_segments_max: TAIL_SEGMENTS_MAX,
+        }
+    }
+}
+
 /// Whether to fold now.
 #[must_use]
-pub fn is_due(state: &FoldState) -> bool {
-    if state.tail_segments >= TAIL_SEGMENTS_MAX || state.overlay_entries > OVERLAY_ENTRIES_MAX {
+pub fn is_due(state: &FoldState, incentive: &FoldIncentive) -> bool {
+    let long = state.tail_segments >= incentive.tail_segments_max;
+    if long || state.overlay_entries > OVERLAY_ENTRIES_MAX {
         return true;
     }
     let affordable_bytes = state.tail_bytes / DATA_BYTES_PER_LEAF_BYTE;
-    state.tail_segments >= TAIL_SEGMENTS_WORTH_A_FOLD && state.leaf_bytes <= affordable_bytes
-}
-
-/// Whether a plan is worth making: cheaper than [`FoldPlan::new`], and true whenever [`is_due`] may
-/// be.
-#[must_use]
-pub fn may_be_due(map: &Map, manifest: &Manifest) -> bool {
-    manifest.tail.len() >= TAIL_SEGMENTS_WORTH_A_FOLD || map.overlay_entries() > OVERLAY_ENTRIES_MAX
+    if state.tail_segments >= incentive.tail_segments_worth && state.leaf_bytes <= affordable_bytes
+    {
+        return true;
+    }
+    // Nothing is dropped, and no segment is known to be mostly dead, before a fold has counted.
+    let Some(reclaimable_bytes) = incentive.reclaimable_bytes else {
+        return false;
+    };
+    let moved_bytes = state.tail_bytes + reclaimable_bytes;
+    state.tail_segments > 0
+        && moved_bytes >= incentive.space_bytes_min
+        && state.leaf_bytes <= moved_bytes / MOVED_BYTES_PER_LEAF_BYTE
 }
 
 /// How much of a map object is still used.
@@ -198,14 +235,21 @@ fn uses_without(
     manifest.maps.iter().map(use_of).collect()
 }
 
-/// The old size of every leaf that exists, and an extent for every entry of the overlay.
+/// The old size of every leaf that exists, an extent for every entry of the overlay, and the root.
 fn estimate_bytes(map: &Map, changed: &BTreeSet<LeafNumber>, moved: &BTreeSet<LeafNumber>) -> u64 {
     let is_written = |leaf: &LeafNumber| changed.contains(leaf) || moved.contains(leaf);
     let leaves = map.root().leaves.iter();
     let old = leaves.filter(|leaf| is_written(&leaf.leaf));
     let old_bytes: u64 = old.map(|leaf| u64::from(leaf.span.bytes)).sum();
     let extent_bytes = EXTENT_BYTES as u64;
-    old_bytes + map.overlay_entries() as u64 * extent_bytes
+    let leaf_bytes = old_bytes + map.overlay_entries() as u64 * extent_bytes;
+    let leaves = map.root().leaves.len() + changed.len();
+    leaf_bytes.min(most_bytes(changed, moved)) + leaves as u64 * ROOT_LEAF_BYTES
+}
+
+/// What the leaves take at most: an overwritten page's old extent is gone.
+fn most_bytes(changed: &BTreeSet<LeafNumber>, moved: &BTreeSet<LeafNumber>) -> u64 {
+    (changed.len() + moved.len()) as u64 * LEAF_MAX_BYTES as u64
 }
 
 /// What a fold did.

@@ -17,8 +17,10 @@ use tokio::sync::{mpsc, watch};
 
 use super::buffer_index::GenerationIndex;
 use super::checkpoint::{CheckpointError, ObjectNames, Written, write_checkpoint};
+use super::cleaning::{Cleaning, Hurry};
 use super::error::EngineError;
 use super::event::Completion;
+use super::frame_reader::FrameReader;
 use super::host::Host;
 use super::map::Map;
 use super::protocol::{
@@ -42,6 +44,10 @@ const PUBLICATION_PAUSE: Duration = Duration::from_secs(5);
 pub(super) enum Job {
     /// Carry a sealed generation to object storage.
     Checkpoint(GenerationIndex),
+    /// Copy some live pages out of segments that are mostly dead.
+    Clean(Hurry),
+    /// Publish nothing new, so that what was retired leaves the list.
+    Release,
     /// Publish a larger size.
     Grow(u64),
     /// Begin a new tenure with an earlier version's map.
@@ -54,6 +60,8 @@ pub(super) enum Job {
 pub(super) enum JobOutcome {
     /// The generation is published; read it through this map from now on.
     Checkpointed { map: Map },
+    /// Read through this map from now on, if there is another one: it has the same content.
+    Cleaned { map: Option<Map> },
     /// The image has this size.
     Grown { size_bytes: u64 },
     /// A rollback was published, or it could not be and the image goes on as it was.
@@ -94,6 +102,9 @@ pub(super) struct Publisher {
     pub(super) metadata: BufferMetadata,
     pub(super) names: ObjectNames,
     pub(super) map: Map,
+    pub(super) cleaning: Cleaning,
+    /// Reads for cleaning, apart from what clients read.
+    pub(super) reader: FrameReader,
     /// Guards of all maps that a view may still read through, by number.
     pub(super) guards: BTreeMap<u64, Weak<MapGuard>>,
     /// Through which map a retired object was last reachable. Objects that an earlier process
@@ -145,6 +156,8 @@ impl Publisher {
     ) -> JobDone {
         let outcome = match job {
             Job::Checkpoint(generation) => self.checkpoint(generation, report).await,
+            Job::Clean(hurry) => self.clean(&hurry, report).await,
+            Job::Release => self.release(report).await,
             Job::Grow(size_bytes) => self.grow(size_bytes, report).await,
             Job::RollBack(order) => self.roll_back(*order, report).await,
             Job::Close => self.close(report).await,
@@ -191,7 +204,12 @@ impl Publisher {
         if let Err(error) = synced {
             return JobOutcome::BufferFailed(error);
         }
-        let Written { map, part } = written;
+        let Written {
+            map,
+            part,
+            folded,
+            segment_bytes,
+        } = written;
         let own = |base: &Manifest| WriterPart {
             size_bytes: base.size_bytes,
             lsn,
@@ -208,6 +226,8 @@ impl Publisher {
             "published a checkpoint"
         );
         self.map = map.clone();
+        self.cleaning.earn(segment_bytes);
+        self.published_map(folded);
         JobOutcome::Checkpointed { map }
     }
 
@@ -248,7 +268,7 @@ impl Publisher {
 
     /// Publishes what `own` makes of the newest manifest, merging with what others publish in
     /// between, until it counted or never will.
-    async fn publish(
+    pub(super) async fn publish(
         &mut self,
         own: impl Fn(&Manifest) -> WriterPart,
         report: &mpsc::Sender<Completion>,
@@ -347,7 +367,7 @@ impl Publisher {
 
     /// Notes a counted publication in the buffer store, before the generation that it covers is
     /// dropped.
-    async fn note_publication(&mut self, lsn: Lsn) -> Result<(), EngineError> {
+    pub(super) async fn note_publication(&mut self, lsn: Lsn) -> Result<(), EngineError> {
         self.metadata.last_lsn = self.metadata.last_lsn.max(lsn);
         self.metadata.published = Some(own_publication(&self.newest));
         Ok(self.buffer.put_metadata(self.metadata.encode()).await?)

@@ -4,8 +4,8 @@
 //! 1. [`image`] and [`transaction`]: what callers see; [`changes`]: bytes as changes of pages.
 //! 2. `task`, `commit`, `acknowledge`, `schedule`: the task that owns the image's state.
 //! 3. [`buffer_index`], [`view`], [`range_map`]: what is where, as of one LSN, for readers.
-//! 4. `job`, `checkpoint`, [`segment_writer`], [`fold`]: from the buffer to object storage;
-//!    `rollback`: back to an earlier version.
+//! 4. `job`, `checkpoint`, [`segment_writer`], [`fold`], [`cleaning`]: from the buffer to object
+//!    storage, and how space there is won back; `rollback`: back to an earlier version.
 //! 5. [`map`], [`frame_reader`], [`object_reads`]: from object storage back to a page.
 //! 6. [`protocol`]: opening, publication, tenure.
 //!
@@ -18,6 +18,7 @@ pub mod backpressure;
 pub mod buffer_index;
 pub mod changes;
 mod checkpoint;
+pub mod cleaning;
 mod commit;
 mod config;
 mod conflict;
@@ -46,6 +47,7 @@ pub mod transaction;
 mod transactions;
 pub mod view;
 
+pub use cleaning::{CompactionSettings, SpaceStatus};
 pub use config::EngineConfig;
 pub use error::EngineError;
 pub use event::{Acknowledge, Durability};

@@ -9,6 +9,7 @@ use tokio::sync::{mpsc, watch};
 use super::acknowledge::Acknowledgements;
 use super::buffer_index::GenerationIndex;
 use super::checkpoint::ObjectNames;
+use super::cleaning::{Cleaning, own_reader};
 use super::config::{EVENTS_MAX, EngineConfig};
 use super::frame_reader::FrameReader;
 use super::host::Host;
@@ -170,11 +171,13 @@ fn start(
     let impatient = host
         .store
         .with_patience(Patience::For(TENURE_CHECK_PATIENCE));
+    let cleaning = Cleaning::new(config.compaction, &manifest);
     let mut schedule = Schedule::new(
         &config,
         &*environment.entropy,
         ManifestStore::new(impatient),
     );
+    schedule.cleaning.space = cleaning.status(&manifest);
     schedule.dirty_since = (!buffered.active.is_empty()).then(|| environment.clock.now());
     let tenure_check = TenureCheck::new(confirmed_at, config.tenure_confirmed_for);
     let compression = config.compression;
@@ -197,6 +200,8 @@ fn start(
         metadata,
         names: ObjectNames::new(&manifest, Arc::clone(&environment.entropy)),
         map: map.clone(),
+        cleaning,
+        reader: own_reader(host, page_size),
         guards: BTreeMap::from([(guard.0, Arc::downgrade(&guard))]),
         retired_through: BTreeMap::new(),
         abandon,

@@ -18,6 +18,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::buffer_index::GenerationIndex;
 use super::checkpoint::ObjectNames;
+use super::cleaning::Cleaning;
 use super::error::EngineError;
 use super::event::{CommitRefusal, Completion, Durability, Reply};
 use super::image::Image;
@@ -371,6 +372,8 @@ impl Publisher {
         let entropy = Arc::clone(&self.host.environment.entropy);
         self.names = ObjectNames::new(&newest, entropy);
         self.map = map.clone();
+        // A round of cleaning was about another history.
+        self.cleaning = Cleaning::new(self.cleaning.settings, &newest);
         self.metadata.confirmed = Some(newest.tenure);
         self.metadata.pending.clear();
         self.metadata.published = Some(own_publication(&newest));

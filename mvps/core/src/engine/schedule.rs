@@ -1,4 +1,4 @@
-//! When to seal a generation, checkpoint it, spill it, grow the image, or close it.
+//! When to seal a generation, checkpoint it, spill it, clean segments, grow the image, or close it.
 //!
 //! [`next_action`] decides purely from a picture of the task's state; the task carries it out and
 //! asks again. The publisher does one job at a time: whoever holds it may publish.
@@ -11,7 +11,9 @@ use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 use std::time::Duration;
 
-use super::config::{EngineConfig, SEALED_IN_MEMORY_MAX, SPILL_AT_QUARTERS};
+use super::cleaning::plan::Urgency;
+use super::cleaning::{Hurry, SpaceStatus};
+use super::config::{EngineConfig, SEALED_IN_MEMORY_MAX};
 use super::error::EngineError;
 use super::event::{Completion, Reply};
 use super::job::{Job, JobDone, JobOutcome};
@@ -20,6 +22,10 @@ use super::task::{ImageTask, answer};
 use super::view::MapGuard;
 use crate::env::{BufferError, Entropy, EntropyExt, Moment};
 use crate::ids::{Generation, Lsn, Version};
+
+mod next_action;
+
+use next_action::{Action, Picture, hurries, next_action};
 
 /// Pause after a job that the object store refused (credentials, a missing bucket): somebody has to
 /// change something, and data waits safely meanwhile.
@@ -45,6 +51,8 @@ pub(super) struct Schedule {
     drop_after_spill: bool,
     /// Drained generations that are being dropped.
     dropping: usize,
+    /// What the publisher said about cleaning when it was last here.
+    pub(super) cleaning: CleaningOutlook,
     /// The manifests, through a store that soon gives up: for tenure checks.
     pub(super) impatient_manifests: ManifestStore,
 }
@@ -65,6 +73,7 @@ impl Schedule {
             spilling: None,
             drop_after_spill: false,
             dropping: 0,
+            cleaning: CleaningOutlook::default(),
             impatient_manifests,
         }
     }
@@ -101,78 +110,17 @@ fn jittered(interval: Duration, entropy: &dyn Entropy) -> Duration {
     interval - fifth / 2 + Duration::from_micros(entropy.below(micros.max(1)))
 }
 
-/// What to do next.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Action {
-    Seal,
-    Spill(Generation),
-    Checkpoint,
-    Grow,
-    Rollback,
-    Close,
-    /// Closing failed for good.
-    GiveUp,
-}
-
-/// The task's state as far as it decides what is next.
-#[derive(Debug, Clone, Copy, Default)]
-struct Picture {
-    failed: bool,
-    closing: bool,
-    active_bytes: u64,
-    checkpoint_bytes: u64,
-    sealed: usize,
-    /// The oldest sealed generation that is still in memory.
-    unspilled: Option<Generation>,
-    /// Sealed generations in memory, those that are being spilled included.
-    in_memory: usize,
-    publisher_idle: bool,
-    /// A checkpoint was asked for, or its time has come.
-    due: bool,
-    grow: bool,
-    /// A rollback waits for the publisher.
-    rollback_wanted: bool,
-    /// A rollback stopped commits and checkpoints.
-    rolling_back: bool,
-    views_closed: bool,
-    /// Background work holds the buffer store, which closing has to release.
-    buffer_in_use: bool,
-}
-
-fn next_action(picture: &Picture) -> Option<Action> {
-    if picture.failed {
-        return (picture.closing && picture.publisher_idle).then_some(Action::GiveUp);
-    }
-    if picture.rolling_back {
-        let begins = picture.rollback_wanted && picture.publisher_idle;
-        return begins.then_some(Action::Rollback);
-    }
-    // A limit of nothing asks for a checkpoint of every commit, not of none.
-    let full_bytes = picture.checkpoint_bytes.max(1);
-    if picture.active_bytes >= full_bytes && picture.in_memory < SEALED_IN_MEMORY_MAX {
-        return Some(Action::Seal);
-    }
-    let spill_from = picture.checkpoint_bytes / 4 * SPILL_AT_QUARTERS;
-    if picture.active_bytes >= spill_from
-        && picture.in_memory >= SEALED_IN_MEMORY_MAX
-        && let Some(generation) = picture.unspilled
-    {
-        return Some(Action::Spill(generation));
-    }
-    if !picture.publisher_idle {
-        return None;
-    }
-    if picture.grow {
-        return Some(Action::Grow);
-    }
-    if picture.sealed > 0 {
-        return Some(Action::Checkpoint);
-    }
-    if picture.active_bytes > 0 && (picture.due || picture.closing) {
-        return Some(Action::Seal);
-    }
-    let drained = picture.active_bytes == 0 && !picture.buffer_in_use;
-    (picture.closing && drained && picture.views_closed).then_some(Action::Close)
+/// What the task knows about cleaning.
+#[derive(Default)]
+pub(super) struct CleaningOutlook {
+    urgency: Urgency,
+    /// A publication would let go of what cleaning retired.
+    release: bool,
+    /// The last job was a step of cleaning.
+    last: bool,
+    /// Ends the step under way.
+    hurry: Hurry,
+    pub(super) space: SpaceStatus,
 }
 
 impl ImageTask {
@@ -180,13 +128,20 @@ impl ImageTask {
     pub(super) async fn advance(&mut self) {
         loop {
             self.resume_stalled().await;
-            let Some(action) = next_action(&self.picture()) else {
+            let picture = self.picture();
+            self.schedule.cleaning.hurry.set(hurries(&picture));
+            let Some(action) = next_action(&picture) else {
                 return;
             };
             match action {
                 Action::Seal => self.seal().await,
                 Action::Spill(generation) => self.spill(generation),
                 Action::Checkpoint => self.start_job(Job::Checkpoint(self.sealed[0].clone())),
+                Action::Clean => {
+                    let hurry = self.schedule.cleaning.hurry.clone();
+                    self.start_job(Job::Clean(hurry));
+                }
+                Action::Release => self.start_job(Job::Release),
                 Action::Grow => {
                     let size_bytes = self.schedule.grow.iter().map(|(size, _)| *size).max();
                     self.start_job(Job::Grow(size_bytes.expect("somebody wants to grow")));
@@ -252,6 +207,9 @@ impl ImageTask {
             grow: !schedule.grow.is_empty(),
             rollback_wanted: self.rollback.is_wanted(),
             rolling_back: self.rollback.is_active(),
+            cleaning: schedule.cleaning.urgency,
+            cleaned_last: schedule.cleaning.last,
+            release: schedule.cleaning.release && !self.reads_earlier_map(),
             views_closed: self.views_closed(),
             buffer_in_use: schedule.spilling.is_some()
                 || schedule.dropping > 0
@@ -263,11 +221,12 @@ impl ImageTask {
     /// else holds, and every earlier map's guard is gone.
     fn views_closed(&self) -> bool {
         let newest_is_ours = Arc::strong_count(&*self.views.borrow()) == 1;
-        let earlier = self
-            .publisher
-            .as_ref()
-            .is_some_and(|it| it.reads_earlier_map(self.guard.0));
-        newest_is_ours && Arc::strong_count(&self.guard) == 2 && !earlier
+        newest_is_ours && Arc::strong_count(&self.guard) == 2 && !self.reads_earlier_map()
+    }
+
+    fn reads_earlier_map(&self) -> bool {
+        let publisher = self.publisher.as_ref();
+        publisher.is_some_and(|it| it.reads_earlier_map(self.guard.0))
     }
 
     async fn seal(&mut self) {
@@ -315,6 +274,7 @@ impl ImageTask {
             .publisher
             .take()
             .expect("a job starts when the publisher is here");
+        self.schedule.cleaning.last = matches!(job, Job::Clean(_));
         let report = self.report.clone();
         let work = async move {
             let done = publisher.run(job, &report).await;
@@ -378,9 +338,20 @@ impl ImageTask {
         if let Some(confirmed_at) = publisher.confirmed_at() {
             self.acknowledgements.tenure.confirmed(confirmed_at);
         }
+        let outlook = &mut self.schedule.cleaning;
+        outlook.urgency = publisher.cleaning.urgency();
+        outlook.release = publisher.cleaning.wants_release(&publisher.newest);
+        outlook.space = publisher.cleaning.status(&publisher.newest);
         self.publisher = Some(publisher);
         match outcome {
             JobOutcome::Checkpointed { map } => self.checkpointed(version, map),
+            JobOutcome::Cleaned { map } => {
+                self.published.0 = version;
+                if let Some(map) = map {
+                    self.read_through(map);
+                    self.publish_view();
+                }
+            }
             JobOutcome::Grown { size_bytes } => {
                 self.published.0 = version;
                 self.size_bytes = size_bytes;
@@ -413,17 +384,22 @@ impl ImageTask {
         }
     }
 
+    /// Views are made with `map` from now on.
+    fn read_through(&mut self, map: super::map::Map) {
+        self.map = map;
+        self.guard = Arc::new(MapGuard(self.guard.0 + 1));
+        let publisher = self.publisher.as_mut().expect("it came back just now");
+        publisher.reads_through(&self.guard);
+    }
+
     fn checkpointed(&mut self, version: Version, map: super::map::Map) {
         let drained = self
             .sealed
             .pop_front()
             .expect("the oldest sealed generation was drained");
-        self.map = map;
-        self.guard = Arc::new(MapGuard(self.guard.0 + 1));
         self.published = (version, drained.last_lsn);
         self.transactions.checkpointed();
-        let publisher = self.publisher.as_mut().expect("it came back just now");
-        publisher.reads_through(&self.guard);
+        self.read_through(map);
         self.publish_view();
         self.published_up_to(drained.last_lsn);
         self.schedule.answer_checkpoints(version, drained.last_lsn);

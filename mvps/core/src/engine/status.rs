@@ -1,5 +1,6 @@
 //! How an open image is doing, for operators.
 
+use super::cleaning::SpaceStatus;
 use super::error::EngineError;
 use crate::ids::{Lsn, Tenure, Version};
 
@@ -28,6 +29,8 @@ pub struct ImageStatus {
     pub stalled: usize,
     /// Whether a checkpoint or another publication is under way.
     pub publishing: bool,
+    /// What is in object storage, and how cleaning goes.
+    pub space: SpaceStatus,
     /// This server's time in office.
     pub tenure: Tenure,
     /// Why the image takes no more writes, if it does not.

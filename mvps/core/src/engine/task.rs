@@ -303,6 +303,7 @@ impl ImageTask {
             transactions: self.transactions.len(),
             stalled: self.stalled.len(),
             publishing: self.publisher.is_none(),
+            space: self.schedule.cleaning.space,
             tenure: self.tenure,
             failure: self.failure.clone(),
         }

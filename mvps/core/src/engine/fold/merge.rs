@@ -24,6 +24,10 @@ pub(super) fn merge_leaf(
     } in overlay.runs(pages)
     {
         let first = first.0 - leaf_first;
+        let value = match value {
+            Some(None) if crate::mutant::is("fold loses holes") => None,
+            value => value,
+        };
         match (value, old) {
             (Some(Some(location)), _) => push_extent(&mut extents, first, pages, location),
             (None, Some(old)) => for_each_extent(old, first..first + pages, |first, pages, at| {

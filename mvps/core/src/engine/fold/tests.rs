@@ -19,7 +19,8 @@ fn a_fold_is_due_when_it_is_cheap_or_overdue() {
             overlay_entries,
             leaf_bytes,
         };
-        assert_eq!(is_due(&state), expected, "{state:?}");
+        let incentive = FoldIncentive::default();
+        assert_eq!(is_due(&state, &incentive), expected, "{state:?}");
     };
     check(0, 0, 0, 0, false);
     check(15, 1 << 30, 1_000, 1_000, false);
@@ -29,6 +30,32 @@ fn a_fold_is_due_when_it_is_cheap_or_overdue() {
     check(256, 1 << 20, 1_000, 1 << 28, true);
     check(1, 1 << 20, OVERLAY_ENTRIES_MAX, 1 << 28, false);
     check(1, 1 << 20, OVERLAY_ENTRIES_MAX + 1, 1 << 28, true);
+}
+
+#[test]
+fn a_fold_is_due_for_space_when_it_costs_little_of_what_it_settles() {
+    let check = |tail_segments, tail_bytes, reclaimable_bytes, leaf_bytes, expected| {
+        let state = FoldState {
+            tail_segments,
+            tail_bytes,
+            overlay_entries: 1_000,
+            leaf_bytes,
+        };
+        let incentive = FoldIncentive {
+            reclaimable_bytes,
+            space_bytes_min: 1_000,
+            ..FoldIncentive::default()
+        };
+        let due = is_due(&state, &incentive);
+        assert_eq!(due, expected, "{state:?} {incentive:?}");
+    };
+    check(1, 2_400, Some(0), 100, true);
+    check(1, 2_400, Some(0), 101, false);
+    check(1, 2_400, None, 1, false);
+    check(1, 1_200, Some(1_200), 100, true);
+    check(1, 500, Some(499), 1, false);
+    check(1, 500, Some(500), 1, true);
+    check(0, 0, Some(5_000), 1, false);
 }
 
 #[test]

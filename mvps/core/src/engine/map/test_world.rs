@@ -66,7 +66,8 @@ pub struct TestWorld {
     next_sequence: Arc<AtomicU64>,
 }
 
-fn empty_manifest(page_size: PageSize) -> Manifest {
+/// The first manifest of an image of a tebibyte.
+pub fn empty_manifest(page_size: PageSize) -> Manifest {
     Manifest {
         image: ImageId::parse("disk0").unwrap(),
         version: Version(1),

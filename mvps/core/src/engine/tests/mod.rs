@@ -2,6 +2,8 @@
 //!
 //! The simulation asks the same under random faults; these are the readable cases.
 
+mod cleaning;
+mod cleaning_crashes;
 mod closing;
 mod durability;
 mod fencing;

@@ -1,0 +1,226 @@
+//! Cleaning: live pages are copied out of segments that are mostly dead, or many and tiny, so that
+//! the next fold drops those segments.
+//!
+//! Read [`plan`] (which segments, pure), then `round` (which pages of them, in page order), then
+//! `step` (a bounded number of bytes copied and published, by whoever holds the publisher).
+//!
+//! Why it is safe: a step looks every page up in the newest map, copies those that still lie in a
+//! victim, and publishes the copy as one more segment of the tail. The publisher does one job at a
+//! time, so nothing is published in between; a page that was rewritten or trimmed before is found
+//! elsewhere and left alone, and what is rewritten or trimmed later comes later in the tail. The
+//! victims stay where they are until a fold finds nothing alive in them: by then every hole that
+//! they recorded is in the leaves.
+//!
+//! Must never: take a segment out of the manifest (folds do), clean a segment of the tail (its holes
+//! still hide older pages), or leave an upload for a later publication to reference.
+
+pub mod plan;
+mod round;
+mod settings;
+mod step;
+
+pub use settings::CompactionSettings;
+pub(super) use step::{Hurry, own_reader};
+
+use std::collections::BTreeSet;
+
+use super::fold::FoldIncentive;
+use crate::format::manifest::{Manifest, SegmentEntry, SegmentId};
+use plan::{SegmentSpace, SpaceState, Urgency};
+use round::Round;
+
+/// Bytes that cleaning may copy for every byte that checkpoints write, in quarters: with it at most
+/// 1.75 bytes are written for each byte, plus what pays for itself.
+const CREDIT_QUARTERS: u64 = 3;
+
+/// Most credit that a server saves up while nothing needs to be cleaned.
+const CREDIT_MAX_BYTES: u64 = 4 << 30;
+
+/// What the publisher knows about cleaning.
+pub(super) struct Cleaning {
+    pub(super) settings: CompactionSettings,
+    /// Bytes that may be copied; grows with what checkpoints write.
+    credit_bytes: u64,
+    /// The round under way.
+    pub(super) round: Option<Round>,
+    /// What the next round would clean.
+    planned: Option<plan::CleaningPlan>,
+    /// Segments that were cleaned, which the next fold finds dead.
+    cleaned: BTreeSet<SegmentId>,
+    /// Segments that could not be read: they are left alone for as long as this process lives.
+    unreadable: BTreeSet<SegmentId>,
+    urgency: Urgency,
+    /// Bytes of pages copied since the image was opened.
+    pub(super) copied_bytes: u64,
+    /// A fold dropped segments, and nothing was published since.
+    pub(super) dropped: bool,
+}
+
+/// How much there is in object storage, and how cleaning goes, for operators.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct SpaceStatus {
+    /// Bytes of the newest version's segments and map objects.
+    pub stored_bytes: u64,
+    /// Of these, bytes of live pages and of map objects, as of the last fold.
+    pub live_bytes: u64,
+    /// Segments of the newest version.
+    pub segments: usize,
+    /// Of these, segments since the last fold.
+    pub tail_segments: usize,
+    /// Objects that are no longer used, but may still be read by open views.
+    pub retired_objects: usize,
+    /// Segments that are being cleaned.
+    pub cleaning_segments: usize,
+    /// Live bytes of them that wait to be copied, estimated.
+    pub cleaning_left_bytes: u64,
+    /// Bytes of pages that cleaning copied since the image was opened.
+    pub copied_bytes: u64,
+}
+
+impl Cleaning {
+    pub(super) fn new(settings: CompactionSettings, opened: &Manifest) -> Self {
+        let mut cleaning = Self {
+            settings,
+            credit_bytes: 0,
+            round: None,
+            planned: None,
+            cleaned: BTreeSet::new(),
+            unreadable: BTreeSet::new(),
+            urgency: Urgency::None,
+            copied_bytes: 0,
+            dropped: false,
+        };
+        // An image that is only opened and read is not cleaned.
+        cleaning.look_at(opened);
+        cleaning.planned = None;
+        cleaning.urgency = Urgency::None;
+        cleaning
+    }
+
+    /// A checkpoint wrote segments of so many bytes.
+    pub(super) fn earn(&mut self, written_bytes: u64) {
+        let earned = written_bytes / 4 * CREDIT_QUARTERS;
+        self.credit_bytes = (self.credit_bytes + earned).min(CREDIT_MAX_BYTES);
+    }
+
+    /// So many bytes of pages were copied.
+    fn spend(&mut self, copied_bytes: u64) {
+        self.copied_bytes += copied_bytes;
+        self.credit_bytes = self.credit_bytes.saturating_sub(copied_bytes);
+    }
+
+    /// How urgently a step is wanted.
+    pub(super) fn urgency(&self) -> Urgency {
+        self.urgency
+    }
+
+    /// What speaks for a fold of the map that `manifest` publishes.
+    pub(super) fn fold_incentive(&self, manifest: &Manifest) -> FoldIncentive {
+        let cleaned = |entry: &&SegmentEntry| self.cleaned.contains(&entry.id);
+        let entries = manifest.segments.iter().filter(cleaned);
+        let reclaimable_bytes = entries.map(|entry| entry.size_bytes).sum();
+        // In the middle of a round a fold would find every victim still alive.
+        let wanted = self.settings.cleaning && self.round.is_none();
+        FoldIncentive {
+            reclaimable_bytes: wanted.then_some(reclaimable_bytes),
+            space_bytes_min: self.settings.fold_for_space_bytes,
+            tail_segments_worth: self.settings.tail_segments_worth_a_fold,
+            tail_segments_max: self.settings.tail_segments_max,
+        }
+    }
+
+    /// Plans anew for the version that was just published.
+    pub(super) fn look_at(&mut self, newest: &Manifest) {
+        let used = |id: &SegmentId| {
+            let found = newest.segments.binary_search_by_key(id, |entry| entry.id);
+            found.is_ok()
+        };
+        self.cleaned.retain(used);
+        self.unreadable.retain(used);
+        if !self.settings.cleaning {
+            return;
+        }
+        let state = self.state(newest);
+        self.planned = match &self.round {
+            Some(_) => None,
+            None => plan::choose(&state, &self.settings),
+        };
+        self.urgency = match (&self.round, &self.planned) {
+            (None, None) => Urgency::None,
+            _ => plan::urgency(&state, &self.settings),
+        };
+    }
+
+    /// Whether a publication would let go of what a fold dropped.
+    pub(super) fn wants_release(&self, newest: &Manifest) -> bool {
+        self.settings.cleaning && self.dropped && !newest.retired.is_empty()
+    }
+
+    /// The map was folded: the live counts of `newest` are exact.
+    pub(super) fn folded(&mut self, newest: &Manifest) {
+        self.cleaned.clear();
+        self.dropped = !newest.retired.is_empty();
+        if let Some(round) = &mut self.round {
+            round.forget_dropped(newest);
+        }
+    }
+
+    fn state(&self, newest: &Manifest) -> SpaceState {
+        let tail: BTreeSet<SegmentId> = newest.tail.iter().copied().collect();
+        let in_round = |id: &SegmentId| {
+            let round = self.round.as_ref();
+            round.is_some_and(|round| round.victims.contains(id))
+        };
+        let mut state = SpaceState {
+            segments: Vec::with_capacity(newest.segments.len()),
+            tail_bytes: 0,
+            credit_bytes: self.credit_bytes,
+            next_segment: newest.next_segment,
+        };
+        for entry in &newest.segments {
+            if self.cleaned.contains(&entry.id) || in_round(&entry.id) {
+                // Its live pages are in the tail, or about to be.
+            } else if tail.contains(&entry.id) {
+                state.tail_bytes += entry.size_bytes;
+            } else {
+                state.segments.push(SegmentSpace {
+                    id: entry.id,
+                    size_bytes: entry.size_bytes,
+                    pages: entry.pages,
+                    live_pages: entry.live_pages,
+                    foreign: entry.name.image != newest.image
+                        || entry.name.incarnation != newest.incarnation,
+                    readable: !self.unreadable.contains(&entry.id),
+                });
+            }
+        }
+        state
+    }
+
+    /// What operators see.
+    pub(super) fn status(&self, newest: &Manifest) -> SpaceStatus {
+        let map_bytes: u64 = newest.maps.iter().map(|entry| entry.size_bytes).sum();
+        let segments = newest.segments.iter();
+        let stored: u64 = segments.clone().map(|entry| entry.size_bytes).sum();
+        let live: u64 = segments
+            .map(|entry| plan::live_bytes(entry.size_bytes, entry.pages, entry.live_pages))
+            .sum();
+        let (cleaning_segments, cleaning_left_bytes) = match &self.round {
+            Some(round) => (round.victims.len(), round.left_bytes()),
+            None => (0, 0),
+        };
+        SpaceStatus {
+            stored_bytes: stored + map_bytes,
+            live_bytes: live + map_bytes,
+            segments: newest.segments.len(),
+            tail_segments: newest.tail.len(),
+            retired_objects: newest.retired.len(),
+            cleaning_segments,
+            cleaning_left_bytes,
+            copied_bytes: self.copied_bytes,
+        }
+    }
+}
+
+#[cfg(test)]
+mod space_simulation;
