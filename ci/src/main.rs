@@ -13,6 +13,7 @@ mod evidence;
 mod filesystem;
 mod fio;
 mod fuzz;
+mod hostile;
 mod idle;
 mod image_file;
 mod interop;
@@ -116,6 +117,13 @@ enum Word {
         #[command(flatten)]
         options: fuzz::Options,
     },
+    /// Thousands of clients that mean harm, while fio runs on another image.
+    Hostile {
+        #[command(flatten)]
+        binary: Binary,
+        #[command(flatten)]
+        options: hostile::Options,
+    },
     /// Everything that a capability must show.
     Evidence {
         /// The capability.
@@ -157,6 +165,7 @@ fn obey() -> Result<()> {
         Word::Outage { binary, options } => outage::run(&binary, &options),
         Word::Idle { binary, options } => idle::run(&binary, &options),
         Word::Fuzz { options } => fuzz::run(&options),
+        Word::Hostile { binary, options } => hostile::run(&binary, &options),
         Word::Evidence {
             capability,
             options,
