@@ -151,6 +151,14 @@ fn threads_run(id: u32) -> Result<bool> {
     Ok(false)
 }
 
+/// Asks `child` to read its files again (SIGHUP).
+///
+/// # Errors
+/// If the signal cannot be sent.
+pub fn hang_up(child: &Child) -> Result<()> {
+    kill_process(pid_of(child), Signal::HUP).context("sending SIGHUP")
+}
+
 fn pid_of(child: &Child) -> Pid {
     let raw = i32::try_from(child.id()).expect("a process id fits i32");
     Pid::from_raw(raw).expect("a child's process id is not zero")

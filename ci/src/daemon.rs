@@ -267,6 +267,30 @@ impl Daemon {
         }
     }
 
+    /// SIGHUP.
+    ///
+    /// # Errors
+    /// If the process is gone.
+    pub fn hang_up(&self) -> Result<()> {
+        command::hang_up(&self.child)
+    }
+
+    /// Sockets that the process has open.
+    ///
+    /// # Errors
+    /// If the process is gone.
+    pub fn sockets(&self) -> Result<usize> {
+        let mut sockets = 0;
+        for entry in fs::read_dir(format!("/proc/{}/fd", self.child.id()))? {
+            // One that was closed meanwhile is none.
+            let Ok(target) = fs::read_link(entry?.path()) else {
+                continue;
+            };
+            sockets += usize::from(target.to_string_lossy().starts_with("socket:"));
+        }
+        Ok(sockets)
+    }
+
     /// Fails if the process has ended by itself.
     ///
     /// # Errors

@@ -34,6 +34,7 @@ pub const NBD_TOOLS: &[Tool] = &[
     tool("qemu-io", "qemu-utils"),
     tool("qemu-nbd", "qemu-utils"),
     tool("fio", "fio"),
+    tool("openssl", "openssl"),
 ];
 
 /// What puts a filesystem on an export.

@@ -13,6 +13,7 @@ mod evidence;
 mod filesystem;
 mod fio;
 mod fuzz;
+mod hostile;
 mod idle;
 mod image_file;
 mod interop;
@@ -122,6 +123,13 @@ enum Word {
         #[command(flatten)]
         options: sim::Options,
     },
+    /// Thousands of clients that mean harm, while fio runs on another image.
+    Hostile {
+        #[command(flatten)]
+        binary: Binary,
+        #[command(flatten)]
+        options: hostile::Options,
+    },
     /// Everything that a capability must show.
     Evidence {
         /// The capability.
@@ -164,6 +172,7 @@ fn obey() -> Result<()> {
         Word::Idle { binary, options } => idle::run(&binary, &options),
         Word::Fuzz { options } => fuzz::run(&options),
         Word::Sim { options } => sim::run(&options),
+        Word::Hostile { binary, options } => hostile::run(&binary, &options),
         Word::Evidence {
             capability,
             options,

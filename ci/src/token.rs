@@ -23,6 +23,8 @@ pub struct Claims {
     pub durable_in_object_store: bool,
     /// `read_only`.
     pub read_only: bool,
+    /// `tls_client`.
+    pub tls_client: Option<String>,
 }
 
 impl Claims {
@@ -57,6 +59,9 @@ impl Claims {
         }
         if self.read_only {
             claims["read_only"] = Value::Bool(true);
+        }
+        if let Some(name) = &self.tls_client {
+            claims["tls_client"] = name.as_str().into();
         }
         let key = EncodingKey::from_secret(secret.as_bytes());
         jsonwebtoken::encode(&Header::default(), &claims, &key).expect("claims are plain JSON")

@@ -15,7 +15,7 @@ use mvps_core::engine::EngineConfig;
 use mvps_core::env::{Clock as _, PeerName};
 use mvps_core::ids::ImageId;
 use mvps_core::nbd::{ExportName, Opening};
-use mvps_core::session::{EngineImages, Server, ServerConfig};
+use mvps_core::session::{EngineImages, OpenImage as _, Server, ServerConfig};
 use mvps_core::token::{NewToken, TokenKeys};
 
 use crate::disk::Change;

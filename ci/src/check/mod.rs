@@ -1,9 +1,10 @@
 //! `cargo ci check`: formatting, lints, the direction of dependencies, what the core must not use,
-//! and the length of files.
+//! the length of files, and what all of it is made of.
 
 mod dependencies;
 mod length;
 mod source;
+mod supply;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -33,6 +34,9 @@ pub fn run() -> Result<()> {
     report.check("check", "direction of dependencies", || {
         let findings = dependencies::findings()?;
         verdict(findings, "as DESIGN §7 has them")
+    });
+    report.check("check", "origin, licences, no unsafe code", || {
+        verdict(supply::findings()?, "advisories are not looked up here")
     });
     let files = workspace::rust_files()?;
     report.check("check", "names the core must not use", || {

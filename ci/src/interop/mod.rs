@@ -5,6 +5,7 @@
 
 mod policy;
 mod scripts;
+mod tls;
 mod verified;
 
 use std::path::Path;
@@ -42,6 +43,7 @@ pub fn run(binary: &Binary, against: Option<StandInKind>) -> Result<()> {
     let s3 = directory.path().join("s3");
     let server = ObjectServer::start(&s3.join("objects"))?;
     on_store(&mut report, "s3", &binary, server.store("i/"), &s3)?;
+    tls::checks(&mut report, &binary, directory.path())?;
     report.finish("cargo ci interop")
 }
 

@@ -87,6 +87,8 @@ pub struct Grant {
     pub client: Option<ClientId>,
     /// What FLUSH and FUA promise, if the token says.
     pub durability: Option<DurabilityClaim>,
+    /// The name that the client's TLS certificate must prove, if the token says.
+    pub tls_client: Option<String>,
 }
 
 impl Grant {
@@ -241,6 +243,7 @@ struct RawClaims {
     snapshot: Option<String>,
     version: Option<u64>,
     durability: Option<DurabilityClaim>,
+    tls_client: Option<String>,
 }
 
 /// A NumericDate (RFC 7519 §2): whole or fractional seconds since the Unix epoch.
@@ -301,6 +304,12 @@ impl RawClaims {
             (Some(_), None) => return Err(claim("snapshot", "not a snapshot's name")),
             (Some(_), Some(_)) => return Err(claim("version", "beside a snapshot")),
         };
+        let tls_client = match self.tls_client {
+            Some(name) if name.is_empty() || name.len() > CLIENT_ID_MAX_BYTES => {
+                return Err(claim("tls_client", "empty or too long"));
+            }
+            name => name,
+        };
         let read_only = self.read_only.unwrap_or(false) || shown != Shown::Newest;
         let size_bytes = match self.image_size {
             None => None,
@@ -314,6 +323,7 @@ impl RawClaims {
             shown,
             client,
             durability: self.durability,
+            tls_client,
         })
     }
 }
@@ -360,6 +370,9 @@ pub struct NewToken {
     /// What FLUSH and FUA promise.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub durability: Option<DurabilityClaim>,
+    /// The name that the client's TLS certificate must prove.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls_client: Option<String>,
 }
 
 impl NewToken {
@@ -376,6 +389,7 @@ impl NewToken {
             snapshot: None,
             version: None,
             durability: None,
+            tls_client: None,
         }
     }
 

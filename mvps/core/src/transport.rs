@@ -68,6 +68,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Transport<S> {
         }
     }
 
+    /// The stream alone; what is buffered is lost.
+    pub(crate) fn into_stream(self) -> S {
+        self.stream
+    }
+
     /// Bytes received and sent so far.
     pub(crate) fn moved_bytes(&self) -> u64 {
         self.moved_bytes

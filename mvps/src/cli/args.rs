@@ -140,6 +140,40 @@ pub enum DurabilityArg {
     ObjectStore,
 }
 
+/// What connections are encrypted with. SIGHUP reads the files again.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "TLS")]
+pub struct TlsArgs {
+    /// The server's certificate and those between it and a root, as a PEM file. Clients may then
+    /// use nbds:// URIs.
+    #[arg(
+        long,
+        env = "MVPS_TE_TLS_CERT",
+        value_name = "FILE",
+        requires = "tls_key"
+    )]
+    pub tls_cert: Option<PathBuf>,
+    /// Its private key, as a PEM file.
+    #[arg(
+        long,
+        env = "MVPS_TE_TLS_KEY",
+        value_name = "FILE",
+        requires = "tls_cert"
+    )]
+    pub tls_key: Option<PathBuf>,
+    /// Clients must show a certificate that one of these signed, as a PEM file.
+    #[arg(
+        long,
+        env = "MVPS_TE_TLS_CLIENT_CA",
+        value_name = "FILE",
+        requires = "tls_cert"
+    )]
+    pub tls_client_ca: Option<PathBuf>,
+    /// Refuse whatever is asked in the clear, tokens included, on every address.
+    #[arg(long, env = "MVPS_TE_TLS_REQUIRED", value_parser = BoolishValueParser::new())]
+    pub tls_required: bool,
+}
+
 /// `mvps serve`.
 #[derive(Debug, Args)]
 pub struct ServeArgs {
@@ -156,6 +190,9 @@ pub struct ServeArgs {
     /// Verify tokens with this PEM public key (RS256, ES256 or EdDSA) instead of the secret.
     #[arg(long, env = "MVPS_TE_JWT_PUBLIC_KEY", value_name = "FILE")]
     pub jwt_public_key: Option<PathBuf>,
+    /// TLS.
+    #[command(flatten)]
+    pub tls: TlsArgs,
     /// Object store.
     #[command(flatten)]
     pub images: ImageStoreArgs,
@@ -273,6 +310,9 @@ pub struct TokenArgs {
     /// A new connection with the same client id ends the previous one.
     #[arg(long, env = "MVPS_TE_CLIENT_ID", value_name = "ID")]
     pub client_id: Option<String>,
+    /// Only for a client whose TLS certificate has this DNS name (see --tls-client-ca).
+    #[arg(long, env = "MVPS_TE_TLS_CLIENT", value_name = "NAME")]
+    pub tls_client: Option<String>,
     /// Refuse writes.
     #[arg(long, env = "MVPS_TE_READ_ONLY", value_parser = BoolishValueParser::new())]
     pub read_only: bool,

@@ -25,8 +25,8 @@ pub use args::{
     ImageAdoptArgs, ImageArgs, ImageAt, ImageCommand, ImageListArgs, ImageNameArgs,
     ImageOperationArgs, ImageStoreArgs, ImageStoreKind, LogArgs, LogFormat, OperationArgs,
     OutputArgs, OutputFormat, PinsArgs, ResizeArgs, RollbackArgs, ServeArgs, SnapshotArgs,
-    SnapshotCommand, SnapshotCreateArgs, SnapshotDeleteArgs, StatusArgs, TokenArgs, TuningArgs,
-    VersionsArgs,
+    SnapshotCommand, SnapshotCreateArgs, SnapshotDeleteArgs, StatusArgs, TlsArgs, TokenArgs,
+    TuningArgs, VersionsArgs,
 };
 pub use check::CheckArgs;
 pub use progress::ProgressLine;

@@ -49,6 +49,7 @@ fn sign(args: &TokenArgs, secret: &JwtSecret, now: WallTime) -> anyhow::Result<S
     token.read_only = args.read_only.then_some(true);
     token.snapshot.clone_from(&args.snapshot);
     token.version = args.version;
+    token.tls_client.clone_from(&args.tls_client);
     token.durability = args.durability.map(Into::into);
     token
         .sign(secret.bytes(), now)
@@ -97,7 +98,7 @@ mod tests {
     fn a_server_reads_what_the_flags_said() {
         let keys = TokenKeys::from_secret(b"s3cr3t").expect("keys");
         let token = sign_line(
-            "--image disk0 --size 10GiB --page-size 16KiB --client-id me --expires 1h \
+            "--image disk0 --size 10GiB --page-size 16KiB --client-id me --expires 1h --tls-client host-1 \
              --durability object-store",
         );
         let token = token.expect("signed");
@@ -111,6 +112,7 @@ mod tests {
         );
         assert_eq!(grant.durability, Some(DurabilityClaim::ObjectStore));
         assert!(!grant.read_only);
+        assert_eq!(grant.tls_client.as_deref(), Some("host-1"));
         keys.admit(&token, later(3600)).expect_err("expired");
 
         let token = sign_line("--image disk0 --snapshot monday").expect("signed");

@@ -16,6 +16,7 @@ mod serve;
 mod settings;
 mod signals;
 mod stores;
+mod tls;
 
 pub use banner::{banner, uri};
 pub use drain::{DrainPatience, DrainVerdict, Drained};

@@ -12,7 +12,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use mvps_core::engine::{CompactionSettings, EngineConfig, Host};
 use mvps_core::env::{Environment, Listener};
-use mvps_core::session::{EngineImages, Server, ServerConfig};
+use mvps_core::session::{EngineImages, Security, Server, ServerConfig};
 use mvps_core::store::{Patience, ProbeOutcome, probe_conditional_create};
 use mvps_core::token::TokenKeys;
 
@@ -26,9 +26,10 @@ use super::reader_id;
 use super::settings::{EMBEDDED_PATH, ImageStoreChoice};
 use super::signals::StopSignals;
 use super::stores::{open_buffer_stores, open_object_store, this_process};
+use super::tls;
 use crate::cli::{ServeArgs, TuningArgs};
 use crate::control::ControlServer;
-use crate::runtime::{OsEntropy, TokioClock, TokioNetwork, TokioSpawner};
+use crate::runtime::{OsEntropy, RustlsSecurity, TokioClock, TokioNetwork, TokioSpawner};
 
 /// How long a start waits for the object store before it says that there is none. A supervisor
 /// starts the server again; a person wants to know.
@@ -55,6 +56,7 @@ pub fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
 async fn serve(args: &ServeArgs, cores: NonZeroUsize) -> anyhow::Result<ExitCode> {
     let mut signals = StopSignals::listen().context("signals cannot be heard")?;
     let choice = ImageStoreChoice::from_args(&args.images)?;
+    let security = tls::load(&args.tls)?;
     let lock = FolderLock::take(&args.buffer.buffer_store_path)?;
     let reader = reader_id::load_or_make(&args.buffer.buffer_store_path, &OsEntropy)?;
     let keys = ServerKeys::load(args.jwt_public_key.as_deref(), &choice, &OsEntropy)?;
@@ -83,7 +85,17 @@ async fn serve(args: &ServeArgs, cores: NonZeroUsize) -> anyhow::Result<ExitCode
         reader,
         ..engine_config(&args.tuning)
     };
-    let server = start(&host, keys.tokens, listeners, &args.tuning, engine);
+    let server = start(
+        &host,
+        keys.tokens,
+        listeners,
+        &args.tuning,
+        engine,
+        security.clone(),
+    );
+    if let Some(security) = security {
+        tokio::spawn(tls::reload(security, tls::reload_signal()?));
+    }
     let operator = Operator::new(server.clone(), host.clone(), args, &choice, listen.clone());
     let control = tokio::spawn(control.run(Arc::new(operator)));
     tracing::info!(
@@ -117,10 +129,12 @@ fn start(
     listeners: Vec<Box<dyn Listener>>,
     tuning: &TuningArgs,
     engine: EngineConfig,
+    security: Option<Arc<RustlsSecurity>>,
 ) -> Server<EngineImages> {
     let config = ServerConfig {
         idle_time: Duration::from_millis(tuning.idle_close_ms),
         durability: tuning.durability.into(),
+        security: security.map(|security| security as Arc<dyn Security>),
         ..ServerConfig::default()
     };
     let images = EngineImages::new(host.clone(), engine);

@@ -7,9 +7,11 @@ mod clock;
 mod entropy;
 mod network;
 mod spawner;
+mod tls;
 
 pub use clock::TokioClock;
 pub use entropy::OsEntropy;
 pub use network::TokioNetwork;
 pub(crate) use network::remove_stale_socket;
 pub use spawner::TokioSpawner;
+pub use tls::{RustlsSecurity, TlsFiles};

@@ -3,16 +3,23 @@
 use std::io;
 use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use mvps_core::env::{Address, Connection, Listener, Network, PeerName};
-use socket2::SockRef;
+use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
 /// Buffer asked for on each side of a Unix socket, so that a request or reply of 128 KiB rarely
 /// waits for the other side to be scheduled; the system may grant less (`net.core.wmem_max`).
 /// TCP gets none: naming a size there turns off the kernel's own tuning, which goes higher.
 const UNIX_SOCKET_BUFFER_BYTES: usize = 1 << 20;
+
+/// When the system begins to ask a silent peer whether it is still there, how often, and how many
+/// times: a client whose machine is gone keeps its place for about two minutes.
+const KEEPALIVE_AFTER: Duration = Duration::from_secs(60);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
+const KEEPALIVE_TRIES: u32 = 4;
 
 /// Sockets of the operating system.
 #[derive(Debug, Clone, Copy, Default)]
@@ -61,6 +68,11 @@ impl Listener for TcpDoor {
         let (stream, peer) = self.listener.accept().await?;
         // Replies are written whole; waiting for more to send would only add latency.
         stream.set_nodelay(true)?;
+        let keepalive = TcpKeepalive::new()
+            .with_time(KEEPALIVE_AFTER)
+            .with_interval(KEEPALIVE_INTERVAL)
+            .with_retries(KEEPALIVE_TRIES);
+        SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
         Ok((Box::new(stream), PeerName(peer.to_string())))
     }
 

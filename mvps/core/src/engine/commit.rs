@@ -81,7 +81,12 @@ impl ImageTask {
     fn must_wait(&self, request: &Stalled, others_wait: bool, group: &Group) -> bool {
         let stopped = self.rollback.is_active();
         match request {
-            Stalled::Lock(_) => stopped || others_wait || self.transactions.is_locked_against(None),
+            Stalled::Lock(request) => {
+                // Who waits for a lock that it holds itself waits until it is broken.
+                let holds_lock = self.transactions.holds_lock(request.transaction);
+                stopped
+                    || (!holds_lock && (others_wait || self.transactions.is_locked_against(None)))
+            }
             Stalled::Commit(request) => {
                 let by = request.transaction.as_ref().map(|(id, _)| *id);
                 if by.is_some_and(|id| !self.transactions.is_open(id)) {
@@ -167,6 +172,10 @@ impl ImageTask {
         }
         match self.transactions.check(transaction, &reads) {
             Err(error) => answer(reply, Err(error)),
+            // Nobody committed since it was granted: the view is the newest.
+            Ok(()) if self.transactions.holds_lock(transaction) => {
+                answer(reply, Ok(Arc::clone(&self.views.borrow())));
+            }
             Ok(()) => {
                 let view = Arc::clone(&self.views.borrow());
                 let now = self.now();

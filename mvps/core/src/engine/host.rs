@@ -6,6 +6,7 @@ use super::frame_reader::FrameReads;
 use super::map::LeafReads;
 use super::map::leaf_reads::LEAF_CACHE_BYTES;
 use super::object_reads::ObjectReads;
+use super::transaction_room::TransactionRoom;
 use crate::env::Environment;
 use crate::store::RetryingStore;
 
@@ -20,6 +21,8 @@ pub struct Host {
     pub leaves: Arc<LeafReads>,
     /// Frames of segments.
     pub frames: Arc<FrameReads>,
+    /// For what open transactions have written.
+    pub transaction_room: TransactionRoom,
 }
 
 impl Host {
@@ -41,6 +44,7 @@ impl Host {
             store,
             leaves,
             frames,
+            transaction_room: TransactionRoom::default(),
         }
     }
 }

@@ -18,6 +18,7 @@ use super::event::{Acknowledge, CommitRefusal, CommitRequest, Durability, Event,
 use super::host::Host;
 use super::status::ImageStatus;
 use super::transaction::Transaction;
+use super::transaction_room::TransactionRoom;
 use super::view::{ReadBytes, View};
 use crate::env::Environment;
 use crate::ids::{ImageId, PageSize, Version};
@@ -39,6 +40,7 @@ pub(super) struct Shared {
     pub(super) environment: Environment,
     pub(super) host: Host,
     pub(super) gauges: Arc<Gauges>,
+    pub(super) transaction_room: TransactionRoom,
 }
 
 /// An open image.

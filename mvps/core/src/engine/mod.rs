@@ -44,6 +44,7 @@ pub mod single_flight;
 mod status;
 mod task;
 pub mod transaction;
+pub mod transaction_room;
 mod transactions;
 pub mod view;
 

@@ -188,6 +188,7 @@ fn start(
         environment: environment.clone(),
         host: host.clone(),
         gauges: Arc::new(Gauges::default()),
+        transaction_room: host.transaction_room.clone(),
     });
     let (order_abandon, abandon) = watch::channel(false);
     let publisher = Publisher {

@@ -14,6 +14,7 @@ use super::error::EngineError;
 use super::event::{Acknowledge, CommitRequest, Event, LockRequest};
 use super::image::{Attachment, unrefused};
 use super::range_map::{Advance, RangeMap};
+use super::transaction_room::TakenRoom;
 use super::transactions::{PinnedView, TransactionId};
 use super::view::{ReadBytes, View};
 use crate::ids::{PageNumber, PageSize};
@@ -44,7 +45,8 @@ impl Advance for Written {
 struct Workspace {
     writes: RangeMap<Written>,
     reads: RangeMap<()>,
-    written_bytes: u64,
+    /// What it has of the room for the bytes that transactions write.
+    written: TakenRoom,
 }
 
 /// An open transaction. Dropping it rolls it back.
@@ -150,7 +152,7 @@ impl Transaction {
         let workspace = std::mem::take(self.workspace.get_mut());
         self.attachment
             .image
-            .slow_down(workspace.written_bytes)
+            .slow_down(workspace.written.bytes())
             .await;
         let (reply, answer) = oneshot::channel();
         let request = CommitRequest {
@@ -222,7 +224,7 @@ impl Transaction {
         let page_size = self.page_size();
         let limit = self.attachment.image.shared.config.transaction_bytes_max;
         let bytes: u64 = changes.iter().map(|change| cost(change, page_size)).sum();
-        if workspace.written_bytes + bytes > limit {
+        if workspace.written.bytes() + bytes > limit {
             return Err(EngineError::TransactionTooLarge {
                 limit: "bytes written",
             });
@@ -249,10 +251,15 @@ impl Transaction {
             };
             resolved.push((pages, written));
         }
+        let room = &self.attachment.image.shared.transaction_room;
+        if !workspace.written.grow(room, bytes) {
+            return Err(EngineError::TransactionTooLarge {
+                limit: "bytes written by all open transactions",
+            });
+        }
         for (pages, written) in resolved {
             workspace.writes.insert(pages, written);
         }
-        workspace.written_bytes += bytes;
         Ok(())
     }
 }

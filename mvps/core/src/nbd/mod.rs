@@ -30,7 +30,7 @@ pub use limits::{
     OPTIONS_LIMIT, PAYLOAD_MAX_BYTES, WRITE_SKIP_LIMIT_BYTES,
 };
 pub use negotiation::{
-    Broken, Export, ExportName, ExportRequest, Negotiation, Purpose, Refusal, Step,
+    Broken, Export, ExportName, ExportRequest, Negotiation, Purpose, Refusal, Step, TlsPolicy,
 };
 pub use outgoing::Outgoing;
 pub use reply::{SIMPLE_REPLY_BYTES, SimpleReply};

@@ -70,6 +70,13 @@ pub enum Broken {
         /// All that were set.
         flags: u32,
     },
+    /// Bytes arrived behind STARTTLS before it was answered. Whoever put them there, they must not
+    /// pass for what is said under encryption.
+    #[error("{bytes} bytes in the clear behind STARTTLS")]
+    ClearBehindStartTls {
+        /// How many.
+        bytes: usize,
+    },
     /// The server sent what does not answer the client's option.
     #[error("an option reply that answers nothing")]
     UnexpectedReply,
@@ -129,6 +136,9 @@ pub enum Step {
     NeedMore,
     /// Decide, then call [`Negotiation::grant`] or [`Negotiation::refuse`], then step again.
     Wanted(ExportRequest),
+    /// Send what was appended, encrypt the stream, then call [`Negotiation::secured`] and go on
+    /// with what arrives through it.
+    StartTls,
     /// Send what was appended, then close.
     Close,
 }
@@ -200,6 +210,20 @@ enum State {
     Finished,
 }
 
+/// Whether a client may, or must, encrypt the stream ("NBD_OPT_STARTTLS", "TLS modes").
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum TlsPolicy {
+    /// This server cannot.
+    #[default]
+    Unavailable,
+    /// As it likes (OPPORTUNISTICTLS).
+    Offered,
+    /// Before anything else (FORCEDTLS).
+    Required,
+    /// It is done.
+    Secured,
+}
+
 /// One handshake, server side.
 #[derive(Debug)]
 pub struct Negotiation {
@@ -207,6 +231,7 @@ pub struct Negotiation {
     no_zeroes: bool,
     fixed: bool,
     options_count: u32,
+    tls: TlsPolicy,
 }
 
 impl Negotiation {
@@ -221,7 +246,18 @@ impl Negotiation {
             no_zeroes: false,
             fixed: false,
             options_count: 0,
+            tls: TlsPolicy::Unavailable,
         }
+    }
+
+    /// From now on `policy` holds.
+    pub fn set_tls(&mut self, policy: TlsPolicy) {
+        self.tls = policy;
+    }
+
+    /// Answers [`Step::StartTls`]: the stream is encrypted. What was agreed before counts no more.
+    pub fn secured(&mut self) {
+        self.tls = TlsPolicy::Secured;
     }
 
     /// Consumes what it understands of `input` and appends answers to `output`.
@@ -245,6 +281,7 @@ impl Negotiation {
                     Taken::Answered => {}
                     Taken::Incomplete => return Ok(Step::NeedMore),
                     Taken::Wanted(request) => return Ok(Step::Wanted(request)),
+                    Taken::StartTls => return start_tls(input),
                 },
                 State::Skip {
                     option,
@@ -405,6 +442,7 @@ impl Negotiation {
 
     fn answer(&mut self, option: u32, data: &[u8], output: &mut BytesMut) -> Taken {
         match option {
+            option::EXPORT_NAME if self.tls == TlsPolicy::Required => self.close(),
             option::EXPORT_NAME => match ExportName::from_bytes(data) {
                 Some(name) => self.ask(option, GoData::plain(name)),
                 None => self.close(),
@@ -415,6 +453,12 @@ impl Negotiation {
             }
             // A client that is not "fixed" does not understand replies to other options.
             _ if !self.fixed => self.close(),
+            option::STARTTLS => self.start_tls(data, output),
+            _ if self.tls == TlsPolicy::Required => {
+                let message = "this server requires TLS";
+                put_error(output, option, option_reply::ERR_TLS_REQD, message);
+                Taken::Answered
+            }
             option::INFO | option::GO => match GoData::parse(data) {
                 Some(go) => self.ask(option, go),
                 None => {
@@ -448,6 +492,21 @@ impl Negotiation {
         }
     }
 
+    fn start_tls(&mut self, data: &[u8], output: &mut BytesMut) -> Taken {
+        let option = option::STARTTLS;
+        let (reply, message) = match self.tls {
+            _ if !data.is_empty() => (option_reply::ERR_INVALID, "STARTTLS has no data"),
+            TlsPolicy::Unavailable => (option_reply::ERR_UNSUP, "this server has no certificate"),
+            TlsPolicy::Secured => (option_reply::ERR_INVALID, "the stream is encrypted"),
+            TlsPolicy::Offered | TlsPolicy::Required => {
+                put_reply_header(output, option, option_reply::ACK, 0);
+                return Taken::StartTls;
+            }
+        };
+        put_error(output, option, reply, message);
+        Taken::Answered
+    }
+
     fn close(&mut self) -> Taken {
         self.state = State::Closing;
         Taken::Answered
@@ -474,6 +533,15 @@ enum Taken {
     Incomplete,
     Answered,
     Wanted(ExportRequest),
+    StartTls,
+}
+
+/// Nothing may have arrived behind STARTTLS: the client waits for the answer.
+fn start_tls(input: &BytesMut) -> Result<Step, Broken> {
+    match input.len() {
+        0 => Ok(Step::StartTls),
+        bytes => Err(Broken::ClearBehindStartTls { bytes }),
+    }
 }
 
 /// The data of GO and INFO.

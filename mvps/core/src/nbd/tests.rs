@@ -434,9 +434,13 @@ proptest! {
         pieces in prop::collection::vec(any_option(), 0..8),
         noise in prop::collection::vec(any::<u8>(), 0..64),
         grant: bool,
+        tls: bool,
     ) {
         let mut output = BytesMut::new();
         let mut negotiation = Negotiation::begin(&mut output);
+        if tls {
+            negotiation.set_tls(TlsPolicy::Offered);
+        }
         let mut input = BytesMut::from(&3_u32.to_be_bytes()[..]);
         input.extend(pieces.concat());
         input.extend_from_slice(&noise);
@@ -448,6 +452,7 @@ proptest! {
                     }
                 }
                 Ok(Step::Wanted(_)) => negotiation.refuse(&Refusal::Policy, &mut output),
+                Ok(Step::StartTls) => negotiation.secured(),
                 Ok(Step::NeedMore | Step::Close) | Err(_) => break,
             }
         }

@@ -24,6 +24,7 @@ pub(super) mod option {
     pub(crate) const EXPORT_NAME: u32 = 1;
     pub(crate) const ABORT: u32 = 2;
     pub(crate) const LIST: u32 = 3;
+    pub(crate) const STARTTLS: u32 = 5;
     pub(crate) const INFO: u32 = 6;
     pub(crate) const GO: u32 = 7;
 }
@@ -37,6 +38,7 @@ pub(super) mod option_reply {
     pub(crate) const ERR_UNSUP: u32 = ERROR_BIT | 1;
     pub(crate) const ERR_POLICY: u32 = ERROR_BIT | 2;
     pub(crate) const ERR_INVALID: u32 = ERROR_BIT | 3;
+    pub(crate) const ERR_TLS_REQD: u32 = ERROR_BIT | 5;
     pub(crate) const ERR_UNKNOWN: u32 = ERROR_BIT | 6;
     pub(crate) const ERR_SHUTDOWN: u32 = ERROR_BIT | 7;
     pub(crate) const ERR_TOO_BIG: u32 = ERROR_BIT | 9;

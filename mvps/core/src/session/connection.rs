@@ -17,12 +17,15 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 
 use super::disk::Disk;
-use super::limits::{HANDSHAKE_TIME_MAX, STALL_TIME_MAX};
+use super::limits::{HANDSHAKE_TIME_MAX, STALL_PROGRESS_MIN_BYTES, STALL_TIME_MAX};
 use super::payload::PayloadRoom;
+use super::security::{Secured, Security, TlsClient};
 use super::transmission::{Terms, Transmission};
 use crate::engine::Durability;
-use crate::env::Clock;
-use crate::nbd::{Bounds, Broken, Export, ExportName, Negotiation, Purpose, Refusal, Step};
+use crate::env::{Clock, Connection};
+use crate::nbd::{
+    Bounds, Broken, Export, ExportName, Negotiation, Purpose, Refusal, Step, TlsPolicy,
+};
 use crate::transport::Transport;
 
 /// How a connection ended.
@@ -49,6 +52,15 @@ pub enum Ended {
     /// EXPORT_NAME was refused, which closes the connection.
     #[error("the export was refused")]
     Refused,
+    /// The TLS handshake failed, for example because the client's certificate is not accepted.
+    #[error("the TLS handshake failed: {0}")]
+    TlsFailed(io::ErrorKind),
+    /// It negotiated for longer than others when room was needed.
+    #[error("made room for a newer connection before it had shown a token")]
+    MadeRoom,
+    /// There was no room.
+    #[error("turned away: too many connections")]
+    TurnedAway,
     /// [`Order::Stop`]: a newer connection of the same client took its place.
     #[error("ended by the server")]
     Stopped,
@@ -87,6 +99,16 @@ pub trait Admission: Send + Sync {
     /// Access to an export.
     type Disk: Disk;
 
+    /// What the stream can be encrypted with, if it can.
+    fn security(&self) -> Option<&dyn Security> {
+        None
+    }
+
+    /// The stream is encrypted now, and this is what the client proved.
+    fn identified(&self, client: TlsClient) {
+        let _ = client;
+    }
+
     /// What a client would get; nothing is opened, created or changed.
     fn describe(&self, name: &ExportName) -> impl Future<Output = Result<Export, Refusal>> + Send;
 
@@ -100,36 +122,97 @@ pub trait Admission: Send + Sync {
 /// Serves one connection to its end.
 pub async fn serve<S, A>(stream: S, admission: &A, clock: &dyn Clock) -> Ended
 where
-    S: AsyncRead + AsyncWrite + Send + Unpin,
+    S: Connection,
     A: Admission,
 {
     let mut transport = Transport::new(stream);
-    match negotiate(&mut transport, admission, clock).await {
-        Ok(admitted) => transmit(transport, admitted, clock).await,
+    let (_, output) = transport.buffers_mut();
+    let mut handshake = Handshake {
+        negotiation: Negotiation::begin(output),
+        time_left: HANDSHAKE_TIME_MAX,
+    };
+    if let Some(security) = admission.security() {
+        handshake.negotiation.set_tls(match security.is_required() {
+            true => TlsPolicy::Required,
+            false => TlsPolicy::Offered,
+        });
+    }
+    match negotiate(&mut transport, &mut handshake, admission, clock).await {
+        Ok(Negotiated::Attached(admitted)) => transmit(transport, admitted, clock).await,
+        Ok(Negotiated::StartTls) => serve_secured(transport, handshake, admission, clock).await,
         Err(ended) => ended,
     }
 }
 
-async fn negotiate<S, A>(
-    transport: &mut Transport<S>,
+/// The rest of a connection from STARTTLS on.
+async fn serve_secured<S, A>(
+    mut transport: Transport<S>,
+    mut handshake: Handshake,
     admission: &A,
     clock: &dyn Clock,
-) -> Result<Admitted<A::Disk>, Ended>
+) -> Ended
+where
+    S: Connection,
+    A: Admission,
+{
+    let security = admission
+        .security()
+        .expect("only offered where there is one");
+    let secured = within(clock, &mut handshake.time_left, async {
+        transport.send().await?;
+        security.secure(Box::new(transport.into_stream())).await
+    });
+    let Secured { stream, client } = match secured.await {
+        Ok(Ok(secured)) => secured,
+        Ok(Err(error)) => return Ended::TlsFailed(error.kind()),
+        Err(ended) => return ended,
+    };
+    admission.identified(client);
+    handshake.negotiation.secured();
+    let mut transport = Transport::new(stream);
+    match negotiate(&mut transport, &mut handshake, admission, clock).await {
+        Ok(Negotiated::Attached(admitted)) => transmit(transport, admitted, clock).await,
+        Ok(Negotiated::StartTls) => unreachable!("a stream is encrypted once"),
+        Err(ended) => ended,
+    }
+}
+
+/// How far a handshake has come.
+struct Handshake {
+    negotiation: Negotiation,
+    /// What the client has left of its time.
+    time_left: Duration,
+}
+
+/// Where a handshake leads.
+enum Negotiated<D> {
+    Attached(Admitted<D>),
+    StartTls,
+}
+
+async fn negotiate<S, A>(
+    transport: &mut Transport<S>,
+    handshake: &mut Handshake,
+    admission: &A,
+    clock: &dyn Clock,
+) -> Result<Negotiated<A::Disk>, Ended>
 where
     S: AsyncRead + AsyncWrite + Send + Unpin,
     A: Admission,
 {
-    let mut time_left = HANDSHAKE_TIME_MAX;
-    let (_, output) = transport.buffers_mut();
-    let mut negotiation = Negotiation::begin(output);
+    let Handshake {
+        negotiation,
+        time_left,
+    } = handshake;
     let mut refused = false;
     loop {
         let (input, output) = transport.buffers_mut();
         match negotiation.step(input, output)? {
-            Step::NeedMore => exchange(transport, clock, &mut time_left).await?,
+            Step::NeedMore => exchange(transport, clock, time_left).await?,
+            Step::StartTls => return Ok(Negotiated::StartTls),
             Step::Close => {
                 // The client need not wait for this, so a failure says nothing.
-                let _ = within(clock, &mut time_left, transport.send()).await;
+                let _ = within(clock, time_left, transport.send()).await;
                 return Err(if refused {
                     Ended::Refused
                 } else {
@@ -157,7 +240,7 @@ where
                         Ok(admitted) => {
                             let framing = negotiation.grant(&admitted.export, output);
                             assert!(framing.is_some(), "attaching ends the handshake");
-                            return Ok(admitted);
+                            return Ok(Negotiated::Attached(admitted));
                         }
                         Err(refusal) => {
                             refused = true;
@@ -283,7 +366,7 @@ struct Stall {
 }
 
 impl Stall {
-    /// Ready once the client made no progress for [`STALL_TIME_MAX`]. `progress` is how far the
+    /// Ready once the client made too little progress in [`STALL_TIME_MAX`]. `progress` is how far the
     /// stream has come, `None` if nothing is awaited from the client.
     fn poll(
         &mut self,
@@ -302,7 +385,7 @@ impl Stall {
             if time.as_mut().poll(context).is_pending() {
                 return Poll::Pending;
             }
-            if *seen == progress {
+            if progress - *seen < STALL_PROGRESS_MIN_BYTES {
                 return Poll::Ready(Ended::Stalled);
             }
             self.watched = None;

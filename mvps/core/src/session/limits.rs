@@ -22,9 +22,21 @@ pub const SERVER_PAYLOAD_MAX_BYTES: u64 = 256 * 1024 * 1024;
 /// other clients do: 64 MiB for as many connections as there may be.
 pub const PAYLOAD_EXEMPT_BYTES: u64 = 64 * 1024;
 
-/// Time that a client may leave a payload incomplete, or replies unread, without a single byte of
-/// progress: it holds memory that others wait for.
+/// Most content of reads in flight to one image, waiting or on its way out, beside the exempt: as
+/// many largest reads as a connection may have in flight.
+pub const IMAGE_READS_MAX_BYTES: u64 = 64 * 1024 * 1024;
+
+/// Most content of reads in flight on all connections of a server, beside the exempt: clients that
+/// ask and never read hold no more than that.
+pub const SERVER_READS_MAX_BYTES: u64 = 256 * 1024 * 1024;
+
+/// Time in which a client that leaves a payload incomplete, or replies unread, must move
+/// [`STALL_PROGRESS_MIN_BYTES`]: it holds memory that others wait for.
 pub const STALL_TIME_MAX: Duration = Duration::from_secs(60);
+
+/// See [`STALL_TIME_MAX`]: a kibibyte per second, which the slowest line carries, and with which
+/// nobody holds 32 MiB by sending a byte now and then.
+pub const STALL_PROGRESS_MIN_BYTES: u64 = 60 * 1024;
 
 /// How often one connection receives before it lets other tasks run.
 pub const RECEIVES_PER_TURN: usize = 16;
@@ -36,6 +48,10 @@ pub const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(15);
 /// Most connections of one server, handshakes included: a multiple of what a hypervisor uses; idle
 /// ones take some KiB each.
 pub const CONNECTIONS_MAX: usize = 1024;
+
+/// Most connections that negotiate at a time; beyond that the one that has done so for longest makes
+/// room. A client needs milliseconds for it.
+pub const HALF_OPEN_MAX: usize = 256;
 
 /// Most connections to one image. nbdcopy and qemu use 4 to 16 each.
 pub const CONNECTIONS_PER_IMAGE_MAX: usize = 128;

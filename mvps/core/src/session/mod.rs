@@ -15,6 +15,8 @@ mod images;
 mod keeper;
 mod limits;
 mod payload;
+mod seats;
+mod security;
 mod served;
 mod server;
 #[cfg(test)]
@@ -29,6 +31,7 @@ pub use disk::{Content, Disk, DiskTransaction, Outcome};
 pub use engine_images::EngineImages;
 pub use images::{ImageFacts, Images, OpenFailure, OpenImage};
 pub use payload::PayloadRoom;
+pub use security::{Secured, Security, TlsClient};
 pub use served::{ServedDisk, ServedImage, ServedTransaction};
 pub use server::{Server, ServerConfig};
 pub use version_export::VersionExport;

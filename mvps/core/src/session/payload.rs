@@ -5,8 +5,9 @@
 //! image's own share, so a waiting image stops no other. Small writes of a connection that has
 //! nothing else in flight need no room: a connection always gets on, whatever others do.
 //!
-//! Reads need no room here. What they wait for may be an object store that is away, and that must
-//! not stop a write; each connection's own limit bounds them.
+//! The content of reads, from their begin until the client has taken it, has room of its own: what
+//! they wait for may be an object store that is away, or a client that does not read, and neither
+//! must stop a write. Here, too, a little per connection is exempt.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -15,7 +16,10 @@ use std::task::{Context, Poll};
 
 use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore, TryAcquireError};
 
-use super::limits::{IMAGE_PAYLOAD_MAX_BYTES, PAYLOAD_EXEMPT_BYTES, SERVER_PAYLOAD_MAX_BYTES};
+use super::limits::{
+    IMAGE_PAYLOAD_MAX_BYTES, IMAGE_READS_MAX_BYTES, PAYLOAD_EXEMPT_BYTES, SERVER_PAYLOAD_MAX_BYTES,
+    SERVER_READS_MAX_BYTES,
+};
 
 /// Room is counted in units of this many bytes.
 const UNIT_BYTES: u64 = 4096;
@@ -23,35 +27,50 @@ const UNIT_BYTES: u64 = 4096;
 /// The room of one image within that of its server. Clones are the same room.
 #[derive(Debug, Clone)]
 pub struct PayloadRoom {
+    writes: Room,
+    reads: Room,
+}
+
+/// Room of one kind.
+#[derive(Debug, Clone)]
+struct Room {
     image: Arc<Semaphore>,
     server: Arc<Semaphore>,
 }
 
 /// Room that was taken, until dropped.
 #[derive(Debug)]
-pub(super) struct Taken(
-    #[expect(dead_code, reason = "held to be dropped")] [OwnedSemaphorePermit; 2],
-);
+pub(super) struct Taken([OwnedSemaphorePermit; 2]);
 
 impl PayloadRoom {
     /// The room of an image of a new server.
     #[must_use]
     pub fn new() -> Self {
+        let room = |image, server| Room {
+            image: semaphore(image),
+            server: semaphore(server),
+        };
         Self {
-            image: semaphore(IMAGE_PAYLOAD_MAX_BYTES),
-            server: semaphore(SERVER_PAYLOAD_MAX_BYTES),
+            writes: room(IMAGE_PAYLOAD_MAX_BYTES, SERVER_PAYLOAD_MAX_BYTES),
+            reads: room(IMAGE_READS_MAX_BYTES, SERVER_READS_MAX_BYTES),
         }
     }
 
     /// The room of another image of the same server.
     #[must_use]
     pub fn of_another_image(&self) -> Self {
+        let room = |image, of: &Room| Room {
+            image: semaphore(image),
+            server: Arc::clone(&of.server),
+        };
         Self {
-            image: semaphore(IMAGE_PAYLOAD_MAX_BYTES),
-            server: Arc::clone(&self.server),
+            writes: room(IMAGE_PAYLOAD_MAX_BYTES, &self.writes),
+            reads: room(IMAGE_READS_MAX_BYTES, &self.reads),
         }
     }
+}
 
+impl Room {
     fn try_take(&self, units: u32) -> Result<Taken, TryAcquireError> {
         let image = Arc::clone(&self.image).try_acquire_many_owned(units)?;
         let server = Arc::clone(&self.server).try_acquire_many_owned(units)?;
@@ -62,6 +81,27 @@ impl PayloadRoom {
         let image = self.image.acquire_many_owned(units).await?;
         let server = self.server.acquire_many_owned(units).await?;
         Ok(Taken([image, server]))
+    }
+}
+
+impl Taken {
+    fn bytes(&self) -> u64 {
+        self.0[0].num_permits() as u64 * UNIT_BYTES
+    }
+
+    fn merge(&mut self, other: Self) {
+        for (mine, more) in self.0.iter_mut().zip(other.0) {
+            mine.merge(more);
+        }
+    }
+
+    /// Gives back all but `bytes`, in whole units.
+    fn shrink(&mut self, bytes: u64) {
+        let keep = usize::try_from(bytes.div_ceil(UNIT_BYTES)).unwrap_or(usize::MAX);
+        for permit in &mut self.0 {
+            let surplus = permit.num_permits().saturating_sub(keep);
+            drop(permit.split(surplus));
+        }
     }
 }
 
@@ -82,6 +122,9 @@ type Waiting = Pin<Box<dyn Future<Output = Result<Taken, AcquireError>> + Send>>
 pub(super) struct PayloadQueue {
     room: PayloadRoom,
     waiting: Option<Waiting>,
+    /// For the content of reads that is under way or on its way out.
+    reads: Option<Taken>,
+    reads_waiting: Option<Waiting>,
 }
 
 impl PayloadQueue {
@@ -89,6 +132,48 @@ impl PayloadQueue {
         Self {
             room,
             waiting: None,
+            reads: None,
+            reads_waiting: None,
+        }
+    }
+
+    /// Makes sure that there is room for all that is under way, with a read that is about to begin:
+    /// `bytes` altogether. Pending until there is: ask for the same again then.
+    pub(super) fn poll_reach(&mut self, context: &mut Context<'_>, bytes: u64) -> Poll<()> {
+        let held = self.reads.as_ref().map_or(0, Taken::bytes);
+        if bytes <= PAYLOAD_EXEMPT_BYTES + held {
+            self.reads_waiting = None;
+            return Poll::Ready(());
+        }
+        let missing = bytes.saturating_sub(PAYLOAD_EXEMPT_BYTES + held);
+        let units =
+            u32::try_from(missing.div_ceil(UNIT_BYTES)).expect("what is under way is bounded");
+        let room = &self.room.reads;
+        let more = match (&mut self.reads_waiting, room.try_take(units)) {
+            (None, Ok(taken)) => taken,
+            (waiting, _) => {
+                let waiting = waiting.get_or_insert_with(|| Box::pin(room.clone().take(units)));
+                let Poll::Ready(taken) = waiting.as_mut().poll(context) else {
+                    return Poll::Pending;
+                };
+                self.reads_waiting = None;
+                taken.expect("the room is never closed")
+            }
+        };
+        match &mut self.reads {
+            Some(reads) => reads.merge(more),
+            None => self.reads = Some(more),
+        }
+        Poll::Ready(())
+    }
+
+    /// Gives back what is not needed for `bytes` that are under way.
+    pub(super) fn settle_at(&mut self, bytes: u64) {
+        let needed = bytes.saturating_sub(PAYLOAD_EXEMPT_BYTES);
+        if needed == 0 {
+            self.reads = None;
+        } else if let Some(reads) = &mut self.reads {
+            reads.shrink(needed);
         }
     }
 
@@ -100,19 +185,21 @@ impl PayloadQueue {
         bytes: u64,
         in_flight: u64,
     ) -> Poll<Option<Taken>> {
-        if self.waiting.is_none() && (bytes == 0 || in_flight + bytes <= PAYLOAD_EXEMPT_BYTES) {
+        if bytes == 0 || in_flight + bytes <= PAYLOAD_EXEMPT_BYTES {
+            // What was in flight when it began to wait may be gone by now.
+            self.waiting = None;
             return Poll::Ready(None);
         }
         let units = u32::try_from(bytes.div_ceil(UNIT_BYTES)).expect("a payload is bounded");
         if self.waiting.is_none()
-            && let Ok(taken) = self.room.try_take(units)
+            && let Ok(taken) = self.room.writes.try_take(units)
         {
             return Poll::Ready(Some(taken));
         }
         let room = &self.room;
         let waiting = self
             .waiting
-            .get_or_insert_with(|| Box::pin(room.clone().take(units)));
+            .get_or_insert_with(|| Box::pin(room.writes.clone().take(units)));
         let Poll::Ready(taken) = waiting.as_mut().poll(context) else {
             return Poll::Pending;
         };
@@ -123,6 +210,7 @@ impl PayloadQueue {
     /// Gives the place in the queue up.
     pub(super) fn leave(&mut self) {
         self.waiting = None;
+        self.reads_waiting = None;
     }
 }
 
@@ -162,9 +250,45 @@ mod tests {
             Poll::Ready(Some(_))
         ));
         assert_eq!(
-            room.server.available_permits() as u64 * UNIT_BYTES,
+            room.writes.server.available_permits() as u64 * UNIT_BYTES,
             SERVER_PAYLOAD_MAX_BYTES
         );
+    }
+
+    #[test]
+    fn reads_have_room_of_their_own_and_give_it_back() {
+        let waker = noop_waker();
+        let mut context = Context::from_waker(&waker);
+        let room = PayloadRoom::new();
+        let mut queues: Vec<_> = (0..6).map(|_| PayloadQueue::new(room.clone())).collect();
+        // Two connections take all that the image has; a third must wait.
+        for queue in &mut queues[..2] {
+            let bytes = 32 * MIB + PAYLOAD_EXEMPT_BYTES;
+            assert!(queue.poll_reach(&mut context, bytes).is_ready());
+        }
+        assert!(queues[2].poll_reach(&mut context, 32 * MIB).is_pending());
+        // What is exempt gets through, and so do writes and other images.
+        assert!(
+            queues[3]
+                .poll_reach(&mut context, PAYLOAD_EXEMPT_BYTES)
+                .is_ready()
+        );
+        assert!(queues[3].poll_take(&mut context, MIB, 0).is_ready());
+        let mut other = PayloadQueue::new(room.of_another_image());
+        assert!(other.poll_reach(&mut context, 32 * MIB).is_ready());
+        // The client takes half of what it asked for.
+        queues[0].settle_at(16 * MIB);
+        assert!(queues[2].poll_reach(&mut context, 32 * MIB).is_pending());
+        queues[1].settle_at(0);
+        assert!(queues[2].poll_reach(&mut context, 32 * MIB).is_ready());
+        queues.clear();
+        drop(other);
+        for (semaphore, bytes) in [
+            (&room.reads.image, IMAGE_READS_MAX_BYTES),
+            (&room.reads.server, SERVER_READS_MAX_BYTES),
+        ] {
+            assert_eq!(semaphore.available_permits() as u64 * UNIT_BYTES, bytes);
+        }
     }
 
     #[test]

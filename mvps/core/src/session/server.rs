@@ -6,16 +6,18 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use super::connection::{Admission, Admitted, Ended, serve};
 use super::images::{Images, OpenImage};
 use super::keeper::{Keeper, Visit, export};
 use super::limits::{ATTACH_ATTEMPTS_MAX, ATTACH_QUEUE_MAX, CONNECTIONS_MAX};
 use super::payload::PayloadRoom;
+use super::seats::{Seat, Seats, SentAway};
+use super::security::{Security, TlsClient};
 use crate::engine::Durability;
 use crate::env::{Clock, Connection, Listener, PeerName, Spawner};
 use crate::ids::ImageId;
@@ -34,6 +36,8 @@ pub struct ServerConfig {
     pub connections_max: usize,
     /// What FLUSH and FUA promise where the token does not say.
     pub durability: Durability,
+    /// What connections can be encrypted with.
+    pub security: Option<Arc<dyn Security>>,
 }
 
 impl Default for ServerConfig {
@@ -42,6 +46,7 @@ impl Default for ServerConfig {
             idle_time: Duration::from_secs(60),
             connections_max: CONNECTIONS_MAX,
             durability: Durability::default(),
+            security: None,
         }
     }
 }
@@ -57,7 +62,7 @@ pub(super) struct Shared<M: Images> {
     /// Told whenever a keeper has left the registry.
     pub(super) keeper_left: Notify,
     keys: TokenKeys,
-    connections: Arc<Semaphore>,
+    seats: Arc<Seats>,
     /// For the payload of writes: each image has its own share of the server's.
     pub(super) room: PayloadRoom,
     registry: Mutex<Registry<M>>,
@@ -118,7 +123,7 @@ impl<M: Images> Server<M> {
         keys: TokenKeys,
         config: ServerConfig,
     ) -> Self {
-        let connections_max = config.connections_max.min(Semaphore::MAX_PERMITS);
+        let seats = Seats::new(config.connections_max);
         let shared = Shared {
             clock,
             spawner,
@@ -127,7 +132,7 @@ impl<M: Images> Server<M> {
             shutdown: watch::Sender::new(false),
             keeper_left: Notify::new(),
             keys,
-            connections: Arc::new(Semaphore::new(connections_max)),
+            seats,
             room: PayloadRoom::new(),
             registry: Mutex::default(),
         };
@@ -154,15 +159,12 @@ impl<M: Images> Server<M> {
                     continue;
                 }
             };
-            let Ok(permit) = Arc::clone(&self.shared.connections).try_acquire_owned() else {
-                let limit = self.shared.config.connections_max;
-                tracing::warn!(%peer, limit, "too many connections; turned away");
+            let Some(seat) = self.take_seat(&peer) else {
                 continue;
             };
             let server = self.clone();
             let task = async move {
-                server.serve_connection(stream, &peer).await;
-                drop(permit);
+                server.serve_seated(stream, &peer, seat).await;
             };
             self.shared.spawner.spawn("nbd connection", Box::pin(task));
         }
@@ -170,13 +172,43 @@ impl<M: Images> Server<M> {
 
     /// Serves one connection to its end.
     pub async fn serve_connection(&self, stream: impl Connection, peer: &PeerName) -> Ended {
+        match self.take_seat(peer) {
+            Some(seat) => self.serve_seated(stream, peer, seat).await,
+            None => Ended::TurnedAway,
+        }
+    }
+
+    fn take_seat(&self, peer: &PeerName) -> Option<(Seat, SentAway)> {
+        let seat = self.shared.seats.take();
+        if seat.is_none() {
+            let limit = self.shared.config.connections_max;
+            tracing::warn!(%peer, limit, "too many connections; turned away");
+        }
+        seat
+    }
+
+    async fn serve_seated(
+        &self,
+        stream: impl Connection,
+        peer: &PeerName,
+        (seat, sent_away): (Seat, SentAway),
+    ) -> Ended {
         tracing::debug!(%peer, "connected");
         let admission = Reception {
             shared: Arc::clone(&self.shared),
             peer,
+            seat,
+            client: Mutex::default(),
         };
-        let ended = serve(stream, &admission, &*self.shared.clock).await;
+        let ended = tokio::select! {
+            biased;
+            Ok(()) = sent_away => Ended::MadeRoom,
+            ended = serve(stream, &admission, &*self.shared.clock) => ended,
+        };
         match &ended {
+            // Of these a flood makes as many as it likes.
+            Ended::MadeRoom => tracing::debug!(%peer, %ended, "connection ended"),
+            Ended::TlsFailed(_) => tracing::warn!(%peer, %ended, "connection ended"),
             Ended::Broken(_) | Ended::HandshakeTooSlow | Ended::Stalled | Ended::Lost(_) => {
                 tracing::warn!(%peer, %ended, "connection ended");
             }
@@ -213,8 +245,7 @@ impl<M: Images> Server<M> {
     /// Connections right now, handshakes included.
     #[must_use]
     pub fn connections(&self) -> usize {
-        let max = self.shared.config.connections_max;
-        max.saturating_sub(self.shared.connections.available_permits())
+        self.shared.seats.taken()
     }
 
     /// Stops accepting, lets connections finish what they began, closes every image clean. Waits
@@ -235,6 +266,9 @@ impl<M: Images> Server<M> {
 struct Reception<'a, M: Images> {
     shared: Arc<Shared<M>>,
     peer: &'a PeerName,
+    seat: Seat,
+    /// What the client proved, if the stream is encrypted.
+    client: Mutex<Option<TlsClient>>,
 }
 
 impl<M: Images> Reception<'_, M> {
@@ -250,7 +284,24 @@ impl<M: Images> Reception<'_, M> {
             tracing::warn!(peer = %self.peer, %reason, "token refused");
             Refusal::Policy
         })?;
+        if let Some(required) = &grant.tls_client
+            && !self.is_client(required)
+        {
+            tracing::warn!(
+                peer = %self.peer, required,
+                "token refused: the client has not proven that name by a TLS certificate"
+            );
+            return Err(Refusal::Policy);
+        }
         Ok(grant)
+    }
+
+    fn is_client(&self, name: &str) -> bool {
+        let client = self.client.lock().unwrap_or_else(PoisonError::into_inner);
+        let names = client.iter().flat_map(|client| &client.names);
+        names
+            .into_iter()
+            .any(|proven| proven.eq_ignore_ascii_case(name))
     }
 }
 
@@ -262,6 +313,14 @@ fn unknown(message: &'static str) -> Refusal {
 
 impl<M: Images> Admission for Reception<'_, M> {
     type Disk = <M::Image as OpenImage>::Disk;
+
+    fn security(&self) -> Option<&dyn Security> {
+        self.shared.config.security.as_deref()
+    }
+
+    fn identified(&self, client: TlsClient) {
+        *self.client.lock().unwrap_or_else(PoisonError::into_inner) = Some(client);
+    }
 
     async fn describe(&self, name: &ExportName) -> Result<Export, Refusal> {
         let grant = self.check(name)?;
@@ -290,6 +349,10 @@ impl<M: Images> Admission for Reception<'_, M> {
 
     async fn attach(&self, name: &ExportName) -> Result<Admitted<Self::Disk>, Refusal> {
         let grant = self.check(name)?;
+        if !self.seat.keep() {
+            // It is on its way out.
+            return Err(Refusal::Policy);
+        }
         for _ in 0..ATTACH_ATTEMPTS_MAX {
             let (reply, answer) = oneshot::channel();
             let keeper = self.shared.keeper(&grant);

@@ -9,6 +9,7 @@ use super::connection::{Admission, Admitted, Ended, Order, serve};
 use super::limits::{
     BYTES_IN_FLIGHT_MAX, HANDSHAKE_TIME_MAX, REQUESTS_IN_FLIGHT_MAX, STALL_TIME_MAX,
 };
+use super::payload::PayloadRoom;
 use super::testing::{MemoryDisk, OneDisk};
 use crate::engine::{Durability, EngineError};
 use crate::env::memory::ManualClock;
@@ -568,5 +569,50 @@ async fn a_client_that_stalls_within_a_payload_or_reads_no_replies_is_cut_off() 
         length: 1 << 20,
     };
     deaf.send(&[(1, read), (2, read)]).await;
+    assert_eq!(deaf.session.await.unwrap(), Ended::Stalled);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_byte_now_and_then_is_no_progress() {
+    let mut wire = Wire::attach(OneDisk::new(&MemoryDisk::new())).await;
+    wire.stream
+        .write_all(&encoded(&[(1, write(0, 1 << 20))])[..REQUEST_BYTES])
+        .await
+        .unwrap();
+    let mut sent = 0;
+    while !wire.session.is_finished() {
+        // The session may end while this waits.
+        let _ = wire.stream.write_all(&[0xaa]).await;
+        tokio::time::sleep(STALL_TIME_MAX / 8).await;
+        sent += 1;
+        assert!(sent < 24, "it goes on for ever");
+    }
+    assert_eq!(wire.session.await.unwrap(), Ended::Stalled);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_never_reads_holds_no_more_than_its_image_may() {
+    let disk = MemoryDisk::new();
+    let room = PayloadRoom::new();
+    let admission = || OneDisk {
+        room: room.clone(),
+        ..OneDisk::new(&disk)
+    };
+    let mut deaf = Wire::attach(admission()).await;
+    let reads: Vec<_> = (0..70).map(|cookie| (cookie, read(0, 1 << 20))).collect();
+    deaf.send(&reads).await;
+    settle().await;
+    let begun = disk.take_log().len();
+    assert!((60..=64).contains(&begun), "{begun} reads have begun");
+    let mut other = Wire::attach(admission()).await;
+    // A little at a time always gets through.
+    for cookie in 0..10 {
+        other.send(&[(cookie, read(4096, 4096))]).await;
+        assert_eq!(other.reply().await.cookie, Cookie(cookie));
+        other.stream.read_exact(&mut [0; 4096]).await.unwrap();
+    }
+    // More waits until the deaf one is cut off, and no longer.
+    other.send(&[(99, read(0, 8 << 20))]).await;
+    assert_eq!(other.reply().await.cookie, Cookie(99));
     assert_eq!(deaf.session.await.unwrap(), Ended::Stalled);
 }

@@ -9,7 +9,7 @@
 //!   they wait until everything before them is answered, and nothing after them begins until they
 //!   are. So a write belongs to the transaction that its place in the stream says.
 //! - Payload in flight, received or to be sent, stays below [`BYTES_IN_FLIGHT_MAX`] plus one
-//!   request, that of all writes within their [`PayloadRoom`], the number of requests below [`REQUESTS_IN_FLIGHT_MAX`], whatever the client does.
+//!   request, that of all connections within their [`PayloadRoom`], the number of requests below [`REQUESTS_IN_FLIGHT_MAX`], whatever the client does.
 //! - The end of the stream is noticed while requests wait, as long as the input buffer has room:
 //!   then everything in flight is dropped and an open transaction rolled back.
 //!
@@ -159,6 +159,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, D: Disk> Transmission<'a, S, D> {
                 Poll::Ready(Err(error)) => return Poll::Ready(Ended::Lost(error.kind())),
                 Poll::Pending => false,
             };
+            self.room.settle_at(self.occupied_bytes());
             if self.closing.is_some() {
                 self.room.leave();
                 return if sent && self.is_idle() {
@@ -282,6 +283,14 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, D: Disk> Transmission<'a, S, D> {
             Incoming::Valid { cookie, request } => {
                 let occupied = self.occupied_bytes();
                 if occupied > 0 && occupied + weight(&request) > BYTES_IN_FLIGHT_MAX {
+                    return false;
+                }
+                if let Request::Read { length, .. } = request
+                    && self
+                        .room
+                        .poll_reach(context, occupied + u64::from(length))
+                        .is_pending()
+                {
                     return false;
                 }
                 let payload_bytes = request.payload_bytes();

@@ -78,6 +78,17 @@ fn absurd_claims_are_refused() {
         ("snapshot", json!("a/b")),
         ("version", json!(0)),
         ("durability", json!("none")),
+        ("tls_client", json!("")),
+        ("tls_client", json!("x".repeat(CLIENT_ID_MAX_BYTES + 1))),
+        ("tls_client", json!(7)),
+        // Past, and what only looks like a time.
+        ("exp", json!(1_799_999_999)),
+        ("exp", json!(-0.5)),
+        ("exp", json!([1_900_000_000])),
+        ("exp", json!(true)),
+        ("image_id", json!("disk0\u{0}")),
+        ("image_id", json!("disk0/../disk1")),
+        ("image_id", json!("d\u{131}sk")),
     ];
     for (claim, value) in cases {
         let mut claims = good.clone();
@@ -214,4 +225,61 @@ fn public_keys_of_every_kind() {
     assert!(TokenKeys::from_public_key(b"not a key").is_err());
     let private = include_bytes!("testdata/ed25519-private.pem");
     assert!(TokenKeys::from_public_key(private).is_err());
+}
+
+/// What attackers send in place of a token: nothing of it is accepted, whichever key is pinned.
+#[test]
+fn no_key_accepts_a_token_of_another_kind() {
+    let claims = json!({"image_id": "disk0", "exp": 1_900_000_000});
+    let publics = [
+        ED25519_PUBLIC,
+        include_str!("testdata/p256-public.pem"),
+        include_str!("testdata/rsa-public.pem"),
+    ];
+    let private = [
+        (
+            Algorithm::EdDSA,
+            EncodingKey::from_ed_pem(include_bytes!("testdata/ed25519-private.pem")),
+        ),
+        (
+            Algorithm::ES256,
+            EncodingKey::from_ec_pem(include_bytes!("testdata/p256-private.pem")),
+        ),
+        (
+            Algorithm::RS256,
+            EncodingKey::from_rsa_pem(include_bytes!("testdata/rsa-private.pem")),
+        ),
+    ];
+    let mut tokens: Vec<_> = private
+        .into_iter()
+        .map(|(algorithm, key)| {
+            jsonwebtoken::encode(&Header::new(algorithm), &claims, &key.unwrap()).unwrap()
+        })
+        .collect();
+    for (own, public) in publics.iter().enumerate() {
+        let keys = TokenKeys::from_public_key(public.as_bytes()).unwrap();
+        for (number, token) in tokens.iter().enumerate() {
+            assert_eq!(keys.admit(token, NOW).is_ok(), number == own, "key {own}");
+        }
+        // The text of the key taken for a secret, in every length of HMAC.
+        for algorithm in [Algorithm::HS256, Algorithm::HS384, Algorithm::HS512] {
+            let confused = signed(&claims, algorithm, public.as_bytes());
+            assert!(keys.admit(&confused, NOW).is_err(), "{algorithm:?}");
+        }
+    }
+    let payload = SAMPLE.split('.').nth(1).unwrap();
+    let signature = SAMPLE.split('.').nth(2).unwrap();
+    // {"alg":"none"} and {"alg":"None"}, with and without the signature of a good token.
+    for header in ["eyJhbGciOiJub25lIn0", "eyJhbGciOiJOb25lIn0"] {
+        tokens.push(format!("{header}.{payload}."));
+        tokens.push(format!("{header}.{payload}"));
+        tokens.push(format!("{header}.{payload}.{signature}"));
+    }
+    tokens.push(format!("{SAMPLE}.{signature}"));
+    tokens.push(format!("{SAMPLE}="));
+    tokens.push(format!(" {SAMPLE}"));
+    tokens.push(SAMPLE.replace('.', ".."));
+    for token in tokens {
+        assert!(keys().admit(&token, NOW).is_err(), "{token}");
+    }
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::world::{PAGE, World, config, page, read, read_all, write};
+use crate::engine::transaction_room::TransactionRoom;
 use crate::engine::{Acknowledge, Attachment, EngineConfig, EngineError, Transaction};
 use crate::env::memory::Crash;
 
@@ -246,4 +247,50 @@ async fn nothing_of_a_revoked_connection_takes_effect() {
     assert!(matches!(late, Err(EngineError::Aborted { .. })), "{late:?}");
     assert!(commit(transaction).await.is_err());
     assert_eq!(read_all(&disk, 0..2).await, [0, 1]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_holds_the_lock_may_ask_for_it_again() {
+    let disk = World::new().machine(1).open().await;
+    let holder = begin(&disk).await;
+    set(&holder, 0, 1).await;
+    holder.lock().await.expect("nobody has it");
+    let other = begin(&disk).await;
+    let waiting = tokio::spawn(async move {
+        let locked = other.lock().await;
+        drop(other);
+        locked
+    });
+    super::world::settle().await;
+    let again = tokio::time::timeout(Duration::from_secs(1), holder.lock()).await;
+    assert_eq!(again, Ok(Ok(())), "it would wait for itself");
+    assert_eq!(get(&holder, 0).await, 1);
+    commit(holder).await.expect("a commit under the lock");
+    assert_eq!(waiting.await.expect("no panic"), Ok(()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_open_transactions_write_together_is_limited() {
+    let mut machine = World::new().machine(1);
+    machine.host.transaction_room = TransactionRoom::with_limit(3 * PAGE as u64);
+    let disk = machine.open().await;
+    let (one, two) = (begin(&disk).await, begin(&disk).await);
+    set(&one, 0, 1).await;
+    set(&one, 1, 1).await;
+    set(&two, 2, 2).await;
+    let refused = two.write(3 * PAGE as u64, page(2)).await;
+    assert!(matches!(
+        refused,
+        Err(EngineError::TransactionTooLarge { .. })
+    ));
+    // The refusal took nothing away, and whoever ends gives back what it had.
+    drop(one);
+    set(&two, 3, 2).await;
+    commit(two).await.expect("within the limit");
+    let three = begin(&disk).await;
+    for number in 0..3 {
+        set(&three, number, 3).await;
+    }
+    commit(three).await.expect("within the limit");
+    assert_eq!(read_all(&disk, 0..4).await, [3, 3, 3, 2]);
 }

@@ -1,6 +1,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::*;
 use crate::client::{Client, ClientError};
@@ -10,6 +11,8 @@ use crate::env::memory::testing::{TestClock, TestSpawner};
 use crate::ids::{PageSize, Version};
 use crate::nbd::{Opening, RemoteExport, ServerRefusal};
 use crate::session::images::{ImageFacts, OpenFailure};
+use crate::session::limits::{HALF_OPEN_MAX, HANDSHAKE_TIME_MAX};
+use crate::session::security::tests::{Veil, Veiling, attach, greet, option, option_reply};
 use crate::session::testing::MemoryDisk;
 use crate::token::NewToken;
 
@@ -102,6 +105,10 @@ struct World {
 
 impl World {
     fn new() -> Self {
+        Self::with(ServerConfig::default())
+    }
+
+    fn with(config: ServerConfig) -> Self {
         let disk = MemoryDisk::new();
         let journal = Journal::default();
         let images = MemoryImages {
@@ -111,7 +118,6 @@ impl World {
         };
         let keys = TokenKeys::from_secret(SECRET).unwrap();
         let clock = Arc::new(TestClock::start());
-        let config = ServerConfig::default();
         let server = Server::new(clock, Arc::new(TestSpawner), images, keys, config);
         Self {
             server,
@@ -367,4 +373,75 @@ async fn shutting_down_cuts_off_what_does_not_end() {
     });
     assert_eq!(written, Err(ClientError::Lost));
     assert_eq!(world.journal(), ["open", "close"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_may_be_bound_to_a_certificate() {
+    let world = World::with(ServerConfig {
+        security: Some(Arc::new(Veiling { is_required: false })),
+        ..ServerConfig::default()
+    });
+    let bound = |name: &str| {
+        let mut bound = token("disk0");
+        bound.tls_client = Some(name.to_owned());
+        bound
+    };
+    // In the clear nobody proves anything.
+    let refused = world.connect(&bound("host-1")).await.unwrap_err();
+    assert!(matches!(
+        refused,
+        ClientError::Refused(ServerRefusal::Policy { .. })
+    ));
+    let mut stream = world.stream();
+    greet(&mut stream).await;
+    stream.write_all(&option(5, &[])).await.unwrap();
+    assert_eq!(option_reply(&mut stream).await, 1);
+    let mut veiled = Veil(stream);
+    let other = signed(&bound("host-2"));
+    let name = other.reveal().as_bytes();
+    let name_bytes = u32::try_from(name.len()).unwrap().to_be_bytes();
+    let go = [&name_bytes[..], name, &[0, 0]].concat();
+    veiled.write_all(&option(7, &go)).await.unwrap();
+    assert_eq!(option_reply(&mut veiled).await, 0x8000_0002);
+    attach(&mut veiled, &signed(&bound("HOST-1"))).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_negotiates_for_long_makes_room_for_who_has_a_token() {
+    let world = World::new();
+    let early = world.connect(&token("disk0")).await.unwrap();
+    let mut silent: Vec<_> = (0..3 * HALF_OPEN_MAX).map(|_| world.stream()).collect();
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    assert_eq!(world.server.connections(), HALF_OPEN_MAX + 1);
+    let late = world.connect(&token("disk0")).await.unwrap();
+    for client in [&early, &late] {
+        assert_eq!(client.read(0, 1).await.unwrap()[..], [0]);
+    }
+    let mut greeting = Vec::new();
+    silent[0].read_to_end(&mut greeting).await.unwrap();
+    assert_eq!(greeting.len(), 18, "the first was sent away");
+    tokio::time::sleep(HANDSHAKE_TIME_MAX).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(world.server.connections(), 2, "the others were too slow");
+    early.disconnect().await;
+    late.disconnect().await;
+    tokio::task::yield_now().await;
+    assert_eq!(world.server.connections(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_all_have_tokens_nobody_is_sent_away() {
+    let world = World::with(ServerConfig {
+        connections_max: 2,
+        ..ServerConfig::default()
+    });
+    let (one, two) = (
+        world.connect(&token("disk0")).await.unwrap(),
+        world.connect(&token("disk0")).await.unwrap(),
+    );
+    assert!(world.connect(&token("disk0")).await.is_err());
+    assert_eq!(one.read(0, 1).await.unwrap()[..], [0]);
+    two.disconnect().await;
+    tokio::task::yield_now().await;
+    assert!(world.connect(&token("disk0")).await.is_ok());
 }

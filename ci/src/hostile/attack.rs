@@ -1,0 +1,351 @@
+//! What the attackers do: one stage of the protocol each, then nothing, until the storm is over or
+//! they are cut off; then the next.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+
+/// Connections that are being made at a time, as a listen queue holds them.
+const CONNECTING_MAX: usize = 128;
+
+/// How long an attacker waits for anything.
+const ANSWER_LIMIT: Duration = Duration::from_secs(5);
+
+/// How long an attacker rests before it comes again.
+const REST: Duration = Duration::from_millis(500);
+
+const REQUEST_MAGIC: u32 = 0x2560_9513;
+
+/// The storm.
+pub struct Plan {
+    /// Where mvps listens.
+    pub address: SocketAddr,
+    /// Good tokens, of other images than the one that must not suffer.
+    pub tokens: Vec<String>,
+    /// How many attackers.
+    pub connections: usize,
+    /// How long they go on.
+    pub duration: Duration,
+}
+
+/// What one attacker does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Attack {
+    /// Nothing at all.
+    Silent,
+    /// Half of the client's flags.
+    HalfFlags,
+    /// The head of an option without its data.
+    HalfOption,
+    /// An option that announces 4 GiB.
+    HugeOption,
+    /// One option after the other.
+    OptionFlood,
+    /// A handshake, a byte every now and then.
+    SlowHandshake,
+    /// Random bytes in place of flags.
+    RandomFlags,
+    /// Random bytes in place of an option.
+    RandomOption,
+    /// A token that nobody signed.
+    BadToken,
+    /// Attaches, and stays.
+    Attached,
+    /// Half of a request's head.
+    HalfRequest,
+    /// A write without its payload.
+    HalfPayload,
+    /// A write of 32 MiB, a byte every now and then.
+    SlowPayload,
+    /// A write that announces 4 GiB.
+    HugePayload,
+    /// Random bytes in place of requests.
+    RandomRequests,
+    /// Valid heads with everything else at random.
+    RandomFields,
+    /// Commands of transactions in no order.
+    Disorder,
+    /// Reads as much as there is, and takes none of it.
+    NeverRead,
+}
+
+const ATTACKS: [Attack; 18] = [
+    Attack::Silent,
+    Attack::HalfFlags,
+    Attack::HalfOption,
+    Attack::HugeOption,
+    Attack::OptionFlood,
+    Attack::SlowHandshake,
+    Attack::RandomFlags,
+    Attack::RandomOption,
+    Attack::BadToken,
+    Attack::Attached,
+    Attack::HalfRequest,
+    Attack::HalfPayload,
+    Attack::SlowPayload,
+    Attack::HugePayload,
+    Attack::RandomRequests,
+    Attack::RandomFields,
+    Attack::Disorder,
+    Attack::NeverRead,
+];
+
+/// How often each attack was begun, and how often a connection could not even be made.
+#[derive(Debug, Default)]
+pub struct Tally {
+    begun: BTreeMap<Attack, u64>,
+    unreachable: u64,
+}
+
+impl fmt::Display for Tally {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let total: u64 = self.begun.values().sum();
+        let least = self.begun.values().min().copied().unwrap_or(0);
+        write!(
+            formatter,
+            "{total} connections of {} kinds, at least {least} each, {} not made",
+            self.begun.len(),
+            self.unreachable
+        )
+    }
+}
+
+/// Runs the storm to its end.
+///
+/// # Errors
+/// If there is no runtime.
+pub fn run(plan: &Plan) -> Result<Tally> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .context("a runtime for the attackers")?;
+    let tally = runtime.block_on(async {
+        let until = Instant::now() + plan.duration;
+        let connecting = Arc::new(Semaphore::new(CONNECTING_MAX));
+        let attackers: Vec<_> = (0..plan.connections)
+            .map(|number| {
+                let attacker = Attacker {
+                    address: plan.address,
+                    token: plan.tokens[number % plan.tokens.len()].clone(),
+                    connecting: Arc::clone(&connecting),
+                    random: Random(number as u64 + 1),
+                };
+                tokio::spawn(attacker.until(until, number))
+            })
+            .collect();
+        let mut tally = Tally::default();
+        for attacker in attackers {
+            let (begun, unreachable) = attacker.await.unwrap_or_default();
+            tally.unreachable += unreachable;
+            for attack in begun {
+                *tally.begun.entry(attack).or_default() += 1;
+            }
+        }
+        tally
+    });
+    runtime.shutdown_background();
+    Ok(tally)
+}
+
+/// A generator of bytes nobody expects (xorshift64*).
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
+    }
+
+    fn bytes(&mut self, count: usize) -> Vec<u8> {
+        (0..count).map(|_| (self.next() >> 56) as u8).collect()
+    }
+}
+
+struct Attacker {
+    address: SocketAddr,
+    token: String,
+    connecting: Arc<Semaphore>,
+    random: Random,
+}
+
+impl Attacker {
+    async fn until(mut self, until: Instant, number: usize) -> (Vec<Attack>, u64) {
+        let (mut begun, mut unreachable) = (Vec::new(), 0);
+        let mut turn = number;
+        while Instant::now() < until {
+            let attack = ATTACKS[turn % ATTACKS.len()];
+            turn += 1;
+            let permit = self.connecting.acquire().await;
+            let connected = timeout(ANSWER_LIMIT, TcpStream::connect(self.address)).await;
+            drop(permit);
+            let Ok(Ok(mut stream)) = connected else {
+                unreachable += 1;
+                sleep(REST).await;
+                continue;
+            };
+            begun.push(attack);
+            tokio::select! {
+                biased;
+                () = sleep_until(until) => {}
+                // How it ends is the server's business.
+                _ = self.attack(&mut stream, attack) => {}
+            }
+            drop(stream);
+            tokio::select! {
+                biased;
+                () = sleep_until(until) => {}
+                () = sleep(REST) => {}
+            }
+        }
+        (begun, unreachable)
+    }
+
+    async fn attack(&mut self, stream: &mut TcpStream, attack: Attack) -> std::io::Result<()> {
+        use Attack as A;
+        let flags = [0, 0, 0, 3];
+        match attack {
+            A::Silent => {}
+            A::HalfFlags => stream.write_all(&flags[..2]).await?,
+            A::RandomFlags => stream.write_all(&self.random.bytes(4096)).await?,
+            A::HalfOption => {
+                stream.write_all(&flags).await?;
+                stream.write_all(&option(7, &[0; 100])[..20]).await?;
+            }
+            A::HugeOption => {
+                stream.write_all(&flags).await?;
+                stream
+                    .write_all(b"IHAVEOPT\0\0\0\x07\xff\xff\xff\xff")
+                    .await?;
+                stream.write_all(&vec![0; 256 * 1024]).await?;
+            }
+            A::OptionFlood => {
+                stream.write_all(&flags).await?;
+                loop {
+                    stream.write_all(&option(99, &[7; 4000])).await?;
+                }
+            }
+            A::SlowHandshake => {
+                let sent = [&flags[..], &option(7, &go(&self.token))].concat();
+                for byte in sent {
+                    stream.write_all(&[byte]).await?;
+                    sleep(REST).await;
+                }
+            }
+            A::RandomOption => {
+                stream.write_all(&flags).await?;
+                stream.write_all(&self.random.bytes(4096)).await?;
+            }
+            A::BadToken => {
+                stream.write_all(&flags).await?;
+                let forged = format!("{}x", self.token);
+                stream.write_all(&option(7, &go(&forged))).await?;
+            }
+            _ => {
+                self.attach(stream).await?;
+                self.attack_attached(stream, attack).await?;
+                if attack == A::NeverRead {
+                    return std::future::pending().await;
+                }
+            }
+        }
+        drain(stream).await
+    }
+
+    async fn attack_attached(
+        &mut self,
+        stream: &mut TcpStream,
+        attack: Attack,
+    ) -> std::io::Result<()> {
+        use Attack as A;
+        match attack {
+            A::HalfRequest => stream.write_all(&request(0, 0, 4096)[..13]).await,
+            A::HalfPayload => stream.write_all(&request(1, 0, 1 << 20)).await,
+            A::SlowPayload => {
+                stream.write_all(&request(1, 0, 32 << 20)).await?;
+                loop {
+                    stream.write_all(&[0]).await?;
+                    sleep(REST).await;
+                }
+            }
+            A::HugePayload => {
+                stream.write_all(&request(1, 0, u32::MAX)).await?;
+                stream.write_all(&vec![0; 256 * 1024]).await
+            }
+            A::RandomRequests => stream.write_all(&self.random.bytes(64 * 1024)).await,
+            A::RandomFields => {
+                for _ in 0..1000 {
+                    let mut head = self.random.bytes(28);
+                    head[..4].copy_from_slice(&REQUEST_MAGIC.to_be_bytes());
+                    stream.write_all(&head).await?;
+                }
+                Ok(())
+            }
+            A::Disorder => {
+                for _ in 0..1000 {
+                    let kind = 64 + (self.random.next() % 4) as u16;
+                    stream.write_all(&request(kind, 0, 0)).await?;
+                    let offset = self.random.next() % (1 << 20);
+                    stream.write_all(&request(6, offset, 4096)).await?;
+                }
+                Ok(())
+            }
+            A::NeverRead => loop {
+                stream.write_all(&request(0, 0, 16 << 20)).await?;
+            },
+            _ => Ok(()),
+        }
+    }
+
+    /// Flags and GO, and whatever the answer is, as long as it is one.
+    async fn attach(&mut self, stream: &mut TcpStream) -> std::io::Result<()> {
+        let sent = [&[0, 0, 0, 3][..], &option(7, &go(&self.token))].concat();
+        stream.write_all(&sent).await?;
+        let mut answer = [0; 18 + 20];
+        timeout(ANSWER_LIMIT, stream.read_exact(&mut answer)).await??;
+        Ok(())
+    }
+}
+
+/// Takes what comes until the server has had enough.
+async fn drain(stream: &mut TcpStream) -> std::io::Result<()> {
+    let mut buffer = [0; 4096];
+    while stream.read(&mut buffer).await? > 0 {}
+    Ok(())
+}
+
+fn option(number: u32, data: &[u8]) -> Vec<u8> {
+    let mut bytes = b"IHAVEOPT".to_vec();
+    bytes.extend_from_slice(&number.to_be_bytes());
+    let length = u32::try_from(data.len()).expect("an option is short");
+    bytes.extend_from_slice(&length.to_be_bytes());
+    bytes.extend_from_slice(data);
+    bytes
+}
+
+fn go(token: &str) -> Vec<u8> {
+    let length = u32::try_from(token.len()).expect("a token is short");
+    let mut bytes = length.to_be_bytes().to_vec();
+    bytes.extend_from_slice(token.as_bytes());
+    bytes.extend_from_slice(&[0, 0]);
+    bytes
+}
+
+fn request(kind: u16, offset: u64, length: u32) -> [u8; 28] {
+    let mut bytes = [0; 28];
+    bytes[..4].copy_from_slice(&REQUEST_MAGIC.to_be_bytes());
+    bytes[6..8].copy_from_slice(&kind.to_be_bytes());
+    bytes[16..24].copy_from_slice(&offset.to_be_bytes());
+    bytes[24..].copy_from_slice(&length.to_be_bytes());
+    bytes
+}

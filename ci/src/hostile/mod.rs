@@ -1,0 +1,211 @@
+//! `cargo ci hostile`: a storm of clients that mean harm, while fio runs on another image.
+//!
+//! Thousands of connections stall at every stage of the protocol, send random bytes at every stage,
+//! cut, oversize and reorder requests, or ask and never read. What is shown: fio's throughput alone,
+//! during the storm and after it, that none of its requests failed, the daemon's memory and sockets
+//! before, at their highest and after, and that nothing panicked.
+
+mod attack;
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use tempfile::TempDir;
+
+use crate::Binary;
+use crate::daemon::{Daemon, ObjectStore, Setup};
+use crate::fio::{self, Figures};
+use crate::machine;
+use crate::report::Report;
+use crate::token::Claims;
+
+/// The image that fio uses, and those of attackers that have a token.
+const QUIET: &str = "quiet";
+const NOISY: [&str; 4] = ["noisy-0", "noisy-1", "noisy-2", "noisy-3"];
+
+/// Small enough that fio soon works on what it wrote.
+const IMAGE_BYTES: u64 = 256 * 1024 * 1024;
+
+/// The throughput that must be left, in parts of what fio reaches alone.
+const DURING_MIN: f64 = 0.4;
+const AFTER_MIN: f64 = 0.7;
+
+/// The daemon's memory, at its highest.
+const RESIDENT_MAX_BYTES: u64 = 1 << 30;
+
+/// How much more memory than before may be left after the storm: caches and allocator fill up.
+const RESIDENT_LEFT_MAX_BYTES: u64 = 384 << 20;
+
+/// How long sockets may take to be gone after the storm: the time of a handshake, and some.
+const CALM_LIMIT: Duration = Duration::from_secs(30);
+
+/// How the storm is run.
+#[derive(clap::Args, Clone, Debug)]
+pub struct Options {
+    /// Hostile connections.
+    #[arg(long, default_value_t = 10_000)]
+    connections: usize,
+    /// Seconds of each phase: alone, during, after.
+    #[arg(long, default_value_t = 30)]
+    seconds: u64,
+    /// Show fio's rates without judging them, for a machine that does other things.
+    #[arg(long)]
+    no_rates: bool,
+}
+
+/// Runs it.
+///
+/// # Errors
+/// If mvps does not withstand.
+pub fn run(binary: &Binary, options: &Options) -> Result<()> {
+    machine::ensure(machine::NBD_TOOLS)?;
+    raise_descriptor_limit()?;
+    let directory = TempDir::with_prefix("mvps-hostile").context("a scratch directory")?;
+    let store = ObjectStore::Local(directory.path().join("objects"));
+    let setup = Setup::new(&binary.path()?, store, directory.path())?;
+    let mut report = Report::default();
+    let mut daemon = setup.start()?;
+    storm(&mut report, &mut daemon, options)?;
+    report.check("hostile", "clean shutdown (SIGTERM)", || {
+        let took = daemon.stop()?;
+        Ok(format!("{:.1} s", took.as_secs_f64()))
+    });
+    report.check("hostile", "no panic", || {
+        let log = fs::read_to_string(&setup.log)?;
+        let panic = log.lines().find(|line| line.contains("panicked"));
+        ensure!(panic.is_none(), "{}", panic.unwrap_or_default());
+        Ok(format!("{} lines of log", log.lines().count()))
+    });
+    report.finish("cargo ci hostile")
+}
+
+fn storm(report: &mut Report, daemon: &mut Daemon, options: &Options) -> Result<()> {
+    let seconds = options.seconds.max(5);
+    // Once, so that every block is written and every cache warm.
+    fio_rate(daemon, 5)?;
+    let alone = fio_rate(daemon, seconds)?;
+    let sockets_before = daemon.sockets()?;
+    let (resident_before, _) = daemon.memory_bytes()?;
+    let plan = attack::Plan {
+        address: match &daemon.setup().listen {
+            crate::daemon::Listen::Tcp(address) => *address,
+            crate::daemon::Listen::Unix(_) => unreachable!("it listens on TCP"),
+        },
+        tokens: NOISY
+            .iter()
+            .map(|image| Claims::image(image, IMAGE_BYTES).sign())
+            .collect(),
+        connections: options.connections,
+        duration: Duration::from_secs(seconds + 4),
+    };
+    let attackers = std::thread::spawn(move || attack::run(&plan));
+    // fio begins when the storm is up.
+    std::thread::sleep(Duration::from_secs(2));
+    let during = fio_rate(daemon, seconds);
+    let sockets_during = daemon.sockets()?;
+    let tally = attackers
+        .join()
+        .map_err(|_| anyhow::anyhow!("the attackers panicked"))??;
+    let began = Instant::now();
+    let after = fio_rate(daemon, seconds);
+    let check = |report: &mut Report, name: &str, rate: Result<f64>, least: f64| {
+        report.check("hostile", name, || {
+            let rate = rate?;
+            let part = rate / alone;
+            ensure!(
+                options.no_rates || part >= least,
+                "{part:.2} of what it reaches alone"
+            );
+            let judged = if options.no_rates { ", not judged" } else { "" };
+            let mib = rate / f64::from(1 << 20);
+            Ok(format!(
+                "{mib:.0} MiB/s, {part:.2} of alone{judged}, no error"
+            ))
+        });
+    };
+    report.check("hostile", "fio alone", || {
+        Ok(format!("{:.0} MiB/s", alone / f64::from(1 << 20)))
+    });
+    report.check("hostile", "the storm", || Ok(tally.to_string()));
+    check(report, "fio during the storm", during, DURING_MIN);
+    check(report, "fio after the storm", after, AFTER_MIN);
+    report.check("hostile", "sockets", || {
+        let after = calm(daemon, sockets_before, began)?;
+        Ok(format!(
+            "{sockets_before} before, {sockets_during} during, {after} after"
+        ))
+    });
+    report.check("hostile", "memory", || {
+        let (resident, highest) = daemon.memory_bytes()?;
+        let mib = |bytes: u64| bytes >> 20;
+        let seen = format!(
+            "RSS {} MiB before, {} MiB after, {} MiB at its highest",
+            mib(resident_before),
+            mib(resident),
+            mib(highest)
+        );
+        ensure!(highest <= RESIDENT_MAX_BYTES, "{seen}");
+        ensure!(
+            resident <= resident_before + RESIDENT_LEFT_MAX_BYTES,
+            "{seen}"
+        );
+        Ok(seen)
+    });
+    report.check("hostile", "what was written reads back", || {
+        verified(daemon)
+    });
+    daemon.must_run()
+}
+
+/// fio's bytes per second, reads and writes together.
+fn fio_rate(daemon: &Daemon, seconds: u64) -> Result<f64> {
+    let uri = daemon.uri_for(&Claims::image(QUIET, IMAGE_BYTES));
+    let mut command = fio::nbd(&uri);
+    command
+        .args(["--name=quiet", "--rw=randrw", "--bs=4k", "--iodepth=16"])
+        .args(["--size=64m", "--time_based"])
+        .arg(format!("--runtime={seconds}"));
+    let jobs = fio::jobs(&mut command, Duration::from_secs(seconds + 120))?;
+    let job = jobs.first().context("a job of fio")?;
+    let rate = ["read", "write"].map(|side| Figures::of(job, side).bytes_per_second);
+    Ok(rate.iter().sum())
+}
+
+fn verified(daemon: &Daemon) -> Result<String> {
+    let uri = daemon.uri_for(&Claims::image(QUIET, IMAGE_BYTES));
+    let mut command = fio::nbd(&uri);
+    command
+        .args([
+            "--name=verified",
+            "--rw=randwrite",
+            "--bs=4k",
+            "--iodepth=16",
+        ])
+        .args(["--size=32m", "--verify=crc32c", "--do_verify=1"]);
+    fio::jobs(&mut command, Duration::from_secs(120))?;
+    Ok("32 MiB".to_owned())
+}
+
+/// Waits until the daemon has no more sockets than before.
+fn calm(daemon: &Daemon, before: usize, began: Instant) -> Result<usize> {
+    loop {
+        let now = daemon.sockets()?;
+        if now <= before {
+            return Ok(now);
+        }
+        ensure!(began.elapsed() < CALM_LIMIT, "{before} before, {now} left");
+        std::thread::sleep(Duration::from_millis(200));
+    }
+}
+
+/// Ten thousand sockets need more descriptors than a shell gives.
+fn raise_descriptor_limit() -> Result<()> {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    let limit = Rlimit {
+        current: maximum,
+        maximum,
+    };
+    setrlimit(Resource::Nofile, limit).context("the limit of open files")
+}

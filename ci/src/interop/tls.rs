@@ -1,0 +1,330 @@
+//! TLS: libnbd and QEMU over nbds://, on TCP and on a unix socket; certificates of clients; what is
+//! asked in the clear where TLS is required; certificates that change while the daemon runs.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail, ensure};
+
+use super::IMAGE_BYTES;
+use super::scripts::{tool, tool_any};
+use crate::daemon::{Daemon, Listen, ObjectStore, Setup};
+use crate::image_file;
+use crate::report::Report;
+use crate::token::Claims;
+
+/// How much is copied through TLS.
+const CONTENT_BYTES: u64 = 32 * 1024 * 1024;
+
+/// How long new certificates may take to be in use after SIGHUP.
+const RELOAD_LIMIT: Duration = Duration::from_secs(10);
+
+/// The name in the clients' certificate.
+const CLIENT: &str = "host-1";
+
+/// Certificates of one authority, under the names that libnbd and QEMU look for.
+struct Authority {
+    directory: PathBuf,
+}
+
+impl Authority {
+    /// Makes an authority, and what it signs for a server and for a client.
+    fn new(directory: PathBuf) -> Result<Self> {
+        fs::create_dir_all(&directory)?;
+        let authority = Self { directory };
+        let (key, cert) = (authority.file("ca-key.pem"), authority.file("ca-cert.pem"));
+        openssl(&format!(
+            "req -x509 -newkey rsa:2048 -nodes -days 30 -subj /CN=mvps-ci -keyout {key} -out {cert} \
+             -addext basicConstraints=critical,CA:TRUE -addext keyUsage=critical,keyCertSign"
+        ))?;
+        authority.sign("server", "subjectAltName=DNS:localhost,IP:127.0.0.1")?;
+        authority.sign("client", &format!("subjectAltName=DNS:{CLIENT}"))?;
+        Ok(authority)
+    }
+
+    fn file(&self, name: &str) -> String {
+        self.directory.join(name).to_string_lossy().into_owned()
+    }
+
+    fn sign(&self, who: &str, names: &str) -> Result<()> {
+        let (ca, ca_key) = (self.file("ca-cert.pem"), self.file("ca-key.pem"));
+        let (request, extensions) = (self.file("request.pem"), self.file("extensions"));
+        let (key, cert) = (
+            self.file(&format!("{who}-key.pem")),
+            self.file(&format!("{who}-cert.pem")),
+        );
+        openssl(&format!(
+            "req -newkey rsa:2048 -nodes -subj /CN={who} -keyout {key} -out {request}"
+        ))?;
+        fs::write(&extensions, format!("{names}\nbasicConstraints=CA:FALSE\n"))?;
+        openssl(&format!(
+            "x509 -req -in {request} -CA {ca} -CAkey {ca_key} -CAcreateserial -days 30 \
+             -extfile {extensions} -out {cert}"
+        ))
+    }
+
+    /// Copies of what a client without a certificate of its own needs.
+    fn without_client(&self) -> Result<Self> {
+        let directory = self.directory.join("anonymous");
+        fs::create_dir_all(&directory)?;
+        fs::copy(self.file("ca-cert.pem"), directory.join("ca-cert.pem"))?;
+        Ok(Self { directory })
+    }
+}
+
+fn openssl(line: &str) -> Result<()> {
+    let words: Vec<&str> = line.split_whitespace().collect();
+    tool("openssl", &words).map(drop)
+}
+
+/// Runs them, on daemons of their own.
+///
+/// # Errors
+/// If a daemon does not start.
+pub fn checks(report: &mut Report, binary: &Path, directory: &Path) -> Result<()> {
+    let directory = directory.join("tls");
+    let authority = Authority::new(directory.join("authority"))?;
+    let anonymous = authority.without_client()?;
+    let offered = Node::start(binary, &directory.join("offered"), &authority, &[])?;
+    let area = "tls";
+    report.check(area, "nbdinfo nbds://", || nbdinfo(&offered, &anonymous));
+    report.check(area, "nbdcopy nbds://, in, out, compare", || {
+        nbdcopy(&offered, &anonymous, &directory)
+    });
+    report.check(area, "qemu-io with TLS, TCP and unix", || {
+        qemu_io(&offered, &anonymous)
+    });
+    report.check(area, "in the clear beside it", || plain(&offered));
+    report.check(area, "an authority that is not ours", || {
+        stranger(&offered, &directory)
+    });
+    report.check(area, "new certificates on SIGHUP", || {
+        reload(&offered, &directory)
+    });
+    report.check(area, "clean shutdown (SIGTERM)", || {
+        let took = offered.daemon.stop()?;
+        Ok(format!("{:.1} s", took.as_secs_f64()))
+    });
+    let authority = Authority::new(directory.join("clients"))?;
+    let anonymous = authority.without_client()?;
+    let ca = authority.file("ca-cert.pem");
+    let flags = ["--tls-required", "--tls-client-ca", &ca];
+    let required = Node::start(binary, &directory.join("required"), &authority, &flags)?;
+    report.check(area, "required: nothing in the clear", || {
+        refused(&required)
+    });
+    report.check(area, "required: clients by certificate", || {
+        by_certificate(&required, &authority, &anonymous)
+    });
+    Ok(())
+}
+
+/// A daemon that listens on TCP and on a unix socket.
+struct Node {
+    daemon: Daemon,
+    socket: PathBuf,
+    authority: PathBuf,
+}
+
+impl Node {
+    fn start(binary: &Path, directory: &Path, of: &Authority, flags: &[&str]) -> Result<Self> {
+        let store = ObjectStore::Local(directory.join("objects"));
+        let mut setup = Setup::new(binary, store, directory)?;
+        let socket = directory.join("nbd.sock");
+        let listen = format!("unix:{}", socket.display());
+        let (cert, key) = (of.file("server-cert.pem"), of.file("server-key.pem"));
+        let own = ["--listen", &listen, "--tls-cert", &cert, "--tls-key", &key];
+        let all = own.iter().chain(flags);
+        setup.flags = all.map(|flag| (*flag).to_owned()).collect();
+        Ok(Self {
+            daemon: setup.start()?,
+            socket,
+            authority: of.directory.clone(),
+        })
+    }
+
+    fn listens(&self) -> [Listen; 2] {
+        let tcp = self.daemon.setup().listen.clone();
+        [tcp, Listen::Unix(self.socket.clone())]
+    }
+}
+
+/// The URI of `token` over TLS, for a client that trusts and is what `certificates` says.
+fn secure_uri(listen: &Listen, token: &str, certificates: &Authority) -> String {
+    let directory = certificates.directory.display();
+    match listen {
+        Listen::Tcp(address) => {
+            format!("nbds://{address}/{token}?tls-certificates={directory}")
+        }
+        Listen::Unix(path) => format!(
+            "nbds+unix:///{token}?socket={}&tls-certificates={directory}",
+            path.display()
+        ),
+    }
+}
+
+fn nbdinfo(node: &Node, certificates: &Authority) -> Result<String> {
+    let token = Claims::image("tls-info", IMAGE_BYTES).sign();
+    for listen in node.listens() {
+        let uri = secure_uri(&listen, &token, certificates);
+        let shown = tool("nbdinfo", &[&uri])?.stdout;
+        ensure!(shown.contains("with TLS"), "{shown}");
+        ensure!(shown.contains(&IMAGE_BYTES.to_string()), "{shown}");
+    }
+    Ok("TCP and unix".to_owned())
+}
+
+fn nbdcopy(node: &Node, certificates: &Authority, directory: &Path) -> Result<String> {
+    let (input, output) = (directory.join("in.raw"), directory.join("out.raw"));
+    image_file::write(&input, CONTENT_BYTES, 3)?;
+    let token = Claims::image("tls-copy", CONTENT_BYTES).sign();
+    for listen in node.listens() {
+        let uri = secure_uri(&listen, &token, certificates);
+        tool("nbdcopy", &["--flush", &input.to_string_lossy(), &uri])?;
+        tool("nbdcopy", &[&uri, &output.to_string_lossy()])?;
+        image_file::compare(&input, &output, CONTENT_BYTES)?;
+    }
+    Ok(format!(
+        "{} MiB each way, TCP and unix",
+        CONTENT_BYTES >> 20
+    ))
+}
+
+/// What QEMU's tools take in place of a URI.
+fn qemu_options(listen: &Listen, token: &str) -> String {
+    let place = match listen {
+        Listen::Tcp(address) => format!("host={},port={}", address.ip(), address.port()),
+        Listen::Unix(path) => format!("path={}", path.display()),
+    };
+    format!("driver=nbd,{place},export={token},tls-creds=tls0,tls-hostname=localhost")
+}
+
+fn qemu(listen: &Listen, token: &str, certificates: &Authority, command: &str) -> Result<String> {
+    let directory = certificates.directory.display();
+    let object = format!("tls-creds-x509,id=tls0,endpoint=client,dir={directory}");
+    let image = qemu_options(listen, token);
+    let arguments = ["--object", &object, "--image-opts", &image, "-c", command];
+    let output = tool("qemu-io", &arguments)?.output();
+    ensure!(
+        !output.contains("failed") && !output.contains("rror"),
+        "{output}"
+    );
+    Ok(output)
+}
+
+fn qemu_io(node: &Node, certificates: &Authority) -> Result<String> {
+    let token = Claims::image("tls-qemu", IMAGE_BYTES).sign();
+    let [tcp, unix] = node.listens();
+    for (listen, other, byte) in [(&tcp, &unix, 0x11), (&unix, &tcp, 0x22)] {
+        qemu(
+            listen,
+            &token,
+            certificates,
+            &format!("write -f -P {byte} 64k 1M"),
+        )?;
+        qemu(
+            other,
+            &token,
+            certificates,
+            &format!("read -P {byte} 64k 1M"),
+        )?;
+    }
+    Ok("written through one, read through the other".to_owned())
+}
+
+fn plain(node: &Node) -> Result<String> {
+    let token = Claims::image("tls-plain", IMAGE_BYTES).sign();
+    for listen in node.listens() {
+        let shown = tool("nbdinfo", &[&listen.uri(&token)])?.stdout;
+        ensure!(shown.contains("without TLS"), "{shown}");
+    }
+    Ok("TCP and unix".to_owned())
+}
+
+/// A client must notice that the certificate is not one that it trusts: the cell proves that the
+/// others verify anything.
+fn stranger(node: &Node, directory: &Path) -> Result<String> {
+    let other = Authority::new(directory.join("stranger"))?.without_client()?;
+    let token = Claims::image("tls-info", IMAGE_BYTES).sign();
+    let uri = secure_uri(&node.listens()[0], &token, &other);
+    let answer = tool_any("nbdinfo", &["--size", &uri])?;
+    ensure!(
+        !answer.status.success(),
+        "a certificate of nobody was believed"
+    );
+    Ok("refused by the client".to_owned())
+}
+
+fn reload(node: &Node, directory: &Path) -> Result<String> {
+    let token = Claims::image("tls-info", IMAGE_BYTES).sign();
+    let next = Authority::new(directory.join("next"))?;
+    let trusting = next.without_client()?;
+    let uri = secure_uri(&node.listens()[0], &token, &trusting);
+    let accepts =
+        || -> Result<bool> { Ok(tool_any("nbdinfo", &["--size", &uri])?.status.success()) };
+    ensure!(
+        !accepts()?,
+        "the new certificate is in use before it is there"
+    );
+    for name in ["server-cert.pem", "server-key.pem"] {
+        fs::copy(next.file(name), node.authority.join(name))?;
+    }
+    ensure!(!accepts()?, "the new certificate is in use before SIGHUP");
+    node.daemon.hang_up()?;
+    let deadline = Instant::now() + RELOAD_LIMIT;
+    while !accepts()? {
+        if Instant::now() > deadline {
+            bail!(
+                "the old certificate is still in use\n{}",
+                node.daemon.log_tail()
+            );
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    Ok("not before it, and then".to_owned())
+}
+
+fn refused(node: &Node) -> Result<String> {
+    let token = Claims::image("tls-secret", IMAGE_BYTES).sign();
+    for listen in node.listens() {
+        let answer = tool_any("nbdinfo", &["--size", &listen.uri(&token)])?;
+        ensure!(
+            !answer.status.success(),
+            "a token was accepted in the clear"
+        );
+    }
+    let shown = node.daemon.setup().operate(&["image", "list"])?.stdout;
+    ensure!(!shown.contains("tls-secret"), "it made an image: {shown}");
+    Ok("TCP and unix".to_owned())
+}
+
+fn by_certificate(node: &Node, known: &Authority, anonymous: &Authority) -> Result<String> {
+    let [tcp, _] = node.listens();
+    let claims = Claims::image("tls-clients", IMAGE_BYTES);
+    let open = |claims: &Claims, certificates| {
+        let uri = secure_uri(&tcp, &claims.sign(), certificates);
+        tool_any("nbdinfo", &["--size", &uri]).map(|answer| answer.status.success())
+    };
+    ensure!(
+        !open(&claims, anonymous)?,
+        "a client without a certificate was let in"
+    );
+    ensure!(
+        open(&claims, known)?,
+        "a client with a certificate was refused"
+    );
+    let bound = |name: &str| Claims {
+        tls_client: Some(name.to_owned()),
+        ..claims.clone()
+    };
+    ensure!(
+        open(&bound(CLIENT), known)?,
+        "the token's own client was refused"
+    );
+    ensure!(
+        !open(&bound("host-2"), known)?,
+        "another client's token was accepted"
+    );
+    Ok(format!("without one, with one, tokens bound to {CLIENT}"))
+}
