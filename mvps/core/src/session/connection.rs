@@ -16,13 +16,17 @@ use futures_util::future::BoxFuture;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 
+use super::contexts::Contexts;
 use super::disk::Disk;
 use super::limits::{HANDSHAKE_TIME_MAX, STALL_TIME_MAX};
 use super::payload::PayloadRoom;
 use super::transmission::{Terms, Transmission};
 use crate::engine::Durability;
 use crate::env::Clock;
-use crate::nbd::{Bounds, Broken, Export, ExportName, Negotiation, Purpose, Refusal, Step};
+use crate::nbd::{
+    Agreed, Bounds, Broken, ContextName, ContextsRequest, Export, ExportName, Negotiation, Purpose,
+    Refusal, Step,
+};
 use crate::transport::Transport;
 
 /// How a connection ended.
@@ -90,6 +94,12 @@ pub trait Admission: Send + Sync {
     /// What a client would get; nothing is opened, created or changed.
     fn describe(&self, name: &ExportName) -> impl Future<Output = Result<Export, Refusal>> + Send;
 
+    /// The contexts that an export has, of those that are asked for.
+    fn contexts(
+        &self,
+        request: &ContextsRequest,
+    ) -> impl Future<Output = Result<Vec<ContextName>, Refusal>> + Send;
+
     /// Attaches a client.
     fn attach(
         &self,
@@ -105,7 +115,7 @@ where
 {
     let mut transport = Transport::new(stream);
     match negotiate(&mut transport, admission, clock).await {
-        Ok(admitted) => transmit(transport, admitted, clock).await,
+        Ok((admitted, agreed)) => transmit(transport, admitted, agreed, clock).await,
         Err(ended) => ended,
     }
 }
@@ -114,7 +124,7 @@ async fn negotiate<S, A>(
     transport: &mut Transport<S>,
     admission: &A,
     clock: &dyn Clock,
-) -> Result<Admitted<A::Disk>, Ended>
+) -> Result<(Admitted<A::Disk>, Agreed), Ended>
 where
     S: AsyncRead + AsyncWrite + Send + Unpin,
     A: Admission,
@@ -136,6 +146,15 @@ where
                     Ended::Disconnected
                 });
             }
+            Step::Contexts(request) => {
+                let answer = admission.contexts(&request);
+                let answer = while_connected(transport, answer).await?;
+                let (_, output) = transport.buffers_mut();
+                match answer {
+                    Ok(contexts) => negotiation.offer(contexts, output),
+                    Err(refusal) => negotiation.refuse(&refusal, output),
+                }
+            }
             Step::Wanted(request) => match request.purpose {
                 Purpose::Describe => {
                     let answer = admission.describe(&request.name);
@@ -143,8 +162,8 @@ where
                     let (_, output) = transport.buffers_mut();
                     match answer {
                         Ok(export) => {
-                            let framing = negotiation.grant(&export, output);
-                            assert!(framing.is_none(), "INFO does not end the handshake");
+                            let agreed = negotiation.grant(&export, output);
+                            assert!(agreed.is_none(), "INFO does not end the handshake");
                         }
                         Err(refusal) => negotiation.refuse(&refusal, output),
                     }
@@ -155,9 +174,8 @@ where
                     let (_, output) = transport.buffers_mut();
                     match answer {
                         Ok(admitted) => {
-                            let framing = negotiation.grant(&admitted.export, output);
-                            assert!(framing.is_some(), "attaching ends the handshake");
-                            return Ok(admitted);
+                            let agreed = negotiation.grant(&admitted.export, output);
+                            return Ok((admitted, agreed.expect("attaching ends the handshake")));
                         }
                         Err(refusal) => {
                             refused = true;
@@ -230,7 +248,12 @@ async fn within<T>(
     }
 }
 
-async fn transmit<S, D>(transport: Transport<S>, admitted: Admitted<D>, clock: &dyn Clock) -> Ended
+async fn transmit<S, D>(
+    transport: Transport<S>,
+    admitted: Admitted<D>,
+    agreed: Agreed,
+    clock: &dyn Clock,
+) -> Ended
 where
     S: AsyncRead + AsyncWrite + Unpin,
     D: Disk,
@@ -246,11 +269,14 @@ where
         bounds: Bounds {
             size_bytes: export.size_bytes,
             read_only: export.read_only,
+            framing: agreed.framing,
+            has_contexts: !agreed.contexts.is_empty(),
         },
         page_bytes: u64::from(export.preferred_block_bytes),
         durability,
     };
-    let mut transmission = Transmission::new(transport, &disk, terms, room);
+    let contexts = Contexts::new(agreed.contexts);
+    let mut transmission = Transmission::new(transport, &disk, terms, &contexts, room);
     let mut stall = Stall::default();
     let mut order = *orders.borrow_and_update();
     loop {

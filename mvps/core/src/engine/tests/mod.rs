@@ -4,6 +4,7 @@
 
 mod closing;
 mod durability;
+mod extents;
 mod fencing;
 mod history;
 mod maintenance;
