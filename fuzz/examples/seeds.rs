@@ -12,7 +12,8 @@ use mvps_core::format::codec::ObjectSeed;
 use mvps_core::format::frame::FrameEncoder;
 use mvps_core::ids::{PageNumber, PageSize};
 use mvps_core::nbd::{
-    ClientNegotiation, Cookie, Export, ExportName, Negotiation, Opening, Request, SimpleReply, Step,
+    ClientNegotiation, Cookie, Export, ExportName, Framing, Negotiation, Opening, Request,
+    SimpleReply, Step, ZeroFlags,
 };
 
 /// Where the golden records are, from this directory.
@@ -215,13 +216,17 @@ fn export() -> Export {
 }
 
 fn requests() {
-    let (fua, no_hole) = (true, false);
+    let fua = true;
     let write_page = |offset: u64, length: u32| Request::Write {
         offset,
         length,
         fua,
     };
-    let read = |offset: u64, length: u32| Request::Read { offset, length };
+    let read = |offset: u64, length: u32| Request::Read {
+        offset,
+        length,
+        whole: false,
+    };
     let plain = [
         write_page(4096, 4096),
         read(0, 8192),
@@ -233,8 +238,10 @@ fn requests() {
         Request::WriteZeroes {
             offset: 100,
             length: 5000,
-            fua,
-            no_hole,
+            flags: ZeroFlags {
+                fua,
+                ..ZeroFlags::default()
+            },
         },
         write_page(65530, 6),
         write_page(65535, 2),
@@ -258,7 +265,7 @@ fn requests() {
     for (name, requests) in [("plain", &plain[..]), ("transaction", &transaction[..])] {
         let mut bytes = vec![0];
         for (cookie, request) in (1..).zip(requests) {
-            bytes.extend_from_slice(&request.encode(Cookie(cookie)));
+            assert!(request.encode(Framing::Simple, Cookie(cookie), &mut bytes));
             let payload = Bytes::from(vec![0xaa; request.payload_bytes() as usize]);
             bytes.extend_from_slice(&payload);
         }

@@ -5,7 +5,7 @@
 
 use bytes::Bytes;
 use mvps_core::client::Client;
-use mvps_core::nbd::{ExportName, Opening};
+use mvps_core::nbd::{ExportName, Framing, Opening, Wishes};
 
 use crate::stream::Script;
 use crate::world::World;
@@ -35,7 +35,19 @@ pub fn run(data: &[u8]) {
             let _ = Client::describe(stream, name).await;
             return;
         }
-        let Ok(client) = Client::connect(stream, name, opening, &spawner).await else {
+        // What a server that knows less answers, and one that knows all of it.
+        let wishes = match first / 4 % 3 {
+            0 => Wishes::from(opening),
+            1 => Wishes {
+                framing: Framing::Structured,
+                ..Wishes::from(opening)
+            },
+            _ => Wishes {
+                opening,
+                ..Wishes::everything()
+            },
+        };
+        let Ok(client) = Client::connect(stream, name, wishes, &spawner).await else {
             return;
         };
         if let Ok(content) = client.read(0, 512).await {
@@ -43,6 +55,9 @@ pub fn run(data: &[u8]) {
         }
         let _ = client.write(4096, Bytes::from_static(&[7; 64]), true).await;
         let _ = client.flush().await;
+        if let Ok(status) = client.block_status(0, 8192, false).await {
+            assert!(status.iter().all(|one| !one.extents.is_empty()));
+        }
         if let Ok(content) = client.read(1, 1).await {
             assert_eq!(content.len(), 1);
         }

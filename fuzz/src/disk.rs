@@ -3,11 +3,12 @@
 //! Because nothing waits, replies come in the order of requests, and what each must be is known
 //! exactly. That the engine does the same in its own time is what [`crate::session`] looks at.
 
+use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use mvps_core::engine::{Acknowledge, Durability, EngineError};
-use mvps_core::nbd::{Export, ExportName, Refusal};
+use mvps_core::engine::{Acknowledge, Durability, EngineError, Extent, Since};
+use mvps_core::nbd::{ContextName, ContextsRequest, Export, ExportName, Piece, Refusal};
 use mvps_core::session::{Admission, Admitted, Disk, DiskTransaction, Order, PayloadRoom};
 use tokio::sync::watch;
 
@@ -61,21 +62,50 @@ impl Change {
     }
 }
 
-fn read(content: &[u8], offset: u64, length: u32) -> Vec<Bytes> {
+/// All of it has content, and all of it may differ from anything.
+fn extents(range: &Range<u64>) -> Vec<Extent> {
+    vec![Extent {
+        length_bytes: range.end - range.start,
+        is_set: true,
+    }]
+}
+
+fn read(content: &[u8], offset: u64, length: u32) -> Vec<Piece> {
     let offset = usize::try_from(offset).expect("within the disk");
     let content = &content[offset..][..length as usize];
     let middle = content.len() / 3;
-    vec![
-        Bytes::copy_from_slice(&content[..middle]),
-        Bytes::copy_from_slice(&content[middle..]),
-    ]
+    let pieces = [&content[..middle], &content[middle..]].map(|part| {
+        match part.iter().all(|byte| *byte == 0) {
+            true => Piece::Hole(part.len()),
+            false => Piece::Data(Bytes::copy_from_slice(part)),
+        }
+    });
+    pieces.into()
 }
 
 impl Disk for FlatDisk {
     type Transaction = FlatTransaction;
+    type Base = ();
 
-    async fn read(&self, offset: u64, length: u32) -> Result<Vec<Bytes>, EngineError> {
+    async fn read(&self, offset: u64, length: u32) -> Result<Vec<Piece>, EngineError> {
         Ok(read(&self.content(), offset, length))
+    }
+
+    async fn extents(
+        &self,
+        range: Range<u64>,
+        _: Option<&()>,
+        _: usize,
+    ) -> Result<Vec<Extent>, EngineError> {
+        Ok(extents(&range))
+    }
+
+    async fn base(&self, _: &Since) -> Result<(), EngineError> {
+        Ok(())
+    }
+
+    async fn prefetch(&self, _: u64, _: u64) -> Result<(), EngineError> {
+        Ok(())
     }
 
     async fn write(&self, offset: u64, data: Bytes, _: Acknowledge) -> Result<(), EngineError> {
@@ -128,7 +158,18 @@ impl FlatTransaction {
 }
 
 impl DiskTransaction for FlatTransaction {
-    async fn read(&self, offset: u64, length: u32) -> Result<Vec<Bytes>, EngineError> {
+    type Base = ();
+
+    async fn extents(
+        &self,
+        range: Range<u64>,
+        _: Option<&()>,
+        _: usize,
+    ) -> Result<Vec<Extent>, EngineError> {
+        Ok(extents(&range))
+    }
+
+    async fn read(&self, offset: u64, length: u32) -> Result<Vec<Piece>, EngineError> {
         Ok(read(
             &self.content.lock().expect("one thread"),
             offset,
@@ -201,6 +242,11 @@ impl Admission for Everybody {
             name: "disk0".to_owned(),
             description: "mvps image disk0".to_owned(),
         })
+    }
+
+    async fn contexts(&self, request: &ContextsRequest) -> Result<Vec<ContextName>, Refusal> {
+        self.describe(&request.name).await?;
+        Ok(vec![ContextName::Allocation])
     }
 
     async fn attach(&self, name: &ExportName) -> Result<Admitted<FlatDisk>, Refusal> {

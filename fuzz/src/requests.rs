@@ -115,6 +115,8 @@ enum Expected {
 struct Transaction {
     view: Vec<u8>,
     changes: Vec<Change>,
+    /// A change in it failed: it must not commit.
+    lacks_one: bool,
 }
 
 struct Judge<'a> {
@@ -246,8 +248,13 @@ impl<'a> Judge<'a> {
             (64, None) => {
                 let view = self.content.clone();
                 let changes = Vec::new();
-                self.transaction = Some(Transaction { view, changes });
+                self.transaction = Some(Transaction {
+                    view,
+                    changes,
+                    lacks_one: false,
+                });
             }
+            (65, Some(open)) if open.lacks_one => return Expected::Failure,
             (65, Some(open)) => {
                 for change in &open.changes {
                     change.apply(&mut self.content);
@@ -278,6 +285,9 @@ impl<'a> Judge<'a> {
         assert_eq!(reply[8..], header.cookie, "replies come in order here");
         let failed = reply[4..8] != [0; 4];
         let kind = header.kind;
+        if let (true, 1 | 4 | 6, Some(open)) = (failed, kind, &mut self.transaction) {
+            open.lacks_one = true;
+        }
         match expected {
             Expected::Failure => assert!(failed, "request {kind} must fail"),
             Expected::Success => assert!(!failed, "request {kind} must succeed"),

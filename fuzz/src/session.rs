@@ -293,12 +293,10 @@ impl Play {
                             transaction.write(*offset, data.clone()).await
                         }
                         Change::Zero(offset, length) => {
-                            let length = u32::try_from(*length).expect("it is small");
-                            transaction.write_zeroes(*offset, length).await
+                            transaction.write_zeroes(*offset, *length).await
                         }
                         Change::Trim(offset, length) => {
-                            let length = u32::try_from(*length).expect("it is small");
-                            transaction.trim(*offset, length).await
+                            transaction.trim(*offset, *length).await
                         }
                     };
                     doomed |= failed(done);
@@ -453,11 +451,11 @@ async fn plain(client: Option<&Client>, content: &mut [u8], request: &Request) -
         }
         (Request::Zero(range, fua), _) => {
             let (offset, length) = range.clamped();
-            client.write_zeroes(offset, length, *fua).await
+            client.write_zeroes(offset, u64::from(length), *fua).await
         }
         (Request::Trim(range, fua), _) => {
             let (offset, length) = range.clamped();
-            client.trim(offset, length, *fua).await
+            client.trim(offset, u64::from(length), *fua).await
         }
         (Request::Write(..), _) => unreachable!("a write is a write"),
     };

@@ -208,14 +208,16 @@ async fn one(
         Plain::Zeroes { units, forced } => {
             let (offset, length) = bytes_of(&units);
             let (id, _) = shared.note().issue_range(units, Effect::Zeroed);
-            client.write_zeroes(offset, length, forced).await?;
+            client
+                .write_zeroes(offset, u64::from(length), forced)
+                .await?;
             shared.note().acknowledge(id, forced);
         }
         Plain::Trim { units } => {
             let (offset, length) = bytes_of(&units);
             let freed = whole_pages(&units);
             let (id, _) = shared.note().issue_range(freed, Effect::Zeroed);
-            client.trim(offset, length, false).await?;
+            client.trim(offset, u64::from(length), false).await?;
             shared.note().acknowledge(id, false);
         }
         Plain::Read { units } => {
@@ -280,7 +282,7 @@ async fn transaction(
                 let freed = whole_pages(&units);
                 effects.extend(freed.clone().map(|unit| (unit, Effect::Zeroed)));
                 let (offset, length) = bytes_of(&units);
-                open.trim(offset, length).await
+                open.trim(offset, u64::from(length)).await
             }
             1 => {
                 let page = units.start / PAGE_UNITS * PAGE_UNITS;

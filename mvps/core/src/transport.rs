@@ -102,9 +102,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Transport<S> {
         (&mut self.input, self.output.tail_mut())
     }
 
-    /// The next `N` bytes, left where they are, if they are there.
-    pub(crate) fn peek_header<const N: usize>(&self) -> Option<&[u8; N]> {
-        self.input.first_chunk()
+    /// What has arrived and belongs to no payload, left where it is.
+    pub(crate) fn input(&self) -> &[u8] {
+        &self.input
     }
 
     /// Forgets the next `bytes` bytes, which are there.

@@ -6,12 +6,12 @@ use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{mpsc, oneshot};
 
-use super::driver::{COMMANDS_MAX, Command, Driver, Never};
+use super::driver::{COMMANDS_MAX, Command, Driver, Never, Reply};
 use super::transaction::Transaction;
 use crate::env::Spawner;
 use crate::nbd::{
-    Broken, ClientNegotiation, ClientStep, Errno, ExportName, Opening, RemoteExport, Request,
-    ServerRefusal,
+    Answer, Broken, ClientNegotiation, ClientStep, ContextStatus, Errno, ExportName, Framing,
+    Opening, RemoteExport, Request, ServerRefusal, Wishes, ZeroFlags,
 };
 use crate::transport::Transport;
 
@@ -27,7 +27,8 @@ pub enum ClientError {
     /// The transaction conflicts with another, or the server ended it. Begin again.
     #[error("the transaction conflicts with another one")]
     Conflict,
-    /// The request is larger than the export's largest payload. Split it.
+    /// The request is larger than the export's largest payload, or than a compact header can say
+    /// (extended headers were not agreed). Split it.
     #[error("the request is larger than {maximum_bytes} bytes")]
     TooLarge {
         /// The export's limit.
@@ -58,24 +59,26 @@ pub struct Client {
 }
 
 impl Client {
-    /// Attaches to the export called `name` and starts the connection's driver.
+    /// Attaches to the export called `name` and starts the connection's driver. `wishes` is an
+    /// [`Opening`], which asks for nothing more, or [`Wishes`]; what the server granted of them is
+    /// in [`Self::export`].
     ///
     /// # Errors
     /// [`ClientError::Refused`], [`ClientError::Lost`] or a protocol error.
     pub async fn connect<S>(
         stream: S,
         name: ExportName,
-        opening: Opening,
+        wishes: impl Into<Wishes>,
         spawner: &dyn Spawner,
     ) -> Result<Self, ClientError>
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
         let mut transport = Transport::new(stream);
-        let export = negotiate(&mut transport, name, opening).await?;
+        let export = attach(&mut transport, name, wishes.into()).await?;
         let (commands, received) = mpsc::channel(COMMANDS_MAX);
         let (driver_lives, ended) = oneshot::channel();
-        let driver = Driver::new(transport, received, driver_lives);
+        let driver = Driver::new(transport, &export, received, driver_lives);
         spawner.spawn("nbd client", Box::pin(driver.run()));
         Ok(Self {
             commands,
@@ -93,7 +96,31 @@ impl Client {
     where
         S: AsyncRead + AsyncWrite + Send + Unpin,
     {
-        negotiate(&mut Transport::new(stream), name, Opening::Describe).await
+        attach(&mut Transport::new(stream), name, Opening::Describe.into()).await
+    }
+
+    /// Asks which metadata contexts the export called `name` has, of those that `queries` ask for;
+    /// without any, of all that the server lists.
+    ///
+    /// # Errors
+    /// As [`Self::connect`].
+    pub async fn list_contexts<S>(
+        stream: S,
+        name: ExportName,
+        queries: Vec<String>,
+    ) -> Result<Vec<String>, ClientError>
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin,
+    {
+        let wishes = Wishes {
+            opening: Opening::ListContexts,
+            framing: Framing::Structured,
+            contexts: queries,
+        };
+        match negotiate(&mut Transport::new(stream), name, wishes).await? {
+            ClientStep::Contexts(names) => Ok(names),
+            _ => Err(Broken::UnexpectedReply.into()),
+        }
     }
 
     /// What the server announced.
@@ -108,7 +135,52 @@ impl Client {
     /// [`ClientError`].
     pub async fn read(&self, offset: u64, length: u32) -> Result<Bytes, ClientError> {
         self.check_payload(u64::from(length))?;
-        self.request(Request::Read { offset, length }).await
+        let whole = false;
+        let read = Request::Read {
+            offset,
+            length,
+            whole,
+        };
+        match self.request(read).await? {
+            Answer::Content(content) => Ok(content),
+            Answer::Done | Answer::Status(_) => unreachable!("a read is answered with content"),
+        }
+    }
+
+    /// What the contexts that were selected say of `length` bytes at `offset`: a list for each, in
+    /// the server's order, from the beginning of the range on. A list may end early; with `one` it
+    /// has one extent. Whoever wants more asks again from there.
+    ///
+    /// # Errors
+    /// [`ClientError::Failed`] also if no context was selected.
+    pub async fn block_status(
+        &self,
+        offset: u64,
+        length: u64,
+        one: bool,
+    ) -> Result<Vec<ContextStatus>, ClientError> {
+        if self.export.contexts.is_empty() {
+            return Err(ClientError::Failed(Errno::Invalid));
+        }
+        let request = Request::BlockStatus {
+            offset,
+            length,
+            one,
+        };
+        match self.request(request).await? {
+            Answer::Status(status) => Ok(status),
+            Answer::Done | Answer::Content(_) => unreachable!("a status is answered with one"),
+        }
+    }
+
+    /// Asks the server to have `length` bytes at `offset` near when they are read.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn cache(&self, offset: u64, length: u64) -> Result<(), ClientError> {
+        self.request(Request::Cache { offset, length })
+            .await
+            .map(drop)
     }
 
     /// Writes `data` at `offset`, at most the export's largest payload; with `fua` it is durable
@@ -134,15 +206,30 @@ impl Client {
     pub async fn write_zeroes(
         &self,
         offset: u64,
-        length: u32,
+        length: u64,
         fua: bool,
     ) -> Result<(), ClientError> {
-        let no_hole = false;
+        let flags = ZeroFlags {
+            fua,
+            ..ZeroFlags::default()
+        };
+        self.write_zeroes_with(offset, length, flags).await
+    }
+
+    /// Makes `length` bytes at `offset` read as zeroes, as `flags` say.
+    ///
+    /// # Errors
+    /// [`ClientError`]; [`Errno::NotSupported`] if it was to be fast and cannot be.
+    pub async fn write_zeroes_with(
+        &self,
+        offset: u64,
+        length: u64,
+        flags: ZeroFlags,
+    ) -> Result<(), ClientError> {
         let request = Request::WriteZeroes {
             offset,
             length,
-            fua,
-            no_hole,
+            flags,
         };
         self.request(request).await.map(drop)
     }
@@ -151,7 +238,7 @@ impl Client {
     ///
     /// # Errors
     /// [`ClientError`].
-    pub async fn trim(&self, offset: u64, length: u32, fua: bool) -> Result<(), ClientError> {
+    pub async fn trim(&self, offset: u64, length: u64, fua: bool) -> Result<(), ClientError> {
         let request = Request::Trim {
             offset,
             length,
@@ -196,11 +283,11 @@ impl Client {
         let _ = self.ended.await;
     }
 
-    pub(super) async fn request(&self, request: Request) -> Result<Bytes, ClientError> {
+    pub(super) async fn request(&self, request: Request) -> Result<Answer, ClientError> {
         self.submit(request, Bytes::new()).await
     }
 
-    async fn submit(&self, request: Request, payload: Bytes) -> Result<Bytes, ClientError> {
+    async fn submit(&self, request: Request, payload: Bytes) -> Result<Answer, ClientError> {
         if self.rollback_owed.swap(false, Ordering::Relaxed) {
             self.enqueue(Request::Rollback, Bytes::new()).await?;
         }
@@ -212,8 +299,8 @@ impl Client {
         &self,
         request: Request,
         payload: Bytes,
-    ) -> Result<oneshot::Receiver<Result<Bytes, ClientError>>, ClientError> {
-        let (reply, answer) = oneshot::channel();
+    ) -> Result<oneshot::Receiver<Result<Answer, ClientError>>, ClientError> {
+        let (reply, answer): (Reply, _) = oneshot::channel();
         let command = Command::Request {
             request,
             payload,
@@ -246,16 +333,27 @@ impl Client {
     }
 }
 
+async fn attach<S: AsyncRead + AsyncWrite + Unpin>(
+    transport: &mut Transport<S>,
+    name: ExportName,
+    wishes: Wishes,
+) -> Result<RemoteExport, ClientError> {
+    match negotiate(transport, name, wishes).await? {
+        ClientStep::Granted(export) => Ok(export),
+        _ => Err(Broken::UnexpectedReply.into()),
+    }
+}
+
+/// Negotiates to an end that is neither a refusal nor [`ClientStep::NeedMore`].
 async fn negotiate<S: AsyncRead + AsyncWrite + Unpin>(
     transport: &mut Transport<S>,
     name: ExportName,
-    opening: Opening,
-) -> Result<RemoteExport, ClientError> {
-    let mut negotiation = ClientNegotiation::new(name, opening);
+    wishes: Wishes,
+) -> Result<ClientStep, ClientError> {
+    let mut negotiation = ClientNegotiation::new(name, wishes);
     loop {
         let (input, output) = transport.buffers_mut();
         match negotiation.step(input, output)? {
-            ClientStep::Granted(export) => return Ok(export),
             ClientStep::Refused(refusal) => return Err(refusal.into()),
             ClientStep::NeedMore => {
                 transport.send().await.map_err(|_| ClientError::Lost)?;
@@ -264,6 +362,7 @@ async fn negotiate<S: AsyncRead + AsyncWrite + Unpin>(
                     Ok(0) | Err(_) => return Err(ClientError::Lost),
                 }
             }
+            done @ (ClientStep::Granted(_) | ClientStep::Contexts(_)) => return Ok(done),
         }
     }
 }

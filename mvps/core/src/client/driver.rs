@@ -8,7 +8,10 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{mpsc, oneshot};
 
 use super::connection::ClientError;
-use crate::nbd::{Cookie, Request, SIMPLE_REPLY_BYTES, SimpleReply};
+use crate::nbd::{
+    Answer, Broken, ChunkHead, Cookie, Expected, Framing, Gathering, RemoteExport, ReplyHead,
+    Request, SimpleReply,
+};
 use crate::transport::Transport;
 
 /// Commands that wait for the driver. The driver empties this at every turn; what limits a client
@@ -26,16 +29,26 @@ pub(super) enum Command {
     Request {
         request: Request,
         payload: Bytes,
-        reply: oneshot::Sender<Result<Bytes, ClientError>>,
+        reply: Reply,
     },
     /// Drop the stream without a goodbye, as a crash would.
     Abort,
 }
 
+/// Where an answer goes.
+pub(super) type Reply = oneshot::Sender<Result<Answer, ClientError>>;
+
 struct Pending {
-    /// Payload that follows a success.
-    read_bytes: u32,
-    reply: oneshot::Sender<Result<Bytes, ClientError>>,
+    gathering: Gathering,
+    reply: Reply,
+}
+
+/// Whose payload is arriving.
+enum Receiving {
+    /// The content of a simple reply.
+    Content(Pending),
+    /// A chunk's.
+    Chunk(ChunkHead),
 }
 
 /// See the module's text.
@@ -44,8 +57,10 @@ pub(super) struct Driver<S> {
     commands: mpsc::Receiver<Command>,
     next_cookie: u64,
     pending: BTreeMap<u64, Pending>,
-    /// The read whose payload is arriving.
-    receiving: Option<Pending>,
+    framing: Framing,
+    /// Contexts that BLOCK_STATUS tells of.
+    contexts: usize,
+    receiving: Option<Receiving>,
     /// No more commands will come, and the goodbye is queued.
     said_goodbye: bool,
     _lives: oneshot::Sender<Never>,
@@ -59,11 +74,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     /// `lives` is dropped with the driver.
     pub(super) fn new(
         transport: Transport<S>,
+        export: &RemoteExport,
         commands: mpsc::Receiver<Command>,
         lives: oneshot::Sender<Never>,
     ) -> Self {
         Self {
             transport,
+            framing: export.framing,
+            contexts: export.contexts.len(),
             commands,
             next_cookie: 1,
             pending: BTreeMap::new(),
@@ -77,7 +95,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     pub(super) async fn run(mut self) {
         let error = std::future::poll_fn(|context| self.poll(context)).await;
         self.commands.close();
-        if let Some(pending) = self.receiving.take() {
+        if let Some(Receiving::Content(pending)) = self.receiving.take() {
             let _ = pending.reply.send(Err(error.clone()));
         }
         for pending in std::mem::take(&mut self.pending).into_values() {
@@ -132,8 +150,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 })) => self.send(request, payload, reply),
                 Poll::Ready(Some(Command::Abort)) => return std::ops::ControlFlow::Break(()),
                 Poll::Ready(None) => {
-                    let goodbye = Request::Disconnect.encode(Cookie(0));
-                    self.transport.output_mut().push_header(&goodbye);
+                    self.push_request(&Request::Disconnect, Cookie(0));
                     self.said_goodbye = true;
                 }
                 Poll::Pending => break,
@@ -142,54 +159,109 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         std::ops::ControlFlow::Continue(())
     }
 
-    fn send(
-        &mut self,
-        request: Request,
-        payload: Bytes,
-        reply: oneshot::Sender<Result<Bytes, ClientError>>,
-    ) {
+    /// Queues a header; `false` if this connection's headers have no room for it.
+    fn push_request(&mut self, request: &Request, cookie: Cookie) -> bool {
+        let mut header = Vec::with_capacity(self.framing.request_bytes());
+        let fits = request.encode(self.framing, cookie, &mut header);
+        self.transport.output_mut().push_header(&header);
+        fits
+    }
+
+    fn send(&mut self, request: Request, payload: Bytes, reply: Reply) {
         let cookie = self.next_cookie;
         self.next_cookie += 1;
-        let read_bytes = match request {
-            Request::Read { length, .. } => length,
-            _ => 0,
+        let (offset, length) = request.range();
+        let expected = match request {
+            Request::Read { length, .. } => Expected::Content(length),
+            Request::BlockStatus { .. } => Expected::Status {
+                contexts: self.contexts,
+                length,
+            },
+            _ => Expected::Nothing,
         };
-        self.pending.insert(cookie, Pending { read_bytes, reply });
-        let output = self.transport.output_mut();
-        output.push_header(&request.encode(Cookie(cookie)));
-        output.push_payload(payload);
+        if !self.push_request(&request, Cookie(cookie)) {
+            let maximum_bytes = u32::MAX;
+            // A caller that is gone does not want the answer.
+            let _ = reply.send(Err(ClientError::TooLarge { maximum_bytes }));
+            return;
+        }
+        let gathering = Gathering::new(offset, expected);
+        self.pending.insert(cookie, Pending { gathering, reply });
+        self.transport.output_mut().push_payload(payload);
     }
 
     fn take_replies(&mut self) -> Result<(), ClientError> {
         loop {
-            if self.receiving.is_some() {
+            if let Some(receiving) = self.receiving.take() {
                 let Some(payload) = self.transport.take_payload() else {
+                    self.receiving = Some(receiving);
                     return Ok(());
                 };
-                let pending = self.receiving.take().expect("a read is receiving");
-                // A caller that is gone does not want the answer.
-                let _ = pending.reply.send(Ok(payload));
+                match receiving {
+                    Receiving::Content(pending) => {
+                        let _ = pending.reply.send(Ok(Answer::Content(payload)));
+                    }
+                    Receiving::Chunk(head) => self.take_chunk(&head, payload)?,
+                }
             }
-            let Some(header) = self.transport.peek_header::<SIMPLE_REPLY_BYTES>() else {
+            let Some((head, header_bytes)) =
+                ReplyHead::decode(self.transport.input(), self.framing)?
+            else {
                 return Ok(());
             };
-            let reply = SimpleReply::decode(header)?;
-            self.transport.consume(SIMPLE_REPLY_BYTES);
-            let Some(pending) = self.pending.remove(&reply.cookie.0) else {
-                return Err(ClientError::UnknownCookie);
-            };
-            match reply.result {
-                Ok(()) if pending.read_bytes > 0 => {
-                    self.transport.expect_payload(pending.read_bytes as usize);
-                    self.receiving = Some(pending);
+            self.transport.consume(header_bytes);
+            match head {
+                ReplyHead::Simple(reply) => self.take_simple(reply)?,
+                ReplyHead::Chunk(head) if !self.pending.contains_key(&head.cookie.0) => {
+                    return Err(ClientError::UnknownCookie);
                 }
-                Ok(()) => {
-                    let _ = pending.reply.send(Ok(Bytes::new()));
+                ReplyHead::Chunk(head) if head.payload_bytes == 0 => {
+                    self.take_chunk(&head, Bytes::new())?;
                 }
-                Err(errno) => {
-                    let _ = pending.reply.send(Err(ClientError::Failed(errno)));
+                ReplyHead::Chunk(head) => {
+                    self.transport.expect_payload(head.payload_bytes as usize);
+                    self.receiving = Some(Receiving::Chunk(head));
                 }
             }
         }
+    }
+
+    fn take_simple(&mut self, reply: SimpleReply) -> Result<(), ClientError> {
+        let Some(pending) = self.pending.remove(&reply.cookie.0) else {
+            return Err(ClientError::UnknownCookie);
+        };
+        let answer = match (reply.result, pending.gathering.expected()) {
+            (Err(errno), _) => Err(ClientError::Failed(errno)),
+            (Ok(()), Expected::Nothing) => Ok(Answer::Done),
+            (Ok(()), Expected::Content(bytes)) if self.framing == Framing::Simple => {
+                if bytes > 0 {
+                    self.transport.expect_payload(bytes as usize);
+                    self.receiving = Some(Receiving::Content(pending));
+                    return Ok(());
+                }
+                Ok(Answer::Content(Bytes::new()))
+            }
+            // "A simple reply MUST NOT be used" for what has content.
+            (Ok(()), _) => {
+                let reason = "a simple reply where content was asked for";
+                return Err(Broken::Reply { reason }.into());
+            }
+        };
+        let _ = pending.reply.send(answer);
+        Ok(())
+    }
+
+    fn take_chunk(&mut self, head: &ChunkHead, payload: Bytes) -> Result<(), ClientError> {
+        let Some(pending) = self.pending.get_mut(&head.cookie.0) else {
+            return Err(ClientError::UnknownCookie);
+        };
+        let Some(gathered) = pending.gathering.take(head, payload)? else {
+            return Ok(());
+        };
+        if let Some(pending) = self.pending.remove(&head.cookie.0) {
+            let answer = gathered.map_err(|failure| ClientError::Failed(failure.errno));
+            let _ = pending.reply.send(answer);
+        }
+        Ok(())
     }
 }

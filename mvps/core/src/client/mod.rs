@@ -1,8 +1,10 @@
 //! The async NBD client, with typed transactions, over any byte stream.
 //!
 //! A [`Client`] sends requests to its driver, a task that owns the stream and keeps as many
-//! requests in flight as callers make; replies may come in any order. [`Transaction`]s are typed:
-//! one at a time per connection, ended by commit, by rollback or by being dropped.
+//! requests in flight as callers make; replies, and chunks of them, may come in any order.
+//! [`Wishes`](crate::nbd::Wishes) say what to negotiate: 64-bit lengths, extents.
+//! [`Transaction`]s are typed: one at a time per connection, ended by commit, by rollback or by
+//! being dropped; [`Client::transact`] begins again after a conflict.
 //!
 //! Invariant: it uses nothing but the stream and the `Spawner`, so it is as deterministic as they
 //! are. Must never: send a request that the export cannot carry.
@@ -14,4 +16,4 @@ mod tests;
 mod transaction;
 
 pub use connection::{Client, ClientError};
-pub use transaction::Transaction;
+pub use transaction::{ATTEMPTS_MAX, OPTIMISTIC_ATTEMPTS, Transaction};

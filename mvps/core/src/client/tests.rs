@@ -3,7 +3,10 @@ use bytes::Bytes;
 use super::*;
 use crate::engine::EngineError;
 use crate::env::memory::testing::{TestClock, TestSpawner};
-use crate::nbd::{Errno, ExportName, Opening, PAYLOAD_MAX_BYTES, ServerRefusal};
+use crate::nbd::{
+    ContextStatus, Errno, ExportName, Framing, Opening, PAYLOAD_MAX_BYTES, ServerRefusal,
+    StatusExtent, Wishes, ZeroFlags,
+};
 use crate::session::testing::{MemoryDisk, OneDisk};
 use crate::session::{Ended, Order, serve};
 
@@ -56,6 +59,120 @@ async fn what_is_written_is_read() {
         assert_eq!(client.read(5, 0).await.unwrap(), Bytes::new());
         client.disconnect().await;
     }
+}
+
+#[tokio::test]
+async fn every_framing_carries_everything() {
+    for framing in [Framing::Simple, Framing::Structured, Framing::Extended] {
+        let disk = MemoryDisk::new();
+        let wishes = Wishes {
+            framing,
+            contexts: vec![
+                "mvps:changed-since:7".to_owned(),
+                "base:allocation".to_owned(),
+            ],
+            ..Wishes::everything()
+        };
+        let stream = serve_disk(&disk);
+        let client = Client::connect(stream, name("token"), wishes, &TestSpawner);
+        let mut client = client.await.unwrap();
+        let size = client.export().size_bytes;
+        assert_eq!(client.export().framing, framing);
+        client.write(8192, bytes(7, 4096), false).await.unwrap();
+        // Data between holes, and a hole alone.
+        let mut expected = vec![0; 12288];
+        expected[4096..8192].fill(7);
+        assert_eq!(client.read(4096, 12288).await.unwrap()[..], expected);
+        assert_eq!(client.read(1 << 20, 5000).await.unwrap(), bytes(0, 5000));
+        client.cache(0, size).await.unwrap();
+        client.trim(4096, size - 4097, true).await.unwrap();
+        let flags = ZeroFlags {
+            fast: true,
+            ..ZeroFlags::default()
+        };
+        client.write_zeroes_with(100, 8192, flags).await.unwrap();
+        let slow = client.write_zeroes_with(100, 8000, flags).await;
+        assert_eq!(slow, Err(ClientError::Failed(Errno::NotSupported)));
+        let beyond = client.read(size - 1, 2).await;
+        assert_eq!(beyond, Err(ClientError::Failed(Errno::Invalid)));
+        let status = client.block_status(1, size - 1, false).await;
+        if framing == Framing::Simple {
+            assert_eq!(status, Err(ClientError::Failed(Errno::Invalid)));
+            continue;
+        }
+        let extents = |flags: [u64; 3]| {
+            let lengths = [8191, 4096, size - 12288];
+            let pairs = lengths.into_iter().zip(flags);
+            let extents = pairs.map(|(length_bytes, flags)| StatusExtent {
+                length_bytes,
+                flags,
+            });
+            extents.collect()
+        };
+        let status_of = |context, extents| ContextStatus { context, extents };
+        let allocation = status_of(1, extents([3, 0, 3]));
+        let changed = status_of(2, extents([0, 1, 0]));
+        assert_eq!(status.unwrap(), [allocation, changed]);
+        let one = client.block_status(8192, 4097, true).await.unwrap();
+        assert!(one.iter().all(|status| status.extents.len() == 1));
+        // The state to compare with is opened once.
+        let opened = |log: Vec<String>| log.iter().filter(|call| call.starts_with("base")).count();
+        assert_eq!(opened(disk.take_log()), 1);
+        // A transaction sees its own.
+        let transaction = client.begin().await.unwrap();
+        transaction.write(0, bytes(9, 4096)).await.unwrap();
+        let within = transaction.block_status(0, 8192, false).await.unwrap();
+        assert_eq!(within[0].extents[0].flags, 0);
+        transaction.roll_back().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn contexts_are_listed() {
+    let disk = MemoryDisk::new();
+    let listed =
+        |queries: Vec<String>| Client::list_contexts(serve_disk(&disk), name("token"), queries);
+    let all = listed(vec![]).await.unwrap();
+    assert_eq!(all, ["base:allocation", "mvps:changed-since:7"]);
+    assert_eq!(listed(vec!["x:y".to_owned()]).await.unwrap(), [""; 0]);
+    let refused = Client::list_contexts(serve_disk(&disk), name("wrong"), vec![]).await;
+    assert!(matches!(refused, Err(ClientError::Refused(_))));
+}
+
+#[tokio::test]
+async fn a_conflict_is_tried_again_at_last_with_the_lock() {
+    let disk = MemoryDisk::new();
+    let mut client = connect(&disk).await;
+    for conflicts in [0, 2, OPTIMISTIC_ATTEMPTS] {
+        disk.take_log();
+        let mut attempts = 0;
+        let done = client.transact(false, async |transaction| {
+            let old = transaction.read(0, 1).await?[0];
+            transaction.write(0, bytes(old + 1, 1)).await?;
+            if attempts < conflicts {
+                // The next call is the commit.
+                disk.fail_next(EngineError::Conflict);
+            }
+            attempts += 1;
+            Ok(())
+        });
+        done.await.unwrap();
+        assert_eq!(attempts, conflicts + 1);
+        let locked = disk.take_log().contains(&"lock".to_owned());
+        assert_eq!(locked, conflicts == OPTIMISTIC_ATTEMPTS);
+    }
+    assert_eq!(disk.content(0, 1), [3]);
+    let mut attempts = 0;
+    let failed: Result<(), _> = client
+        .transact(false, async |transaction| {
+            attempts += 1;
+            transaction.read(u64::MAX - 1, 1).await.map(drop)
+        })
+        .await;
+    assert_eq!(
+        (failed, attempts),
+        (Err(ClientError::Failed(Errno::Invalid)), 1)
+    );
 }
 
 #[tokio::test]

@@ -3,7 +3,57 @@
 use bytes::Bytes;
 
 use super::connection::{Client, ClientError};
-use crate::nbd::{Errno, Request};
+use crate::nbd::{ContextStatus, Errno, Request};
+
+/// Attempts of [`Client::transact`] that hope for no conflict. Later ones take the image's write
+/// lock first: what they then do cannot conflict.
+pub const OPTIMISTIC_ATTEMPTS: usize = 4;
+
+/// Attempts in all. With the lock only what the server aborts fails (one that grew too old, or held
+/// the lock too long), and that twice in a row is no accident.
+pub const ATTEMPTS_MAX: usize = OPTIMISTIC_ATTEMPTS + 4;
+
+impl Client {
+    /// Runs `body` in a transaction and commits it; begins again, with a new view, as often as it
+    /// meets a conflict, [`ATTEMPTS_MAX`] times at most. With `fua` it is durable when this
+    /// returns. `body` may run several times: what it does beside the transaction is its own care.
+    ///
+    /// # Errors
+    /// What `body` returns, after a rollback; [`ClientError::Conflict`] after the last attempt;
+    /// [`ClientError::Lost`] from the commit: all of it happened, or nothing.
+    pub async fn transact<T>(
+        &mut self,
+        fua: bool,
+        mut body: impl AsyncFnMut(&Transaction<'_>) -> Result<T, ClientError>,
+    ) -> Result<T, ClientError> {
+        let mut attempt = 0;
+        loop {
+            attempt += 1;
+            let done = self
+                .attempt(attempt > OPTIMISTIC_ATTEMPTS, fua, &mut body)
+                .await;
+            match done {
+                Err(ClientError::Conflict) if attempt < ATTEMPTS_MAX => {}
+                done => return done,
+            }
+        }
+    }
+
+    async fn attempt<T>(
+        &mut self,
+        locks: bool,
+        fua: bool,
+        body: &mut impl AsyncFnMut(&Transaction<'_>) -> Result<T, ClientError>,
+    ) -> Result<T, ClientError> {
+        let transaction = self.begin().await?;
+        if locks {
+            transaction.lock().await?;
+        }
+        let result = body(&transaction).await?;
+        transaction.commit(fua).await?;
+        Ok(result)
+    }
+}
 
 /// An open transaction. Its requests take effect in the order in which they are first polled,
 /// and together, when it commits. Dropping it rolls it back.
@@ -33,6 +83,20 @@ impl<'a> Transaction<'a> {
         self.client.read(offset, length).await.map_err(conflict)
     }
 
+    /// As [`Client::block_status`], of what the transaction sees.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn block_status(
+        &self,
+        offset: u64,
+        length: u64,
+        one: bool,
+    ) -> Result<Vec<ContextStatus>, ClientError> {
+        let status = self.client.block_status(offset, length, one).await;
+        status.map_err(conflict)
+    }
+
     /// Writes when it commits.
     ///
     /// # Errors
@@ -48,7 +112,7 @@ impl<'a> Transaction<'a> {
     ///
     /// # Errors
     /// As [`Self::write`].
-    pub async fn write_zeroes(&self, offset: u64, length: u32) -> Result<(), ClientError> {
+    pub async fn write_zeroes(&self, offset: u64, length: u64) -> Result<(), ClientError> {
         let zeroed = self.client.write_zeroes(offset, length, false).await;
         zeroed.map_err(conflict)
     }
@@ -57,7 +121,7 @@ impl<'a> Transaction<'a> {
     ///
     /// # Errors
     /// As [`Self::write`].
-    pub async fn trim(&self, offset: u64, length: u32) -> Result<(), ClientError> {
+    pub async fn trim(&self, offset: u64, length: u64) -> Result<(), ClientError> {
         self.client
             .trim(offset, length, false)
             .await

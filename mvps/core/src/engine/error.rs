@@ -1,6 +1,7 @@
 //! What can go wrong with an open image, by what the client is told.
 
 use super::object_reads::ReadError;
+use super::protocol::ManifestError;
 use crate::env::BufferError;
 
 /// Why a request on an open image failed. Every later request on a fenced or failed image fails the
@@ -86,6 +87,18 @@ impl From<ReadError> for EngineError {
             ReadError::Store(_) | ReadError::NewerFormat { .. } => Self::Unreadable {
                 reason: error.to_string(),
             },
+        }
+    }
+}
+
+impl From<ManifestError> for EngineError {
+    fn from(error: ManifestError) -> Self {
+        let reason = error.to_string();
+        match error {
+            ManifestError::Corrupt { .. } => Self::Corrupt { reason },
+            ManifestError::Store(_)
+            | ManifestError::NoSuchVersion { .. }
+            | ManifestError::NewerFormat { .. } => Self::Unreadable { reason },
         }
     }
 }

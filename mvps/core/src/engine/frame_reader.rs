@@ -21,7 +21,7 @@ use tokio::sync::Semaphore;
 use super::map::{Map, MapRun, PageLocation};
 use super::object_cache::{Footprint, ObjectCache, PieceKey};
 use super::object_reads::{ObjectReads, Piece, ReadError};
-use super::read_ahead::ReadAhead;
+use super::read_ahead::{ReadAhead, WINDOW_MAX_BYTES};
 use super::single_flight::{Departure, SingleFlight};
 use crate::env::Spawner;
 use crate::format::frame::{FRAME_MAX_BYTES, Frame};
@@ -56,6 +56,7 @@ pub struct FrameReads {
     reads: ObjectReads,
     spawner: Arc<dyn Spawner>,
     cache: Arc<ObjectCache<Frame>>,
+    cache_bytes: u64,
     flights: SingleFlight<PieceKey, Landed>,
     spans: Arc<Semaphore>,
     windows: Arc<Semaphore>,
@@ -69,6 +70,7 @@ impl FrameReads {
             reads,
             spawner,
             cache: Arc::new(ObjectCache::new(cache_bytes, FRAME_MAX_BYTES as u64)),
+            cache_bytes,
             flights: SingleFlight::new(),
             spans: Arc::new(Semaphore::new(SPANS_IN_FLIGHT_MAX)),
             windows: Arc::new(Semaphore::new(WINDOWS_IN_FLIGHT_MAX)),
@@ -230,6 +232,36 @@ impl FrameReader {
             contents[index] = Some(self.content(&frame, &wanted.object, run, &location)?);
         }
         Ok(contents)
+    }
+
+    /// Pages of one step of a [`Self::prefetch`] of many: no more memory than a window that is read
+    /// ahead.
+    pub(super) fn prefetch_window_pages(&self) -> u64 {
+        WINDOW_MAX_BYTES >> self.page_size.bits()
+    }
+
+    /// Pages that may be prefetched at a time: more than half of the cache would drive out what
+    /// came first.
+    pub(super) fn prefetch_max_pages(&self) -> u64 {
+        (self.frames.cache_bytes / 2) >> self.page_size.bits()
+    }
+
+    /// Brings the frames of runs that a look-up in `map` returned to the cache.
+    ///
+    /// # Errors
+    /// [`ReadError`], the first one, once all that can be had is there.
+    pub(super) async fn prefetch(&self, map: &Map, runs: &[MapRun]) -> Result<(), ReadError> {
+        let mut absent = Vec::new();
+        for run in runs {
+            if let Some(location) = run.location {
+                let frame = wanted(map, run, &location)?;
+                if self.frames.cache.peek(&frame.key()).is_none() {
+                    absent.push(frame);
+                }
+            }
+        }
+        let fetched = self.frames.fetch(self.page_size, &absent).await;
+        fetched.into_iter().try_for_each(|frame| frame.map(drop))
     }
 
     /// Takes note that `pages` are being read from object storage or its cache, and starts to fetch

@@ -15,6 +15,7 @@ use super::changes::{self, Change};
 use super::config::EngineConfig;
 use super::error::EngineError;
 use super::event::{Acknowledge, CommitRefusal, CommitRequest, Durability, Event, Origin};
+use super::extents::{Base, Extent, Since};
 use super::host::Host;
 use super::status::ImageStatus;
 use super::transaction::Transaction;
@@ -239,6 +240,40 @@ impl Attachment {
         let range = offset..offset.saturating_add(length);
         let changes = |size| changes::of_trim(size, range.clone());
         self.change(offset, length, 0, when, changes).await
+    }
+
+    /// What of the range has content, or with a `base`, may have other content than the base: see
+    /// [`View::extents`].
+    ///
+    /// # Errors
+    /// [`EngineError::Invalid`] past the end, otherwise as [`View::read`].
+    pub async fn extents(
+        &self,
+        offset: u64,
+        length: u64,
+        base: Option<&Base>,
+        extents_max: usize,
+    ) -> Result<Vec<Extent>, EngineError> {
+        let view = self.image.view_for(offset, length)?;
+        view.extents(offset..offset + length, base, extents_max)
+            .await
+    }
+
+    /// Opens an earlier state of the image for [`Self::extents`].
+    ///
+    /// # Errors
+    /// [`EngineError::Invalid`] if it is not retained, otherwise as [`View::read`].
+    pub async fn base(&self, since: &Since) -> Result<Base, EngineError> {
+        Base::open(&self.image.shared.host, &self.image.shared.id, since).await
+    }
+
+    /// Brings what of the range is only in object storage to the cache: see [`View::prefetch`].
+    ///
+    /// # Errors
+    /// As for [`Self::read`].
+    pub async fn prefetch(&self, offset: u64, length: u64) -> Result<(), EngineError> {
+        let view = self.image.view_for(offset, length)?;
+        view.prefetch(offset..offset + length).await
     }
 
     /// Returns once everything that was acknowledged before this call is durable, on this and every

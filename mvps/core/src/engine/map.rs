@@ -10,7 +10,7 @@
 //! completely.
 
 use std::collections::BTreeMap;
-use std::ops::Range;
+use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 
 use imbl::OrdMap;
@@ -66,7 +66,7 @@ pub struct MapRun {
 
 /// A leaf that [`Map::try_lookup`] needs has to be fetched first: use [`Map::lookup`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct NotResident(RootLeaf);
+pub struct NotResident(pub(super) RootLeaf);
 
 /// See the module's text.
 #[derive(Clone)]
@@ -99,6 +99,11 @@ impl Map {
 
     pub(super) fn overlay(&self) -> &RangeMap<Option<PageLocation>> {
         &self.overlay
+    }
+
+    /// The object that holds a leaf of the root.
+    pub(super) fn leaf_object(&self, leaf: &RootLeaf) -> Option<&ObjectName> {
+        self.name_of(leaf)
     }
 
     pub(super) fn root(&self) -> &Root {
@@ -205,7 +210,7 @@ impl Map {
             let step_end = (first.0 / LEAF_PAGES).saturating_add(STEP_LEAVES_MAX);
             let end = PageNumber(step_end.saturating_mul(LEAF_PAGES)).min(pages.end);
             for run in self.lookup_step(first..end).await? {
-                push_run(&mut runs, 0, run.first, run.pages, run.location);
+                push_run(&mut runs, 0, run);
             }
             first = end;
         }
@@ -238,26 +243,64 @@ impl Map {
         &self,
         pages: Range<PageNumber>,
         out: &mut Vec<MapRun>,
-        mut resident: impl FnMut(&RootLeaf) -> Option<Arc<Leaf>>,
+        resident: impl FnMut(&RootLeaf) -> Option<Arc<Leaf>>,
     ) -> Result<(), NotResident> {
         let floor = out.len();
-        for run in self.overlay.runs(pages) {
-            match run.value {
-                Some(location) => push_run(out, floor, run.first, run.pages, location),
-                None => self.resolve_base(run.first..run.end(), out, floor, &mut resident)?,
-            }
-        }
-        Ok(())
+        let found = self.visit(pages, resident, |run| {
+            push_run(out, floor, run);
+            ControlFlow::Continue(())
+        });
+        found.map(drop)
     }
 
-    fn resolve_base(
+    /// Calls `each` with the runs of `pages`, in order and without gaps, until it breaks off. Runs
+    /// that read as zeroes may follow each other.
+    ///
+    /// # Errors
+    /// [`NotResident`] if `resident` has not got a leaf that is needed; `each` has seen everything
+    /// before that leaf then.
+    pub(super) fn visit(
         &self,
         pages: Range<PageNumber>,
-        out: &mut Vec<MapRun>,
-        floor: usize,
+        mut resident: impl FnMut(&RootLeaf) -> Option<Arc<Leaf>>,
+        mut each: impl FnMut(MapRun) -> ControlFlow<()>,
+    ) -> Result<ControlFlow<()>, NotResident> {
+        for run in self.overlay.runs(pages) {
+            let flow = match run.value {
+                Some(location) => each(MapRun {
+                    first: run.first,
+                    pages: run.pages,
+                    location,
+                }),
+                None => self.visit_base(run.first..run.end(), &mut resident, &mut each)?,
+            };
+            if flow.is_break() {
+                return Ok(flow);
+            }
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+
+    fn visit_base(
+        &self,
+        pages: Range<PageNumber>,
         resident: &mut impl FnMut(&RootLeaf) -> Option<Arc<Leaf>>,
-    ) -> Result<(), NotResident> {
+        each: &mut impl FnMut(MapRun) -> ControlFlow<()>,
+    ) -> Result<ControlFlow<()>, NotResident> {
         let mut next = pages.start;
+        // A run up to `end`; what is empty is none.
+        let mut run_to = |next: &mut PageNumber, end: PageNumber, location| {
+            let run = MapRun {
+                first: *next,
+                pages: end.0 - next.0,
+                location,
+            };
+            *next = end;
+            match run.pages {
+                0 => ControlFlow::Continue(()),
+                _ => each(run),
+            }
+        };
         let first_leaf = LeafNumber::of(pages.start).0;
         let leaves = &self.root.leaves;
         let from = leaves.partition_point(|leaf| leaf.leaf < first_leaf);
@@ -266,19 +309,32 @@ impl Map {
             if leaf_first >= pages.end.0 {
                 break;
             }
-            let leaf = resident(root_leaf).ok_or(NotResident(*root_leaf))?;
+            let Some(leaf) = resident(root_leaf) else {
+                let gap_end = PageNumber(leaf_first).max(next);
+                let gap = run_to(&mut next, gap_end, None);
+                return match gap {
+                    ControlFlow::Break(()) => Ok(gap),
+                    ControlFlow::Continue(()) => Err(NotResident(*root_leaf)),
+                };
+            };
             // Counted from the leaf's first page.
             let from = next.0.saturating_sub(leaf_first);
             let to = (pages.end.0 - leaf_first).min(LEAF_PAGES);
-            for_each_extent(&leaf, from..to, |first, pages, location| {
+            let flow = for_each_extent(&leaf, from..to, |first, pages, location| {
                 let first = PageNumber(leaf_first + first);
-                push_run(out, floor, next, first.0 - next.0, None);
-                push_run(out, floor, first, pages, Some(location));
-                next = PageNumber(first.0 + pages);
+                run_to(&mut next, first, None)?;
+                run_to(&mut next, PageNumber(first.0 + pages), Some(location))
             });
+            if flow.is_break() {
+                return Ok(flow);
+            }
         }
-        push_run(out, floor, next, pages.end.0 - next.0, None);
-        Ok(())
+        Ok(run_to(&mut next, pages.end, None))
+    }
+
+    /// The leaf, if it is in memory.
+    pub(super) fn resident_leaf(&self, leaf: &RootLeaf) -> Option<Arc<Leaf>> {
+        self.leaves.cached(self.name_of(leaf)?, leaf)
     }
 
     fn name_of(&self, leaf: &RootLeaf) -> Option<&ObjectName> {
@@ -296,13 +352,13 @@ fn range_of(span: &PageSpan) -> Range<PageNumber> {
     span.first..span.end()
 }
 
-/// Calls `each` with what lies in `pages` (counted from the leaf's first): the first page, how
-/// many, and where the first one is.
+/// Calls `each` with what lies in `pages` (counted from the leaf's first), until it breaks off: the
+/// first page, how many, and where the first one is.
 pub(super) fn for_each_extent(
     leaf: &Leaf,
     pages: Range<u64>,
-    mut each: impl FnMut(u64, u64, PageLocation),
-) {
+    mut each: impl FnMut(u64, u64, PageLocation) -> ControlFlow<()>,
+) -> ControlFlow<()> {
     let end_of = |extent: &LeafExtent| u64::from(extent.first) + u64::from(extent.pages);
     let from = leaf
         .extents
@@ -321,35 +377,23 @@ pub(super) fn for_each_extent(
             first,
             end - first,
             location.advance(first - u64::from(extent.first)),
-        );
+        )?;
     }
+    ControlFlow::Continue(())
 }
 
 /// Appends a run; one that reads as zeroes continues the one before it, except one before `floor`,
 /// which belongs to the caller.
-fn push_run(
-    out: &mut Vec<MapRun>,
-    floor: usize,
-    first: PageNumber,
-    pages: u64,
-    location: Option<PageLocation>,
-) {
-    if pages == 0 {
-        return;
-    }
-    if location.is_none()
+fn push_run(out: &mut Vec<MapRun>, floor: usize, run: MapRun) {
+    if run.location.is_none()
         && let Some(last) = out[floor..].last_mut()
         && last.location.is_none()
-        && last.first.0 + last.pages == first.0
+        && last.first.0 + last.pages == run.first.0
     {
-        last.pages += pages;
+        last.pages += run.pages;
         return;
     }
-    out.push(MapRun {
-        first,
-        pages,
-        location,
-    });
+    out.push(run);
 }
 
 #[cfg(test)]

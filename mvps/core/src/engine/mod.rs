@@ -3,7 +3,8 @@
 //! Read in this order:
 //! 1. [`image`] and [`transaction`]: what callers see; [`changes`]: bytes as changes of pages.
 //! 2. `task`, `commit`, `acknowledge`, `schedule`: the task that owns the image's state.
-//! 3. [`buffer_index`], [`view`], [`range_map`]: what is where, as of one LSN, for readers.
+//! 3. [`buffer_index`], [`view`], [`range_map`]: what is where, as of one LSN, for readers;
+//!    [`extents`]: which of it is there at all, and which changed.
 //! 4. `job`, `checkpoint`, [`segment_writer`], [`fold`], [`cleaning`]: from the buffer to object
 //!    storage, and how space there is won back; `rollback`: back to an earlier version.
 //! 5. [`map`], [`frame_reader`], [`object_reads`]: from object storage back to a page.
@@ -24,6 +25,7 @@ mod config;
 mod conflict;
 mod error;
 mod event;
+pub mod extents;
 pub mod fold;
 pub mod frame_reader;
 mod host;
@@ -52,6 +54,7 @@ pub use cleaning::{CompactionSettings, SpaceStatus};
 pub use config::EngineConfig;
 pub use error::EngineError;
 pub use event::{Acknowledge, Durability};
+pub use extents::{Base, Extent, Since};
 pub use host::Host;
 pub use image::{Attachment, Image};
 pub use open::{OpenError, open};
@@ -60,7 +63,7 @@ pub use published_version::PublishedVersion;
 pub use rollback::RolledBack;
 pub use status::ImageStatus;
 pub use transaction::Transaction;
-pub use view::{ReadBytes, View};
+pub use view::{ReadBytes, ReadPiece, View};
 
 #[cfg(test)]
 mod tests;

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use super::error::EngineError;
+use super::extents::{Base, Extent, Since};
 use super::frame_reader::FrameReader;
 use super::host::Host;
 use super::map::Map;
@@ -20,6 +21,7 @@ pub struct PublishedVersion {
     image: ImageId,
     version: Version,
     view: Arc<View>,
+    host: Host,
 }
 
 impl PublishedVersion {
@@ -43,6 +45,7 @@ impl PublishedVersion {
             image: manifest.image.clone(),
             version: manifest.version,
             view: Arc::new(view),
+            host: host.clone(),
         })
     }
 
@@ -75,12 +78,51 @@ impl PublishedVersion {
     /// # Errors
     /// [`EngineError::Invalid`] past the end, otherwise as [`View::read`].
     pub async fn read(&self, offset: u64, length: u32) -> Result<ReadBytes, EngineError> {
-        let end = offset.checked_add(u64::from(length));
-        if end.is_none_or(|end| end > self.size_bytes()) {
-            return Err(EngineError::Invalid {
-                reason: "the range reaches past the end of the image",
-            });
-        }
+        self.check_range(offset, u64::from(length))?;
         self.view.read(offset, length as usize).await
+    }
+
+    /// What of the range has content, or differs from `base`: see [`View::extents`].
+    ///
+    /// # Errors
+    /// As for [`Self::read`].
+    pub async fn extents(
+        &self,
+        offset: u64,
+        length: u64,
+        base: Option<&Base>,
+        extents_max: usize,
+    ) -> Result<Vec<Extent>, EngineError> {
+        self.check_range(offset, length)?;
+        let range = offset..offset + length;
+        self.view.extents(range, base, extents_max).await
+    }
+
+    /// Opens another state of the image for [`Self::extents`].
+    ///
+    /// # Errors
+    /// As for [`super::Attachment::base`].
+    pub async fn base(&self, since: &Since) -> Result<Base, EngineError> {
+        Base::open(&self.host, &self.image, since).await
+    }
+
+    /// See [`View::prefetch`].
+    ///
+    /// # Errors
+    /// As for [`Self::read`].
+    pub async fn prefetch(&self, offset: u64, length: u64) -> Result<(), EngineError> {
+        self.check_range(offset, length)?;
+        self.view.prefetch(offset..offset + length).await
+    }
+
+    fn check_range(&self, offset: u64, length: u64) -> Result<(), EngineError> {
+        let end = offset.checked_add(length);
+        if end.is_some_and(|end| end <= self.size_bytes()) {
+            Ok(())
+        } else {
+            Err(EngineError::Invalid {
+                reason: "the range reaches past the end of the image",
+            })
+        }
     }
 }

@@ -9,14 +9,15 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::sync::{Mutex, oneshot};
 
-use super::changes::{self, Change, patched, zeroes};
+use super::changes::{self, Change, patched};
 use super::error::EngineError;
 use super::event::{Acknowledge, CommitRequest, Event, LockRequest};
+use super::extents::{Base, Extent};
 use super::image::{Attachment, unrefused};
 use super::range_map::{Advance, RangeMap};
 use super::transaction_room::TakenRoom;
 use super::transactions::{PinnedView, TransactionId};
-use super::view::{ReadBytes, View};
+use super::view::{ReadBytes, ReadPiece, View};
 use crate::ids::{PageNumber, PageSize};
 
 /// Content that the transaction gave to a run of pages.
@@ -86,6 +87,28 @@ impl Transaction {
             (view, workspace.writes.clone())
         };
         read_over(&view, &writes, offset, length as usize).await
+    }
+
+    /// What of the range has content, or with a `base`, may have other content than the base: the
+    /// transaction's own writes over its view. To be told is to read.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub async fn extents(
+        &self,
+        offset: u64,
+        length: u64,
+        base: Option<&Base>,
+        extents_max: usize,
+    ) -> Result<Vec<Extent>, EngineError> {
+        self.attachment.image.check_range(offset, length)?;
+        let (view, writes) = {
+            let mut workspace = self.workspace.lock().await;
+            let view = self.view.get()?;
+            self.note_read(&mut workspace, &view, offset, length)?;
+            (view, workspace.writes.clone())
+        };
+        extents_over(&view, &writes, offset..offset + length, base, extents_max).await
     }
 
     /// Writes `data` at `offset` when the transaction commits.
@@ -325,27 +348,65 @@ async fn read_over(
     }
     let page_size = view.page_size;
     let end = offset + length as u64;
-    let mut chunks = Vec::new();
+    let mut pieces = Vec::new();
     for run in writes.runs(page_size.page_of(offset)..page_size.page_of(end - 1).next()) {
         let start = page_size.offset_of(run.first);
         let from = offset.max(start);
         let to = end.min(page_size.offset_of(run.end()));
         let bytes = usize::try_from(to - from).expect("a request fits memory");
         match run.value {
-            None => chunks.extend(view.read(from, bytes).await?.chunks),
+            None => pieces.extend(view.read(from, bytes).await?.pieces),
             Some(Written::Data { data, .. }) => {
                 let skip = usize::try_from(from - start).expect("within the data");
-                chunks.push(data.slice(skip..skip + bytes));
+                pieces.push(ReadPiece::Data(data.slice(skip..skip + bytes)));
             }
-            Some(Written::Hole) => {
-                let mut left = bytes;
-                while left > 0 {
-                    let chunk = left.min(1 << 16);
-                    chunks.push(zeroes(chunk));
-                    left -= chunk;
-                }
-            }
+            Some(Written::Hole) => pieces.push(ReadPiece::Hole(bytes)),
         }
     }
-    Ok(ReadBytes { chunks })
+    Ok(ReadBytes { pieces })
+}
+
+/// The extents of `writes` over `view`.
+async fn extents_over(
+    view: &View,
+    writes: &RangeMap<Written>,
+    range: Range<u64>,
+    base: Option<&Base>,
+    extents_max: usize,
+) -> Result<Vec<Extent>, EngineError> {
+    let page_size = view.page_size;
+    let pages = page_size.page_of(range.start)..page_size.page_of(range.end - 1).next();
+    let mut extents: Vec<Extent> = Vec::new();
+    for run in writes.runs(pages) {
+        let from = range.start.max(page_size.offset_of(run.first));
+        let to = range.end.min(page_size.offset_of(run.end()));
+        // Its own holes are changes, too: what the base has there, nobody asks.
+        let is_set = match &run.value {
+            None => None,
+            Some(Written::Data { .. }) => Some(true),
+            Some(Written::Hole) => Some(base.is_some()),
+        };
+        let found = match is_set {
+            None => view.extents(from..to, base, extents_max).await?,
+            Some(is_set) => vec![Extent {
+                length_bytes: to - from,
+                is_set,
+            }],
+        };
+        let seen: u64 = found.iter().map(|extent| extent.length_bytes).sum();
+        for extent in found {
+            let is_full = extents.len() == extents_max;
+            match extents.last_mut() {
+                Some(last) if last.is_set == extent.is_set => {
+                    last.length_bytes += extent.length_bytes;
+                }
+                _ if is_full => return Ok(extents),
+                _ => extents.push(extent),
+            }
+        }
+        if seen < to - from {
+            break;
+        }
+    }
+    Ok(extents)
 }

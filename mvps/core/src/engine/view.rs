@@ -43,35 +43,58 @@ pub struct View {
     pub frames: Arc<FrameReader>,
 }
 
+/// A part of what was read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ReadPiece {
+    /// These bytes.
+    Data(Bytes),
+    /// This many bytes that read as zeroes, because nothing is stored there.
+    Hole(usize),
+}
+
+impl ReadPiece {
+    fn len(&self) -> usize {
+        match self {
+            Self::Data(data) => data.len(),
+            Self::Hole(bytes) => *bytes,
+        }
+    }
+}
+
 /// Content in order; the lengths add up to what was asked for.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ReadBytes {
     /// The pieces.
-    pub chunks: Vec<Bytes>,
+    pub pieces: Vec<ReadPiece>,
 }
 
 impl ReadBytes {
     /// How many bytes there are.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.chunks.iter().map(Bytes::len).sum()
+        self.pieces.iter().map(ReadPiece::len).sum()
     }
 
     /// Whether there are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.chunks.iter().all(Bytes::is_empty)
+        self.len() == 0
     }
 
     /// All of it in one piece, copied unless it is one piece already.
     #[must_use]
-    pub fn into_bytes(mut self) -> Bytes {
-        if self.chunks.len() == 1 {
-            return self.chunks.remove(0);
+    pub fn into_bytes(self) -> Bytes {
+        match self.pieces.as_slice() {
+            [ReadPiece::Data(data)] => return data.clone(),
+            [ReadPiece::Hole(bytes)] => return zeroes(*bytes),
+            _ => {}
         }
         let mut whole = Vec::with_capacity(self.len());
-        for chunk in &self.chunks {
-            whole.extend_from_slice(chunk);
+        for piece in &self.pieces {
+            match piece {
+                ReadPiece::Data(data) => whole.extend_from_slice(data),
+                ReadPiece::Hole(bytes) => whole.resize(whole.len() + bytes, 0),
+            }
         }
         Bytes::from(whole)
     }
@@ -105,9 +128,9 @@ impl View {
     /// [`EngineError::Corrupt`], [`EngineError::Unreadable`] or [`EngineError::Poisoned`]; an
     /// object store that is unavailable is waited for.
     pub async fn read(&self, offset: u64, length: usize) -> Result<ReadBytes, EngineError> {
-        let mut chunks = Vec::with_capacity(1);
+        let mut read = Vec::with_capacity(1);
         if length == 0 {
-            return Ok(ReadBytes { chunks });
+            return Ok(ReadBytes { pieces: read });
         }
         let bytes = offset..offset + length as u64;
         let last = self.page_size.page_of(bytes.end - 1);
@@ -116,12 +139,12 @@ impl View {
             let to = bytes.end.min(self.page_size.offset_of(piece.pages.end));
             match piece.buffered {
                 Some((level, buffered)) => {
-                    self.read_buffered(level, buffered, &piece.pages, from..to, &mut chunks)?;
+                    self.read_buffered(level, buffered, &piece.pages, from..to, &mut read)?;
                 }
-                None => self.read_stored(piece.pages, from..to, &mut chunks).await?,
+                None => self.read_stored(piece.pages, from..to, &mut read).await?,
             }
         }
-        Ok(ReadBytes { chunks })
+        Ok(ReadBytes { pieces: read })
     }
 
     /// The content of `page` if the buffer has it.
@@ -143,12 +166,12 @@ impl View {
                 continue;
             };
             if self.find_buffered(*page).is_none() {
-                let mut chunks = Vec::with_capacity(1);
+                let mut read = Vec::with_capacity(1);
                 let from = self.page_size.offset_of(*page);
                 let to = self.page_size.offset_of(page.next());
-                self.read_stored(*page..page.next(), from..to, &mut chunks)
+                self.read_stored(*page..page.next(), from..to, &mut read)
                     .await?;
-                let content = ReadBytes { chunks }.into_bytes();
+                let content = ReadBytes { pieces: read }.into_bytes();
                 bases.push(BasePage {
                     page: *page,
                     content,
@@ -214,14 +237,15 @@ impl View {
         buffered: Buffered,
         pages: &Range<PageNumber>,
         bytes: Range<u64>,
-        chunks: &mut Vec<Bytes>,
+        read: &mut Vec<ReadPiece>,
     ) -> Result<(), EngineError> {
         match buffered {
-            Buffered::Hole { .. } => push_zeroes(bytes.end - bytes.start, chunks),
+            Buffered::Hole { .. } => push_hole(bytes.end - bytes.start, read),
             Buffered::Data { at, skip } => {
                 let start = self.page_size.offset_of(pages.start);
                 let within = within(start, &bytes);
-                chunks.push(self.generations[level].read(at, skip, within, self.page_size)?);
+                let data = self.generations[level].read(at, skip, within, self.page_size)?;
+                read.push(ReadPiece::Data(data));
             }
         }
         Ok(())
@@ -231,7 +255,7 @@ impl View {
         &self,
         pages: Range<PageNumber>,
         bytes: Range<u64>,
-        chunks: &mut Vec<Bytes>,
+        read: &mut Vec<ReadPiece>,
     ) -> Result<(), EngineError> {
         self.frames.note_read(&self.map, pages.clone());
         let mut runs = Vec::with_capacity(1);
@@ -253,8 +277,10 @@ impl View {
                 .offset_of(PageNumber(run.first.0 + run.pages));
             let bytes = bytes.start.max(start)..bytes.end.min(end);
             match content {
-                None => push_zeroes(bytes.end - bytes.start, chunks),
-                Some(content) => chunks.push(content.slice(within(start, &bytes))),
+                None => push_hole(bytes.end - bytes.start, read),
+                Some(content) => {
+                    read.push(ReadPiece::Data(content.slice(within(start, &bytes))));
+                }
             }
         }
         Ok(())
@@ -289,10 +315,10 @@ fn within(start: u64, bytes: &Range<u64>) -> Range<usize> {
     relative(bytes.start)..relative(bytes.end)
 }
 
-fn push_zeroes(mut length: u64, chunks: &mut Vec<Bytes>) {
-    while length > 0 {
-        let chunk = length.min(1 << 16);
-        chunks.push(zeroes(usize::try_from(chunk).expect("at most 64 KiB")));
-        length -= chunk;
+fn push_hole(bytes: u64, read: &mut Vec<ReadPiece>) {
+    let bytes = usize::try_from(bytes).expect("a request fits memory");
+    match read.last_mut() {
+        Some(ReadPiece::Hole(before)) => *before += bytes,
+        _ => read.push(ReadPiece::Hole(bytes)),
     }
 }

@@ -1,16 +1,22 @@
 //! The client's side of the fixed newstyle handshake.
 //!
-//! Job: the mirror of [`super::negotiation`]: asks for one export and understands the answer.
-//! Invariant: what a server sends is bounded by [`OPTION_SKIP_LIMIT_BYTES`] and never trusted.
+//! Job: the mirror of [`super::negotiation`]: asks for the framing and the contexts that its user
+//! wishes, then for one export, one option at a time, and understands the answers. A server that
+//! knows less is taken as it is. Invariant: what a server sends is bounded by
+//! [`OPTION_SKIP_LIMIT_BYTES`] and [`REPLIES_MAX`], and never trusted.
 
 use bytes::{Buf, BufMut, BytesMut};
 
+use super::export::ExportName;
 use super::limits::{IMAGE_SIZE_MAX_BYTES, OPTION_SKIP_LIMIT_BYTES, PAYLOAD_MAX_BYTES};
-use super::negotiation::{Broken, ExportName};
 use super::wire::{
     GREETING_MAGIC, OPTION_MAGIC, OPTION_REPLY_MAGIC, handshake, info, option, option_reply,
     transmission,
 };
+use super::{Broken, Framing};
+
+/// Most replies to one option; a list of contexts is the longest answer there is.
+pub const REPLIES_MAX: usize = 4096;
 
 const GREETING_BYTES: usize = 18;
 const REPLY_HEADER_BYTES: usize = 20;
@@ -27,6 +33,52 @@ pub enum Opening {
         /// Whether to save the 124 bytes of padding.
         no_zeroes: bool,
     },
+    /// With LIST_META_CONTEXT: nothing but a list of contexts.
+    ListContexts,
+}
+
+/// What a client wishes of a connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wishes {
+    /// How to ask for the export.
+    pub opening: Opening,
+    /// The best framing; the next best is asked for where the server has none of it.
+    pub framing: Framing,
+    /// Names of contexts to select, or queries to list; without any, a list has all there are.
+    /// With EXPORT_NAME none can be selected for sure.
+    pub contexts: Vec<String>,
+}
+
+impl Wishes {
+    /// Everything that servers may have: extended headers, and `base:allocation`.
+    #[must_use]
+    pub fn everything() -> Self {
+        Self {
+            opening: Opening::Go,
+            framing: Framing::Extended,
+            contexts: vec!["base:allocation".to_owned()],
+        }
+    }
+}
+
+impl From<Opening> for Wishes {
+    /// Only the export: simple replies, no context.
+    fn from(opening: Opening) -> Self {
+        Self {
+            opening,
+            framing: Framing::Simple,
+            contexts: Vec::new(),
+        }
+    }
+}
+
+/// A context that the server selected.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RemoteContext {
+    /// The number that its extents carry.
+    pub id: u32,
+    /// Its name.
+    pub name: String,
 }
 
 /// An export as the server announced it.
@@ -46,6 +98,16 @@ pub struct RemoteExport {
     pub can_write_zeroes: bool,
     /// Whether several connections see one disk.
     pub can_multi_conn: bool,
+    /// Whether CACHE is understood.
+    pub can_cache: bool,
+    /// Whether FAST_ZERO is understood.
+    pub can_fast_zero: bool,
+    /// Whether DF is understood.
+    pub can_df: bool,
+    /// How requests and replies are framed.
+    pub framing: Framing,
+    /// The contexts of which BLOCK_STATUS tells.
+    pub contexts: Vec<RemoteContext>,
     /// Smallest block, 1 if not announced.
     pub minimum_block_bytes: u32,
     /// Preferred block, 4096 if not announced.
@@ -69,6 +131,11 @@ impl RemoteExport {
             can_trim: has(transmission::SEND_TRIM),
             can_write_zeroes: has(transmission::SEND_WRITE_ZEROES),
             can_multi_conn: has(transmission::CAN_MULTI_CONN),
+            can_cache: has(transmission::SEND_CACHE),
+            can_fast_zero: has(transmission::SEND_FAST_ZERO),
+            can_df: has(transmission::SEND_DF),
+            framing: Framing::Simple,
+            contexts: Vec::new(),
             minimum_block_bytes: 1,
             preferred_block_bytes: 4096,
             maximum_payload_bytes: PAYLOAD_MAX_BYTES,
@@ -116,6 +183,8 @@ pub enum ClientStep {
     NeedMore,
     /// The export was granted. Unless it was only to be described, requests may follow.
     Granted(RemoteExport),
+    /// The contexts that there are, for [`Opening::ListContexts`].
+    Contexts(Vec<String>),
     /// The export was refused.
     Refused(ServerRefusal),
 }
@@ -123,16 +192,21 @@ pub enum ClientStep {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     Greeting,
-    ExportNameAnswer { padding: bool },
-    OptionReply,
+    /// The answer to this option is awaited.
+    Asked(u32),
+    ExportNameAnswer,
 }
 
 /// One handshake, client side.
 #[derive(Debug)]
 pub struct ClientNegotiation {
     name: ExportName,
-    opening: Opening,
+    wishes: Wishes,
     state: State,
+    no_zeroes: bool,
+    framing: Framing,
+    replies: usize,
+    contexts: Vec<RemoteContext>,
     export: Option<RemoteExport>,
     name_info: Option<String>,
     description_info: Option<String>,
@@ -142,11 +216,15 @@ pub struct ClientNegotiation {
 impl ClientNegotiation {
     /// Will ask for the export called `name`.
     #[must_use]
-    pub fn new(name: ExportName, opening: Opening) -> Self {
+    pub fn new(name: ExportName, wishes: impl Into<Wishes>) -> Self {
         Self {
             name,
-            opening,
+            wishes: wishes.into(),
             state: State::Greeting,
+            no_zeroes: false,
+            framing: Framing::Simple,
+            replies: 0,
+            contexts: Vec::new(),
             export: None,
             name_info: None,
             description_info: None,
@@ -163,34 +241,25 @@ impl ClientNegotiation {
         input: &mut BytesMut,
         output: &mut BytesMut,
     ) -> Result<ClientStep, Broken> {
-        if self.state == State::Greeting {
-            if input.len() < GREETING_BYTES {
-                return Ok(ClientStep::NeedMore);
-            }
-            self.take_greeting(input, output)?;
-        }
-        if let State::ExportNameAnswer { padding } = self.state {
-            let padding_bytes = if padding { handshake::PADDING_BYTES } else { 0 };
-            if input.len() < 10 + padding_bytes {
-                return Ok(ClientStep::NeedMore);
-            }
-            let export = RemoteExport::new(checked_size(input.get_u64())?, input.get_u16());
-            input.advance(padding_bytes);
-            return Ok(ClientStep::Granted(export));
-        }
-        while let Some((reply, data)) = self.take_reply(input)? {
-            match reply {
-                option_reply::INFO => self.take_info(&data)?,
-                option_reply::ACK => {
-                    return self.granted().map(ClientStep::Granted);
+        loop {
+            match self.state {
+                State::Greeting => {
+                    if input.len() < GREETING_BYTES {
+                        return Ok(ClientStep::NeedMore);
+                    }
+                    self.take_greeting(input, output)?;
                 }
-                _ if reply & option_reply::ERROR_BIT != 0 => {
-                    return Ok(ClientStep::Refused(refusal(reply, &data)));
+                State::ExportNameAnswer => return self.take_export_name_answer(input),
+                State::Asked(option) => {
+                    let Some((reply, data)) = take_reply(option, input)? else {
+                        return Ok(ClientStep::NeedMore);
+                    };
+                    if let Some(step) = self.take_answer(option, reply, &data, output)? {
+                        return Ok(step);
+                    }
                 }
-                _ => return Err(Broken::UnexpectedReply),
             }
         }
-        Ok(ClientStep::NeedMore)
     }
 
     fn take_greeting(&mut self, input: &mut BytesMut, output: &mut BytesMut) -> Result<(), Broken> {
@@ -206,73 +275,148 @@ impl ClientNegotiation {
                 flags: u32::from(offered),
             });
         }
-        let wants_no_zeroes = !matches!(self.opening, Opening::ExportName { no_zeroes: false });
-        let no_zeroes = wants_no_zeroes && offered & handshake::NO_ZEROES != 0;
-        let no_zeroes_flag = if no_zeroes { handshake::NO_ZEROES } else { 0 };
-        output.put_u32(u32::from(handshake::FIXED_NEWSTYLE | no_zeroes_flag));
-        self.put_option(output);
-        self.state = match self.opening {
-            Opening::ExportName { .. } => State::ExportNameAnswer {
-                padding: !no_zeroes,
-            },
-            Opening::Go | Opening::Describe => State::OptionReply,
+        let opening = self.wishes.opening;
+        let wants_no_zeroes = !matches!(opening, Opening::ExportName { no_zeroes: false });
+        self.no_zeroes = wants_no_zeroes && offered & handshake::NO_ZEROES != 0;
+        let no_zeroes_flag = if self.no_zeroes {
+            handshake::NO_ZEROES
+        } else {
+            0
         };
+        output.put_u32(u32::from(handshake::FIXED_NEWSTYLE | no_zeroes_flag));
+        match self.wishes.framing {
+            // EXPORT_NAME must not follow extended headers.
+            Framing::Extended if !matches!(opening, Opening::ExportName { .. }) => {
+                self.ask(option::EXTENDED_HEADERS, output);
+            }
+            Framing::Extended | Framing::Structured => self.ask(option::STRUCTURED_REPLY, output),
+            Framing::Simple => self.ask_after_framing(output),
+        }
         Ok(())
     }
 
-    fn option(&self) -> u32 {
-        match self.opening {
-            Opening::Go => option::GO,
+    fn ask_after_framing(&mut self, output: &mut BytesMut) {
+        let selects = !self.wishes.contexts.is_empty() && self.framing != Framing::Simple;
+        match self.wishes.opening {
+            Opening::ListContexts => self.ask(option::LIST_META_CONTEXT, output),
+            _ if selects => self.ask(option::SET_META_CONTEXT, output),
+            _ => self.ask_for_export(output),
+        }
+    }
+
+    fn ask_for_export(&mut self, output: &mut BytesMut) {
+        let option = match self.wishes.opening {
             Opening::Describe => option::INFO,
             Opening::ExportName { .. } => option::EXPORT_NAME,
-        }
+            Opening::Go | Opening::ListContexts => option::GO,
+        };
+        self.ask(option, output);
     }
 
-    fn put_option(&self, output: &mut BytesMut) {
+    fn ask(&mut self, option: u32, output: &mut BytesMut) {
+        let mut data = BytesMut::new();
         let name = self.name.reveal().as_bytes();
-        let name_bytes = u32::try_from(name.len()).expect("an export name is short");
+        match option {
+            option::EXPORT_NAME => data.put_slice(name),
+            option::GO | option::INFO => {
+                put_string(&mut data, name);
+                let wanted = [info::NAME, info::DESCRIPTION, info::BLOCK_SIZE];
+                data.put_u16(3);
+                wanted.into_iter().for_each(|wanted| data.put_u16(wanted));
+            }
+            option::LIST_META_CONTEXT | option::SET_META_CONTEXT => {
+                put_string(&mut data, name);
+                let queries = &self.wishes.contexts;
+                data.put_u32(u32::try_from(queries.len()).expect("a list in memory is short"));
+                for query in queries {
+                    put_string(&mut data, query.as_bytes());
+                }
+            }
+            _ => {}
+        }
         output.put_u64(OPTION_MAGIC);
-        output.put_u32(self.option());
-        if matches!(self.opening, Opening::ExportName { .. }) {
-            output.put_u32(name_bytes);
-            output.put_slice(name);
-            return;
-        }
-        let wanted = [info::NAME, info::DESCRIPTION, info::BLOCK_SIZE];
-        output.put_u32(4 + name_bytes + 2 + 2 * 3);
-        output.put_u32(name_bytes);
-        output.put_slice(name);
-        output.put_u16(3);
-        for information in wanted {
-            output.put_u16(information);
-        }
+        output.put_u32(option);
+        output.put_u32(u32::try_from(data.len()).expect("option data is short"));
+        output.put_slice(&data);
+        self.replies = 0;
+        self.state = match option {
+            option::EXPORT_NAME => State::ExportNameAnswer,
+            _ => State::Asked(option),
+        };
     }
 
-    fn take_reply(&self, input: &mut BytesMut) -> Result<Option<(u32, BytesMut)>, Broken> {
-        if input.len() < REPLY_HEADER_BYTES {
-            return Ok(None);
+    fn take_export_name_answer(&mut self, input: &mut BytesMut) -> Result<ClientStep, Broken> {
+        let padding_bytes = match self.no_zeroes {
+            true => 0,
+            false => handshake::PADDING_BYTES,
+        };
+        if input.len() < 10 + padding_bytes {
+            return Ok(ClientStep::NeedMore);
         }
-        let mut header = &input[..REPLY_HEADER_BYTES];
-        let magic = header.get_u64();
-        if magic != OPTION_REPLY_MAGIC {
-            return Err(Broken::NegotiationMagic { magic });
-        }
-        let option = header.get_u32();
-        let reply = header.get_u32();
-        let length_bytes = header.get_u32();
-        if option != self.option() {
+        let size_bytes = checked_size(input.get_u64())?;
+        self.export = Some(RemoteExport::new(size_bytes, input.get_u16()));
+        input.advance(padding_bytes);
+        self.granted().map(ClientStep::Granted)
+    }
+
+    /// Takes one reply to `option`; returns what the caller does if that was the last of all.
+    fn take_answer(
+        &mut self,
+        option: u32,
+        reply: u32,
+        data: &[u8],
+        output: &mut BytesMut,
+    ) -> Result<Option<ClientStep>, Broken> {
+        self.replies += 1;
+        if self.replies > REPLIES_MAX {
             return Err(Broken::UnexpectedReply);
         }
-        if length_bytes > OPTION_SKIP_LIMIT_BYTES {
-            return Err(Broken::OptionTooLarge { length_bytes });
+        let is_error = reply & option_reply::ERROR_BIT != 0;
+        match (option, reply) {
+            (option::EXTENDED_HEADERS, option_reply::ACK) => {
+                self.framing = Framing::Extended;
+                self.ask_after_framing(output);
+            }
+            // "Clients SHOULD be prepared" for servers without it.
+            (option::EXTENDED_HEADERS, _) if is_error => {
+                self.ask(option::STRUCTURED_REPLY, output);
+            }
+            (option::STRUCTURED_REPLY, option_reply::ACK) => {
+                self.framing = Framing::Structured;
+                self.ask_after_framing(output);
+            }
+            (option::STRUCTURED_REPLY, _) if is_error => self.ask_after_framing(output),
+            (option::LIST_META_CONTEXT | option::SET_META_CONTEXT, option_reply::META_CONTEXT) => {
+                self.take_context(data)?
+            }
+            (option::LIST_META_CONTEXT, option_reply::ACK) => {
+                let contexts = std::mem::take(&mut self.contexts).into_iter();
+                let names = contexts.map(|context| context.name).collect();
+                return Ok(Some(ClientStep::Contexts(names)));
+            }
+            (option::SET_META_CONTEXT, option_reply::ACK) => self.ask_for_export(output),
+            (option::SET_META_CONTEXT, _) if is_error => {
+                // An export that is refused is refused again, with its reason.
+                self.contexts.clear();
+                self.ask_for_export(output);
+            }
+            (option::GO | option::INFO, option_reply::INFO) => self.take_info(data)?,
+            (option::GO | option::INFO, option_reply::ACK) => {
+                return self
+                    .granted()
+                    .map(|export| Some(ClientStep::Granted(export)));
+            }
+            _ if is_error => return Ok(Some(ClientStep::Refused(refusal(reply, data)))),
+            _ => return Err(Broken::UnexpectedReply),
         }
-        let end = REPLY_HEADER_BYTES + length_bytes as usize;
-        if input.len() < end {
-            return Ok(None);
-        }
-        let mut whole = input.split_to(end);
-        whole.advance(REPLY_HEADER_BYTES);
-        Ok(Some((reply, whole)))
+        Ok(None)
+    }
+
+    fn take_context(&mut self, mut data: &[u8]) -> Result<(), Broken> {
+        let id = data.try_get_u32().map_err(|_| Broken::UnexpectedReply)?;
+        let name = text(data);
+        self.contexts.push(RemoteContext { id, name });
+        Ok(())
     }
 
     fn take_info(&mut self, mut data: &[u8]) -> Result<(), Broken> {
@@ -302,8 +446,43 @@ impl ClientNegotiation {
         }
         export.name = self.name_info.take();
         export.description = self.description_info.take();
+        export.framing = self.framing;
+        export.contexts = std::mem::take(&mut self.contexts);
         Ok(export)
     }
+}
+
+fn put_string(data: &mut BytesMut, string: &[u8]) {
+    data.put_u32(u32::try_from(string.len()).expect("a string in memory is short"));
+    data.put_slice(string);
+}
+
+/// The next reply, which must be to `option`: its type and data, once all of it is there.
+fn take_reply(option: u32, input: &mut BytesMut) -> Result<Option<(u32, BytesMut)>, Broken> {
+    if input.len() < REPLY_HEADER_BYTES {
+        return Ok(None);
+    }
+    let mut header = &input[..REPLY_HEADER_BYTES];
+    let magic = header.get_u64();
+    if magic != OPTION_REPLY_MAGIC {
+        return Err(Broken::NegotiationMagic { magic });
+    }
+    let answered = header.get_u32();
+    let reply = header.get_u32();
+    let length_bytes = header.get_u32();
+    if answered != option {
+        return Err(Broken::UnexpectedReply);
+    }
+    if length_bytes > OPTION_SKIP_LIMIT_BYTES {
+        return Err(Broken::OptionTooLarge { length_bytes });
+    }
+    let end = REPLY_HEADER_BYTES + length_bytes as usize;
+    if input.len() < end {
+        return Ok(None);
+    }
+    let mut whole = input.split_to(end);
+    whole.advance(REPLY_HEADER_BYTES);
+    Ok(Some((reply, whole)))
 }
 
 fn checked_size(size_bytes: u64) -> Result<u64, Broken> {

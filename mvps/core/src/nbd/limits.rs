@@ -25,3 +25,20 @@ pub const WRITE_SKIP_LIMIT_BYTES: u32 = 64 * 1024 * 1024;
 
 /// Largest export: NBD allows up to 2^63 - 1 bytes; rounded down to the largest page size.
 pub const IMAGE_SIZE_MAX_BYTES: u64 = (i64::MAX as u64) & !0xffff;
+
+/// Most queries of one LIST_META_CONTEXT or SET_META_CONTEXT: a multiple of the contexts that
+/// anybody follows at once.
+pub const CONTEXT_QUERIES_MAX: usize = 64;
+
+/// Most contexts that one connection may select; each costs one list of extents per BLOCK_STATUS.
+pub const CONTEXTS_MAX: usize = 8;
+
+/// Most extents of one context in one reply, 256 KiB with extended headers. "The server MAY return
+/// fewer extents"; clients ask again from where the reply ends.
+pub const EXTENTS_MAX: usize = 16 * 1024;
+
+/// Longest message of an error chunk; strings are at most 4096 bytes.
+pub const ERROR_MESSAGE_MAX_BYTES: usize = 256;
+
+/// Largest chunk that a client accepts: a largest payload, its offset, and a message.
+pub const CHUNK_MAX_BYTES: u32 = PAYLOAD_MAX_BYTES + 8192;

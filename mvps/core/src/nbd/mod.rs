@@ -11,10 +11,13 @@
 //! - After a refused request the stream is in step, or [`Broken`] says that it is not.
 //!
 //! Must never: do IO, read a clock, or know what an image is. What a later stage of the protocol
-//! adds has its place: TLS is one more [`Step`], structured replies and extended headers are
-//! further kinds of [`Framing`].
+//! adds has its place: TLS is one more [`Step`].
 
+mod broken;
 mod client_negotiation;
+mod client_reply;
+mod context;
+mod export;
 mod limits;
 mod negotiation;
 mod outgoing;
@@ -24,22 +27,27 @@ mod request;
 mod tests;
 mod wire;
 
-pub use client_negotiation::{ClientNegotiation, ClientStep, Opening, RemoteExport, ServerRefusal};
+pub use broken::Broken;
+pub use client_negotiation::{
+    ClientNegotiation, ClientStep, Opening, RemoteContext, RemoteExport, ServerRefusal, Wishes,
+};
+pub use client_reply::{Answer, ChunkHead, Expected, Gathering, RemoteFailure, ReplyHead};
+pub use context::{Context, ContextName, ContextQuery, ContextStatus, Since, StatusExtent};
+pub use export::{
+    Agreed, ContextPurpose, ContextsRequest, Export, ExportName, ExportRequest, Purpose, Refusal,
+};
 pub use limits::{
-    EXPORT_NAME_MAX_BYTES, IMAGE_SIZE_MAX_BYTES, OPTION_DATA_LIMIT_BYTES, OPTION_SKIP_LIMIT_BYTES,
-    OPTIONS_LIMIT, PAYLOAD_MAX_BYTES, WRITE_SKIP_LIMIT_BYTES,
+    CHUNK_MAX_BYTES, CONTEXT_QUERIES_MAX, CONTEXTS_MAX, ERROR_MESSAGE_MAX_BYTES,
+    EXPORT_NAME_MAX_BYTES, EXTENTS_MAX, IMAGE_SIZE_MAX_BYTES, OPTION_DATA_LIMIT_BYTES,
+    OPTION_SKIP_LIMIT_BYTES, OPTIONS_LIMIT, PAYLOAD_MAX_BYTES, WRITE_SKIP_LIMIT_BYTES,
 };
-pub use negotiation::{
-    Broken, Export, ExportName, ExportRequest, Negotiation, Purpose, Refusal, Step, TlsPolicy,
-};
+pub use negotiation::{Negotiation, Step, TlsPolicy};
 pub use outgoing::Outgoing;
-pub use reply::{SIMPLE_REPLY_BYTES, SimpleReply};
-pub use request::{Bounds, Cookie, Incoming, REQUEST_BYTES, Request};
+pub use reply::{
+    EXTENDED_CHUNK_BYTES, Failure, Framing, Piece, SIMPLE_REPLY_BYTES, STRUCTURED_CHUNK_BYTES,
+    SimpleReply,
+};
+pub use request::{
+    Bounds, Cookie, EXTENDED_REQUEST_BYTES, Incoming, REQUEST_BYTES, ReplyTo, Request, ZeroFlags,
+};
 pub use wire::Errno;
-
-/// How requests and replies are framed once negotiation is over.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Framing {
-    /// Compact requests, simple replies ("Simple reply message").
-    Simple,
-}

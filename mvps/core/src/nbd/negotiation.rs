@@ -2,132 +2,32 @@
 //!
 //! Job: a state machine that takes what arrived, appends answers and says what it needs next. The
 //! caller does the IO and decides whom to admit: when an option names an export, [`Step::Wanted`]
-//! asks, and [`Negotiation::grant`] or [`Negotiation::refuse`] answers.
+//! asks, and [`Negotiation::grant`] or [`Negotiation::refuse`] answers; when one asks for metadata
+//! contexts, [`Step::Contexts`] asks, and [`Negotiation::offer`] or `refuse` answers.
 //!
 //! Invariants: every option gets exactly one final answer, in order; an option this server does
 //! not know is refused and negotiation goes on; never more than [`OPTION_DATA_LIMIT_BYTES`] are
 //! needed in one piece. Must never: log or reveal an export name, which is a secret here.
 
-use std::borrow::Cow;
-use std::fmt;
-
 use bytes::{Buf, BufMut, BytesMut};
 
-use super::Framing;
+use self::answers::{put_context, put_error, put_info_text, put_reply_header};
+use self::option_data::{ContextsData, GoData, Malformed};
+use super::context::{Context, ContextName, ContextQuery};
+use super::export::{
+    Agreed, ContextPurpose, ContextsRequest, Export, ExportName, ExportRequest, Purpose, Refusal,
+};
 use super::limits::{
-    EXPORT_NAME_MAX_BYTES, OPTION_DATA_LIMIT_BYTES, OPTION_SKIP_LIMIT_BYTES, OPTIONS_LIMIT,
+    CONTEXTS_MAX, OPTION_DATA_LIMIT_BYTES, OPTION_SKIP_LIMIT_BYTES, OPTIONS_LIMIT,
     PAYLOAD_MAX_BYTES,
 };
-use super::wire::{
-    GREETING_MAGIC, OPTION_MAGIC, OPTION_REPLY_MAGIC, handshake, info, option, option_reply,
-    transmission,
-};
+use super::wire::{GREETING_MAGIC, OPTION_MAGIC, handshake, info, option, option_reply};
+use super::{Broken, Framing};
+
+mod answers;
+mod option_data;
 
 const OPTION_HEADER_BYTES: usize = 16;
-
-/// Longest text that is sent with a refusal; strings are at most 4096 bytes.
-const MESSAGE_MAX_BYTES: usize = 1024;
-
-/// The stream is out of step, or the peer will not keep to the protocol: close the connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Broken {
-    /// No request began where one had to.
-    #[error("a request began with {magic:#010x}")]
-    RequestMagic {
-        /// What stood there.
-        magic: u32,
-    },
-    /// No reply began where one had to.
-    #[error("a reply began with {magic:#010x}")]
-    ReplyMagic {
-        /// What stood there.
-        magic: u32,
-    },
-    /// No option, greeting or option reply began where one had to.
-    #[error("negotiation out of step: found {magic:#018x}")]
-    NegotiationMagic {
-        /// What stood there.
-        magic: u64,
-    },
-    /// A refused write with more payload than is worth skipping.
-    #[error("a request announced {length_bytes} bytes of payload")]
-    PayloadTooLarge {
-        /// What it announced.
-        length_bytes: u64,
-    },
-    /// An option or option reply with more data than is worth skipping.
-    #[error("an option announced {length_bytes} bytes of data")]
-    OptionTooLarge {
-        /// What it announced.
-        length_bytes: u32,
-    },
-    /// More than [`OPTIONS_LIMIT`] options.
-    #[error("more than {OPTIONS_LIMIT} options")]
-    TooManyOptions,
-    /// Flags that this side did not offer.
-    #[error("unknown handshake flags {flags:#x}")]
-    HandshakeFlags {
-        /// All that were set.
-        flags: u32,
-    },
-    /// Bytes arrived behind STARTTLS before it was answered. Whoever put them there, they must not
-    /// pass for what is said under encryption.
-    #[error("{bytes} bytes in the clear behind STARTTLS")]
-    ClearBehindStartTls {
-        /// How many.
-        bytes: usize,
-    },
-    /// The server sent what does not answer the client's option.
-    #[error("an option reply that answers nothing")]
-    UnexpectedReply,
-}
-
-/// The name of an export as a client sent it. It is a token, hence a secret: its `Debug` output
-/// hides it.
-#[derive(Clone, PartialEq, Eq)]
-pub struct ExportName(String);
-
-impl ExportName {
-    /// A name from text; `None` if it is longer than [`EXPORT_NAME_MAX_BYTES`].
-    #[must_use]
-    pub fn new(name: String) -> Option<Self> {
-        (name.len() <= EXPORT_NAME_MAX_BYTES).then_some(Self(name))
-    }
-
-    /// The secret itself. Not for logs.
-    #[must_use]
-    pub fn reveal(&self) -> &str {
-        &self.0
-    }
-
-    fn from_bytes(name: &[u8]) -> Option<Self> {
-        Self::new(std::str::from_utf8(name).ok()?.to_owned())
-    }
-}
-
-impl fmt::Debug for ExportName {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "ExportName({} bytes)", self.0.len())
-    }
-}
-
-/// What a client wants with an export.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Purpose {
-    /// INFO: to know about it.
-    Describe,
-    /// GO or EXPORT_NAME: to use it.
-    Attach,
-}
-
-/// A client's wish.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ExportRequest {
-    /// Which export.
-    pub name: ExportName,
-    /// What for.
-    pub purpose: Purpose,
-}
 
 /// What the caller does next.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -139,56 +39,10 @@ pub enum Step {
     /// Send what was appended, encrypt the stream, then call [`Negotiation::secured`] and go on
     /// with what arrives through it.
     StartTls,
+    /// Decide, then call [`Negotiation::offer`] or [`Negotiation::refuse`], then step again.
+    Contexts(ContextsRequest),
     /// Send what was appended, then close.
     Close,
-}
-
-/// An export as it is announced to a client.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Export {
-    /// Size, at most [`super::IMAGE_SIZE_MAX_BYTES`].
-    pub size_bytes: u64,
-    /// Preferred size and alignment of requests, a power of two.
-    pub preferred_block_bytes: u32,
-    /// Whether it refuses to be changed.
-    pub read_only: bool,
-    /// Whether several connections see one disk and a flush on one covers all.
-    pub can_multi_conn: bool,
-    /// Its name in public: never the token.
-    pub name: String,
-    /// For people.
-    pub description: String,
-}
-
-impl Export {
-    fn transmission_flags(&self) -> u16 {
-        let mut flags = transmission::HAS_FLAGS
-            | transmission::SEND_FLUSH
-            | transmission::SEND_FUA
-            | transmission::SEND_TRIM
-            | transmission::SEND_WRITE_ZEROES;
-        if self.read_only {
-            flags |= transmission::READ_ONLY;
-        }
-        if self.can_multi_conn {
-            flags |= transmission::CAN_MULTI_CONN;
-        }
-        flags
-    }
-}
-
-/// Why an export is refused, as the client sees it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Refusal {
-    /// The client may not (`NBD_REP_ERR_POLICY`). Says nothing more, whatever the reason.
-    Policy,
-    /// A permitted client asks for what cannot be served (`NBD_REP_ERR_UNKNOWN`).
-    Unknown {
-        /// What to tell it.
-        message: Cow<'static, str>,
-    },
-    /// This server is going away (`NBD_REP_ERR_SHUTDOWN`).
-    Shutdown,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -205,6 +59,10 @@ enum State {
         option: u32,
         wants_name: bool,
         wants_description: bool,
+    },
+    /// The caller decides about contexts.
+    AskedContexts {
+        option: u32,
     },
     Closing,
     Finished,
@@ -232,6 +90,11 @@ pub struct Negotiation {
     fixed: bool,
     options_count: u32,
     tls: TlsPolicy,
+    framing: Framing,
+    /// The export that the present option is about.
+    asked: Option<ExportName>,
+    /// The contexts of the last SET_META_CONTEXT, and the export that they are of.
+    selected: Option<(ExportName, Vec<Context>)>,
 }
 
 impl Negotiation {
@@ -247,6 +110,9 @@ impl Negotiation {
             fixed: false,
             options_count: 0,
             tls: TlsPolicy::Unavailable,
+            framing: Framing::Simple,
+            asked: None,
+            selected: None,
         }
     }
 
@@ -258,6 +124,9 @@ impl Negotiation {
     /// Answers [`Step::StartTls`]: the stream is encrypted. What was agreed before counts no more.
     pub fn secured(&mut self) {
         self.tls = TlsPolicy::Secured;
+        self.framing = Framing::Simple;
+        self.asked = None;
+        self.selected = None;
     }
 
     /// Consumes what it understands of `input` and appends answers to `output`.
@@ -266,8 +135,8 @@ impl Negotiation {
     /// [`Broken`]: close the connection.
     ///
     /// # Panics
-    /// If the previous step was [`Step::Wanted`] and nobody answered it, or after a grant that
-    /// ended the handshake.
+    /// If the previous step was [`Step::Wanted`] or [`Step::Contexts`] and nobody answered it, or
+    /// after a grant that ended the handshake.
     pub fn step(&mut self, input: &mut BytesMut, output: &mut BytesMut) -> Result<Step, Broken> {
         loop {
             match self.state {
@@ -280,7 +149,7 @@ impl Negotiation {
                 State::Option => match self.take_option(input, output)? {
                     Taken::Answered => {}
                     Taken::Incomplete => return Ok(Step::NeedMore),
-                    Taken::Wanted(request) => return Ok(Step::Wanted(request)),
+                    Taken::Asked(step) => return Ok(step),
                     Taken::StartTls => return start_tls(input),
                 },
                 State::Skip {
@@ -307,18 +176,20 @@ impl Negotiation {
                     self.state = State::Option;
                 }
                 State::Closing => return Ok(Step::Close),
-                State::Asked { .. } => panic!("an export request is answered before the next step"),
+                State::Asked { .. } | State::AskedContexts { .. } => {
+                    panic!("a request of the client is answered before the next step")
+                }
                 State::Finished => panic!("no step follows the end of the handshake"),
             }
         }
     }
 
-    /// Answers [`Step::Wanted`] with an export. Returns the framing of the transmission phase if
-    /// that begins now, `None` if negotiation goes on.
+    /// Answers [`Step::Wanted`] with an export. Returns what the transmission phase begins with if
+    /// that is now, `None` if negotiation goes on.
     ///
     /// # Panics
     /// If nobody asked.
-    pub fn grant(&mut self, export: &Export, output: &mut BytesMut) -> Option<Framing> {
+    pub fn grant(&mut self, export: &Export, output: &mut BytesMut) -> Option<Agreed> {
         let State::Asked {
             option,
             wants_name,
@@ -327,19 +198,19 @@ impl Negotiation {
         else {
             panic!("a grant answers a request for an export");
         };
+        let flags = export.transmission_flags(self.framing);
         if option == option::EXPORT_NAME {
             output.put_u64(export.size_bytes);
-            output.put_u16(export.transmission_flags());
+            output.put_u16(flags);
             if !self.no_zeroes {
                 output.put_bytes(0, handshake::PADDING_BYTES);
             }
-            self.state = State::Finished;
-            return Some(Framing::Simple);
+            return Some(self.finish());
         }
         put_reply_header(output, option, option_reply::INFO, 12);
         output.put_u16(info::EXPORT);
         output.put_u64(export.size_bytes);
-        output.put_u16(export.transmission_flags());
+        output.put_u16(flags);
         if wants_name {
             put_info_text(output, option, info::NAME, &export.name);
         }
@@ -353,22 +224,59 @@ impl Negotiation {
         output.put_u32(PAYLOAD_MAX_BYTES);
         put_reply_header(output, option, option_reply::ACK, 0);
         if option == option::GO {
-            self.state = State::Finished;
-            Some(Framing::Simple)
+            Some(self.finish())
         } else {
             self.state = State::Option;
             None
         }
     }
 
-    /// Answers [`Step::Wanted`] with a refusal. EXPORT_NAME knows no refusal: the next step says
-    /// to close.
+    /// Contexts count only for the export that they were selected for ("if … a different export
+    /// name … the server MUST NOT" use them).
+    fn finish(&mut self) -> Agreed {
+        self.state = State::Finished;
+        let selected = self.selected.take();
+        let same = selected.filter(|(name, _)| Some(name) == self.asked.as_ref());
+        Agreed {
+            framing: self.framing,
+            contexts: same.map_or_else(Vec::new, |(_, contexts)| contexts),
+        }
+    }
+
+    /// Answers [`Step::Contexts`] with the contexts that there are of those that were asked for.
+    /// More than [`CONTEXTS_MAX`] cannot be selected; the rest is left out.
+    ///
+    /// # Panics
+    /// If nobody asked.
+    pub fn offer(&mut self, contexts: Vec<ContextName>, output: &mut BytesMut) {
+        let State::AskedContexts { option } = self.state else {
+            panic!("an offer answers a request for contexts");
+        };
+        if option == option::LIST_META_CONTEXT {
+            // "The metadata context ID in these replies is reserved and SHOULD be set to zero".
+            contexts
+                .iter()
+                .for_each(|name| put_context(output, option, 0, name));
+        } else {
+            let mut selected: Vec<Context> = Vec::with_capacity(contexts.len().min(CONTEXTS_MAX));
+            for (id, name) in (1..).zip(contexts.into_iter().take(CONTEXTS_MAX)) {
+                put_context(output, option, id, &name);
+                selected.push(Context { id, name });
+            }
+            self.selected = self.asked.take().map(|name| (name, selected));
+        }
+        put_reply_header(output, option, option_reply::ACK, 0);
+        self.state = State::Option;
+    }
+
+    /// Answers [`Step::Wanted`] or [`Step::Contexts`] with a refusal. EXPORT_NAME knows no refusal:
+    /// the next step says to close.
     ///
     /// # Panics
     /// If nobody asked.
     pub fn refuse(&mut self, refusal: &Refusal, output: &mut BytesMut) {
-        let State::Asked { option, .. } = self.state else {
-            panic!("a refusal answers a request for an export");
+        let (State::Asked { option, .. } | State::AskedContexts { option }) = self.state else {
+            panic!("a refusal answers a request");
         };
         if option == option::EXPORT_NAME {
             self.state = State::Closing;
@@ -443,6 +351,8 @@ impl Negotiation {
     fn answer(&mut self, option: u32, data: &[u8], output: &mut BytesMut) -> Taken {
         match option {
             option::EXPORT_NAME if self.tls == TlsPolicy::Required => self.close(),
+            // "A client MUST NOT use NBD_OPT_EXPORT_NAME" after extended headers.
+            option::EXPORT_NAME if self.framing == Framing::Extended => self.close(),
             option::EXPORT_NAME => match ExportName::from_bytes(data) {
                 Some(name) => self.ask(option, GoData::plain(name)),
                 None => self.close(),
@@ -461,16 +371,14 @@ impl Negotiation {
             }
             option::INFO | option::GO => match GoData::parse(data) {
                 Some(go) => self.ask(option, go),
-                None => {
-                    put_error(
-                        output,
-                        option,
-                        option_reply::ERR_INVALID,
-                        "malformed option",
-                    );
-                    Taken::Answered
-                }
+                None => invalid(output, option, "malformed option"),
             },
+            option::STRUCTURED_REPLY | option::EXTENDED_HEADERS => {
+                self.change_framing(option, data, output)
+            }
+            option::LIST_META_CONTEXT | option::SET_META_CONTEXT => {
+                self.ask_contexts(option, data, output)
+            }
             option::LIST => {
                 put_error(
                     output,
@@ -512,27 +420,95 @@ impl Negotiation {
         Taken::Answered
     }
 
+    /// "The client MUST NOT send any additional data", nor ask for what it has.
+    fn change_framing(&mut self, option: u32, data: &[u8], output: &mut BytesMut) -> Taken {
+        let wanted = match option {
+            option::EXTENDED_HEADERS => Framing::Extended,
+            _ => Framing::Structured,
+        };
+        if !data.is_empty() {
+            return invalid(output, option, "this option has no data");
+        }
+        if self.framing == wanted {
+            return invalid(output, option, "this is agreed already");
+        }
+        if self.framing == Framing::Extended {
+            let message = "extended headers are agreed already";
+            put_error(output, option, option_reply::ERR_EXT_HEADER_REQD, message);
+            return Taken::Answered;
+        }
+        self.framing = wanted;
+        put_reply_header(output, option, option_reply::ACK, 0);
+        Taken::Answered
+    }
+
+    fn ask_contexts(&mut self, option: u32, data: &[u8], output: &mut BytesMut) -> Taken {
+        let purpose = match option {
+            option::LIST_META_CONTEXT => ContextPurpose::List,
+            _ => ContextPurpose::Select,
+        };
+        if purpose == ContextPurpose::Select {
+            // It "replaces all previously-set metadata contexts", also where it fails.
+            self.selected = None;
+            if self.framing == Framing::Simple {
+                return invalid(output, option, "ask for structured replies first");
+            }
+        }
+        let ContextsData { name, queries } = match ContextsData::parse(data) {
+            Ok(data) => data,
+            Err(Malformed::Invalid) => return invalid(output, option, "malformed option"),
+            Err(Malformed::TooMany) => {
+                put_error(
+                    output,
+                    option,
+                    option_reply::ERR_TOO_BIG,
+                    "too many queries",
+                );
+                return Taken::Answered;
+            }
+        };
+        let asks_for_all = queries.is_empty();
+        let known = |query: &ContextQuery| match purpose {
+            ContextPurpose::List => *query != ContextQuery::Foreign,
+            ContextPurpose::Select => matches!(query, ContextQuery::Name(_)),
+        };
+        let queries: Vec<ContextQuery> = queries.into_iter().filter(known).collect();
+        self.asked = Some(name.clone());
+        self.state = State::AskedContexts { option };
+        if queries.is_empty() && !(asks_for_all && purpose == ContextPurpose::List) {
+            // Nothing that this server has under any name: no need to look at the export.
+            self.offer(Vec::new(), output);
+            return Taken::Answered;
+        }
+        Taken::Asked(Step::Contexts(ContextsRequest {
+            name,
+            purpose,
+            queries,
+        }))
+    }
+
     fn ask(&mut self, option: u32, go: GoData) -> Taken {
         self.state = State::Asked {
             option,
             wants_name: go.wants_name,
             wants_description: go.wants_description,
         };
+        self.asked = Some(go.name.clone());
         let purpose = match option {
             option::INFO => Purpose::Describe,
             _ => Purpose::Attach,
         };
-        Taken::Wanted(ExportRequest {
+        Taken::Asked(Step::Wanted(ExportRequest {
             name: go.name,
             purpose,
-        })
+        }))
     }
 }
 
 enum Taken {
     Incomplete,
     Answered,
-    Wanted(ExportRequest),
+    Asked(Step),
     StartTls,
 }
 
@@ -544,68 +520,7 @@ fn start_tls(input: &BytesMut) -> Result<Step, Broken> {
     }
 }
 
-/// The data of GO and INFO.
-struct GoData {
-    name: ExportName,
-    wants_name: bool,
-    wants_description: bool,
-}
-
-impl GoData {
-    fn plain(name: ExportName) -> Self {
-        Self {
-            name,
-            wants_name: false,
-            wants_description: false,
-        }
-    }
-
-    /// `name length | name | count | count × information type`, nothing after it.
-    fn parse(mut data: &[u8]) -> Option<Self> {
-        let name_bytes = data.try_get_u32().ok()? as usize;
-        let name = ExportName::from_bytes(data.get(..name_bytes)?)?;
-        data.advance(name_bytes);
-        let count = data.try_get_u16().ok()?;
-        if data.len() != usize::from(count) * 2 {
-            return None;
-        }
-        let mut go = Self::plain(name);
-        while let Ok(wanted) = data.try_get_u16() {
-            match wanted {
-                info::NAME => go.wants_name = true,
-                info::DESCRIPTION => go.wants_description = true,
-                // EXPORT and BLOCK_SIZE are sent in any case; unknown ones are ignored.
-                _ => {}
-            }
-        }
-        Some(go)
-    }
-}
-
-fn put_reply_header(output: &mut BytesMut, option: u32, reply: u32, length_bytes: u32) {
-    output.put_u64(OPTION_REPLY_MAGIC);
-    output.put_u32(option);
-    output.put_u32(reply);
-    output.put_u32(length_bytes);
-}
-
-fn put_error(output: &mut BytesMut, option: u32, reply: u32, message: &str) {
-    let message = truncated(message);
-    put_reply_header(output, option, reply, length_u32(message));
-    output.put_slice(message.as_bytes());
-}
-
-fn put_info_text(output: &mut BytesMut, option: u32, information: u16, text: &str) {
-    let text = truncated(text);
-    put_reply_header(output, option, option_reply::INFO, 2 + length_u32(text));
-    output.put_u16(information);
-    output.put_slice(text.as_bytes());
-}
-
-fn truncated(text: &str) -> &str {
-    &text[..text.floor_char_boundary(MESSAGE_MAX_BYTES)]
-}
-
-fn length_u32(text: &str) -> u32 {
-    u32::try_from(text.len()).expect("a truncated text is short")
+fn invalid(output: &mut BytesMut, option: u32, message: &str) -> Taken {
+    put_error(output, option, option_reply::ERR_INVALID, message);
+    Taken::Answered
 }

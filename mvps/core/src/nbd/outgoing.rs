@@ -12,6 +12,9 @@ use bytes::{Buf, Bytes, BytesMut};
 /// costs more than the copy.
 const GATHER_LIMIT_BYTES: usize = 1024;
 
+/// What holes are sent from, again and again.
+static ZEROES: [u8; 64 * 1024] = [0; 64 * 1024];
+
 /// An output queue for vectored writes.
 #[derive(Debug, Default)]
 pub struct Outgoing {
@@ -53,6 +56,15 @@ impl Outgoing {
         }
         self.queue_bytes += payload.len();
         self.queue.push_back(payload);
+    }
+
+    /// Adds zeroes, without making them.
+    pub fn push_zeroes(&mut self, mut bytes: usize) {
+        while bytes > 0 {
+            let chunk = bytes.min(ZEROES.len());
+            self.push_payload(Bytes::from_static(&ZEROES[..chunk]));
+            bytes -= chunk;
+        }
     }
 
     /// The tail, for an encoder that appends to a buffer (negotiation).

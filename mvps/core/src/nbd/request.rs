@@ -1,24 +1,52 @@
-//! Requests: 28 bytes of header, then the payload of a write.
+//! Requests: a header, then the payload of a write.
 //!
 //! ```text
-//! 0      4       6      8              16             24         28
-//! | magic | flags | type |    cookie    |    offset    |  length  |
+//! compact    0      4       6      8              16             24         28
+//!            | magic | flags | type |    cookie    |    offset    |  length  |
+//! extended   0      4       6      8              16             24             32
+//!            | magic | flags | type |    cookie    |    offset    |    length    |
 //! ```
 //!
 //! A [`Request`] that exists lies within the export, is permitted on it and carries only flags
 //! that its type knows. Anything else is [`Incoming::Refused`] with the errno that the protocol
 //! names and the number of payload bytes to throw away.
 
-use super::Broken;
 use super::limits::{PAYLOAD_MAX_BYTES, WRITE_SKIP_LIMIT_BYTES};
-use super::wire::{Errno, REQUEST_MAGIC, command, command_flag};
+use super::wire::{EXTENDED_REQUEST_MAGIC, Errno, REQUEST_MAGIC, command, command_flag};
+use super::{Broken, Framing};
 
 /// Length of a compact request header.
 pub const REQUEST_BYTES: usize = 28;
 
+/// Length of an extended request header.
+pub const EXTENDED_REQUEST_BYTES: usize = 32;
+
 /// The client's name for a request, repeated in its reply. Opaque to the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Cookie(pub u64);
+
+/// What a reply repeats of its request, and what decides about its form.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReplyTo {
+    /// The request's.
+    pub cookie: Cookie,
+    /// The request's; extended headers repeat it.
+    pub offset: u64,
+    /// Whether a success has content. Such requests are answered with chunks, errors included,
+    /// once structured replies are negotiated ("Structured reply message").
+    pub has_content: bool,
+}
+
+/// How a range is to be zeroed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ZeroFlags {
+    /// Durable before the reply.
+    pub fua: bool,
+    /// The client asks that space stay allocated. Zeroes take no space here, whatever it asks.
+    pub no_hole: bool,
+    /// `NBD_CMD_FLAG_FAST_ZERO`: fail at once rather than be no faster than a write.
+    pub fast: bool,
+}
 
 /// A valid request. Offsets and lengths are in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,6 +57,8 @@ pub enum Request {
         offset: u64,
         /// How many; may be 0.
         length: u32,
+        /// `NBD_CMD_FLAG_DF`: one chunk, whatever the content.
+        whole: bool,
     },
     /// `NBD_CMD_WRITE`; `length` bytes of payload follow, at most [`PAYLOAD_MAX_BYTES`].
     Write {
@@ -48,20 +78,34 @@ pub enum Request {
         /// First byte.
         offset: u64,
         /// How many; may be 0.
-        length: u32,
+        length: u64,
         /// Durable before the reply.
         fua: bool,
+    },
+    /// `NBD_CMD_CACHE`
+    Cache {
+        /// First byte.
+        offset: u64,
+        /// How many; may be 0.
+        length: u64,
     },
     /// `NBD_CMD_WRITE_ZEROES`
     WriteZeroes {
         /// First byte.
         offset: u64,
         /// How many; may be 0.
-        length: u32,
-        /// Durable before the reply.
-        fua: bool,
-        /// The client asks that space stay allocated. Zeroes take no space here, whatever it asks.
-        no_hole: bool,
+        length: u64,
+        /// How.
+        flags: ZeroFlags,
+    },
+    /// `NBD_CMD_BLOCK_STATUS`, of a connection that selected contexts.
+    BlockStatus {
+        /// First byte.
+        offset: u64,
+        /// How many, at least 1.
+        length: u64,
+        /// `NBD_CMD_FLAG_REQ_ONE`: one extent of each context.
+        one: bool,
     },
     /// `NBD_CMD_MVPS_BEGIN_TXN`
     Begin,
@@ -86,47 +130,88 @@ impl Request {
         }
     }
 
-    /// The header that asks for this.
+    /// See [`ReplyTo::has_content`].
     #[must_use]
-    pub fn encode(&self, cookie: Cookie) -> [u8; REQUEST_BYTES] {
-        let fua_flag = |fua: bool| if fua { command_flag::FUA } else { 0 };
-        let (kind, flags, offset, length) = match *self {
-            Self::Read { offset, length } => (command::READ, 0, offset, length),
-            Self::Write {
-                offset,
-                length,
-                fua,
-            } => (command::WRITE, fua_flag(fua), offset, length),
-            Self::Disconnect => (command::DISCONNECT, 0, 0, 0),
-            Self::Flush => (command::FLUSH, 0, 0, 0),
-            Self::Trim {
-                offset,
-                length,
-                fua,
-            } => (command::TRIM, fua_flag(fua), offset, length),
-            Self::WriteZeroes {
-                offset,
-                length,
-                fua,
-                no_hole,
-            } => {
-                let no_hole_flag = if no_hole { command_flag::NO_HOLE } else { 0 };
-                let flags = fua_flag(fua) | no_hole_flag;
-                (command::WRITE_ZEROES, flags, offset, length)
+    pub fn has_content(&self) -> bool {
+        matches!(self, Self::Read { .. } | Self::BlockStatus { .. })
+    }
+
+    /// The bytes it is about, if it is about any: the first one and how many.
+    #[must_use]
+    pub fn range(&self) -> (u64, u64) {
+        match *self {
+            Self::Read { offset, length, .. } | Self::Write { offset, length, .. } => {
+                (offset, u64::from(length))
             }
-            Self::Begin => (command::BEGIN, 0, 0, 0),
-            Self::Commit { fua } => (command::COMMIT, fua_flag(fua), 0, 0),
-            Self::Rollback => (command::ROLLBACK, 0, 0, 0),
-            Self::Lock => (command::LOCK, 0, 0, 0),
+            Self::Trim { offset, length, .. }
+            | Self::Cache { offset, length }
+            | Self::WriteZeroes { offset, length, .. }
+            | Self::BlockStatus { offset, length, .. } => (offset, length),
+            _ => (0, 0),
+        }
+    }
+
+    fn kind(&self) -> u16 {
+        match self {
+            Self::Read { .. } => command::READ,
+            Self::Write { .. } => command::WRITE,
+            Self::Disconnect => command::DISCONNECT,
+            Self::Flush => command::FLUSH,
+            Self::Trim { .. } => command::TRIM,
+            Self::Cache { .. } => command::CACHE,
+            Self::WriteZeroes { .. } => command::WRITE_ZEROES,
+            Self::BlockStatus { .. } => command::BLOCK_STATUS,
+            Self::Begin => command::BEGIN,
+            Self::Commit { .. } => command::COMMIT,
+            Self::Rollback => command::ROLLBACK,
+            Self::Lock => command::LOCK,
+        }
+    }
+
+    fn flags(&self) -> u16 {
+        let flag = |set: bool, flag: u16| if set { flag } else { 0 };
+        match *self {
+            Self::Read { whole, .. } => flag(whole, command_flag::DF),
+            Self::Write { fua, .. } | Self::Trim { fua, .. } | Self::Commit { fua } => {
+                flag(fua, command_flag::FUA)
+            }
+            Self::WriteZeroes { flags, .. } => {
+                flag(flags.fua, command_flag::FUA)
+                    | flag(flags.no_hole, command_flag::NO_HOLE)
+                    | flag(flags.fast, command_flag::FAST_ZERO)
+            }
+            Self::BlockStatus { one, .. } => flag(one, command_flag::REQ_ONE),
+            _ => 0,
+        }
+    }
+
+    /// Appends the header that asks for this; `false`, and nothing, if a compact header has no
+    /// room for the length.
+    #[must_use]
+    pub fn encode(&self, framing: Framing, cookie: Cookie, output: &mut Vec<u8>) -> bool {
+        let (offset, length) = self.range();
+        let compact = u32::try_from(length).ok();
+        let (magic, mut flags) = match framing {
+            Framing::Extended => (EXTENDED_REQUEST_MAGIC, self.flags()),
+            Framing::Simple | Framing::Structured if compact.is_none() => return false,
+            Framing::Simple | Framing::Structured => (REQUEST_MAGIC, self.flags()),
         };
-        let mut header = [0; REQUEST_BYTES];
-        header[0..4].copy_from_slice(&REQUEST_MAGIC.to_be_bytes());
-        header[4..6].copy_from_slice(&flags.to_be_bytes());
-        header[6..8].copy_from_slice(&kind.to_be_bytes());
-        header[8..16].copy_from_slice(&cookie.0.to_be_bytes());
-        header[16..24].copy_from_slice(&offset.to_be_bytes());
-        header[24..28].copy_from_slice(&length.to_be_bytes());
-        header
+        // "The client MUST set" it where the length is that of a payload.
+        if framing == Framing::Extended && matches!(self, Self::Write { .. }) {
+            flags |= command_flag::PAYLOAD_LEN;
+        }
+        output.extend_from_slice(&magic.to_be_bytes());
+        output.extend_from_slice(&flags.to_be_bytes());
+        output.extend_from_slice(&self.kind().to_be_bytes());
+        output.extend_from_slice(&cookie.0.to_be_bytes());
+        output.extend_from_slice(&offset.to_be_bytes());
+        match (framing, compact) {
+            (Framing::Simple | Framing::Structured, Some(length)) => {
+                output.extend_from_slice(&length.to_be_bytes());
+            }
+            _ => output.extend_from_slice(&length.to_be_bytes()),
+        }
+        true
     }
 }
 
@@ -137,6 +222,10 @@ pub struct Bounds {
     pub size_bytes: u64,
     /// Whether it refuses to be changed.
     pub read_only: bool,
+    /// What was negotiated: decides which header follows, and which flags there are.
+    pub framing: Framing,
+    /// Whether contexts were selected: without them there is no BLOCK_STATUS.
+    pub has_contexts: bool,
 }
 
 /// One request header, judged.
@@ -144,106 +233,166 @@ pub struct Bounds {
 pub enum Incoming {
     /// Do it; [`Request::payload_bytes`] follow.
     Valid {
-        /// Repeat it in the reply.
-        cookie: Cookie,
+        /// Where the reply goes.
+        to: ReplyTo,
         /// What to do.
         request: Request,
     },
     /// Throw away `skip_bytes`, then reply with `errno`.
     Refused {
-        /// Repeat it in the reply.
-        cookie: Cookie,
+        /// Where the reply goes.
+        to: ReplyTo,
         /// The reply.
         errno: Errno,
         /// Payload that follows and that nobody wants, at most [`WRITE_SKIP_LIMIT_BYTES`].
         skip_bytes: u32,
+        /// Whether it would have changed the image: a transaction that lacks it must not commit.
+        is_change: bool,
     },
 }
 
 impl Incoming {
-    /// Judges one header.
+    /// Judges the header at the beginning of `input`: what it asks for and how long it is; `None`
+    /// if it is not all there.
     ///
     /// # Errors
     /// [`Broken`] if this is no request, or announces more payload than is worth skipping: the
     /// stream is out of step, close it.
-    pub fn decode(header: &[u8; REQUEST_BYTES], bounds: &Bounds) -> Result<Self, Broken> {
-        let raw = RawRequest::decode(header)?;
-        let cookie = Cookie(raw.cookie);
-        match raw.judge(bounds) {
-            Ok(request) => Ok(Self::Valid { cookie, request }),
-            Err(errno) => {
-                let carries_payload = raw.kind == command::WRITE;
-                let skip_bytes = if carries_payload { raw.length } else { 0 };
-                if skip_bytes > WRITE_SKIP_LIMIT_BYTES {
-                    return Err(Broken::PayloadTooLarge {
-                        length_bytes: u64::from(skip_bytes),
-                    });
-                }
-                Ok(Self::Refused {
-                    cookie,
-                    errno,
-                    skip_bytes,
-                })
-            }
+    pub fn decode(input: &[u8], bounds: &Bounds) -> Result<Option<(Self, usize)>, Broken> {
+        if let Some(magic) = input.first_chunk::<4>() {
+            // Said before the rest arrives: who speaks another protocol may send no more.
+            check_magic(u32::from_be_bytes(*magic), bounds.framing)?;
         }
+        let raw = match bounds.framing {
+            Framing::Simple | Framing::Structured => {
+                let Some(header) = input.first_chunk::<REQUEST_BYTES>() else {
+                    return Ok(None);
+                };
+                let [head @ .., l0, l1, l2, l3] = *header;
+                RawRequest::new(&head, u64::from(u32::from_be_bytes([l0, l1, l2, l3])))
+            }
+            Framing::Extended => {
+                let Some(header) = input.first_chunk::<EXTENDED_REQUEST_BYTES>() else {
+                    return Ok(None);
+                };
+                let [head @ .., l0, l1, l2, l3, l4, l5, l6, l7] = *header;
+                let length = u64::from_be_bytes([l0, l1, l2, l3, l4, l5, l6, l7]);
+                RawRequest::new(&head, length)
+            }
+        };
+        let incoming = raw.incoming(bounds)?;
+        Ok(Some((incoming, bounds.framing.request_bytes())))
     }
 }
 
+fn check_magic(magic: u32, framing: Framing) -> Result<(), Broken> {
+    let expected = match framing {
+        Framing::Simple | Framing::Structured => REQUEST_MAGIC,
+        Framing::Extended => EXTENDED_REQUEST_MAGIC,
+    };
+    if magic == expected {
+        Ok(())
+    } else {
+        Err(Broken::RequestMagic { magic })
+    }
+}
+
+/// The fields of either header.
 struct RawRequest {
     flags: u16,
     kind: u16,
     cookie: u64,
     offset: u64,
-    length: u32,
+    length: u64,
 }
 
 impl RawRequest {
-    fn decode(header: &[u8; REQUEST_BYTES]) -> Result<Self, Broken> {
-        let [m0, m1, m2, m3, f0, f1, k0, k1, rest @ ..] = *header;
-        let [c0, c1, c2, c3, c4, c5, c6, c7, rest @ ..] = rest;
-        let [o0, o1, o2, o3, o4, o5, o6, o7, l0, l1, l2, l3] = rest;
-        let magic = u32::from_be_bytes([m0, m1, m2, m3]);
-        if magic != REQUEST_MAGIC {
-            return Err(Broken::RequestMagic { magic });
-        }
-        Ok(Self {
+    /// `head` is what both headers begin with; its magic was checked.
+    fn new(head: &[u8; 24], length: u64) -> Self {
+        let [_, _, _, _, f0, f1, k0, k1, rest @ ..] = *head;
+        let [c0, c1, c2, c3, c4, c5, c6, c7, offset @ ..] = rest;
+        Self {
             flags: u16::from_be_bytes([f0, f1]),
             kind: u16::from_be_bytes([k0, k1]),
             cookie: u64::from_be_bytes([c0, c1, c2, c3, c4, c5, c6, c7]),
-            offset: u64::from_be_bytes([o0, o1, o2, o3, o4, o5, o6, o7]),
-            length: u32::from_be_bytes([l0, l1, l2, l3]),
-        })
+            offset: u64::from_be_bytes(offset),
+            length,
+        }
+    }
+
+    fn incoming(&self, bounds: &Bounds) -> Result<Incoming, Broken> {
+        let to = ReplyTo {
+            cookie: Cookie(self.cookie),
+            offset: self.offset,
+            has_content: matches!(self.kind, command::READ | command::BLOCK_STATUS),
+        };
+        let errno = match self.judge(bounds) {
+            Ok(request) => return Ok(Incoming::Valid { to, request }),
+            Err(errno) => errno,
+        };
+        // With extended headers a flag says whether the length is a payload's. A write's is, with
+        // or without it: there is nothing else that a write could mean.
+        let carries_payload = self.kind == command::WRITE
+            || bounds.framing == Framing::Extended && self.has(command_flag::PAYLOAD_LEN);
+        let length_bytes = if carries_payload { self.length } else { 0 };
+        let skip_bytes = u32::try_from(length_bytes).ok();
+        match skip_bytes.filter(|bytes| *bytes <= WRITE_SKIP_LIMIT_BYTES) {
+            None => Err(Broken::PayloadTooLarge { length_bytes }),
+            Some(skip_bytes) => Ok(Incoming::Refused {
+                to,
+                errno,
+                skip_bytes,
+                is_change: matches!(
+                    self.kind,
+                    command::WRITE | command::TRIM | command::WRITE_ZEROES
+                ),
+            }),
+        }
+    }
+
+    fn has(&self, flag: u16) -> bool {
+        self.flags & flag != 0
+    }
+
+    /// The flags that this command knows ("Command flags"). FUA "is valid for all commands"; where
+    /// it has no meaning it is ignored.
+    fn known_flags(&self, bounds: &Bounds) -> u16 {
+        let own = match self.kind {
+            // "MUST NOT be set unless … NBD_FLAG_SEND_DF", which takes structured replies.
+            command::READ if bounds.framing != Framing::Simple => command_flag::DF,
+            command::WRITE if bounds.framing == Framing::Extended => command_flag::PAYLOAD_LEN,
+            command::WRITE_ZEROES => command_flag::NO_HOLE | command_flag::FAST_ZERO,
+            command::BLOCK_STATUS => command_flag::REQ_ONE,
+            _ => 0,
+        };
+        own | command_flag::FUA
     }
 
     fn judge(&self, bounds: &Bounds) -> Result<Request, Errno> {
-        let &Self {
-            offset,
-            length,
-            kind,
-            ..
-        } = self;
-        let fua = self.flags & command_flag::FUA != 0;
-        let no_hole = self.flags & command_flag::NO_HOLE != 0;
-        if kind == command::DISCONNECT {
+        let (offset, length) = (self.offset, self.length);
+        let fua = self.has(command_flag::FUA);
+        if self.kind == command::DISCONNECT {
             return Ok(Request::Disconnect);
         }
-        // "FUA … is valid for all commands"; where it has no meaning it is ignored.
-        let known_flags = match kind {
-            command::WRITE_ZEROES => command_flag::FUA | command_flag::NO_HOLE,
-            _ => command_flag::FUA,
-        };
-        if self.flags & !known_flags != 0 {
+        let lacks_payload_flag = self.kind == command::WRITE
+            && bounds.framing == Framing::Extended
+            && !self.has(command_flag::PAYLOAD_LEN);
+        if self.flags & !self.known_flags(bounds) != 0 || lacks_payload_flag {
             return Err(Errno::Invalid);
         }
-        match kind {
+        match self.kind {
             command::READ => {
                 self.check_range(bounds, Errno::Invalid)?;
-                self.check_payload()?;
-                Ok(Request::Read { offset, length })
+                let (length, whole) = (self.payload()?, self.has(command_flag::DF));
+                Ok(Request::Read {
+                    offset,
+                    length,
+                    whole,
+                })
             }
             command::WRITE => {
                 self.check_may_change(bounds, Errno::NoSpace)?;
-                self.check_payload()?;
+                let length = self.payload()?;
                 Ok(Request::Write {
                     offset,
                     length,
@@ -258,13 +407,30 @@ impl RawRequest {
                     fua,
                 })
             }
+            command::CACHE => {
+                self.check_range(bounds, Errno::Invalid)?;
+                Ok(Request::Cache { offset, length })
+            }
             command::WRITE_ZEROES => {
                 self.check_may_change(bounds, Errno::NoSpace)?;
+                let flags = ZeroFlags {
+                    fua,
+                    no_hole: self.has(command_flag::NO_HOLE),
+                    fast: self.has(command_flag::FAST_ZERO),
+                };
                 Ok(Request::WriteZeroes {
                     offset,
                     length,
-                    fua,
-                    no_hole,
+                    flags,
+                })
+            }
+            command::BLOCK_STATUS if bounds.has_contexts && length > 0 => {
+                self.check_range(bounds, Errno::Invalid)?;
+                let one = self.has(command_flag::REQ_ONE);
+                Ok(Request::BlockStatus {
+                    offset,
+                    length,
+                    one,
                 })
             }
             command::FLUSH => self.without_range(Request::Flush),
@@ -294,7 +460,7 @@ impl RawRequest {
     }
 
     fn check_range(&self, bounds: &Bounds, beyond_end: Errno) -> Result<(), Errno> {
-        let end = self.offset.checked_add(u64::from(self.length));
+        let end = self.offset.checked_add(self.length);
         if end.is_some_and(|end| end <= bounds.size_bytes) {
             Ok(())
         } else {
@@ -302,9 +468,11 @@ impl RawRequest {
         }
     }
 
-    fn check_payload(&self) -> Result<(), Errno> {
-        if self.length <= PAYLOAD_MAX_BYTES {
-            Ok(())
+    /// The length as that of a payload ("Block size constraints": EINVAL beyond the maximum).
+    fn payload(&self) -> Result<u32, Errno> {
+        let length = u32::try_from(self.length).map_err(|_| Errno::Invalid)?;
+        if length <= PAYLOAD_MAX_BYTES {
+            Ok(length)
         } else {
             Err(Errno::Invalid)
         }

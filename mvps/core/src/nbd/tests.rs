@@ -3,6 +3,9 @@ use proptest::prelude::*;
 
 use super::*;
 
+mod contexts;
+mod replies;
+
 const MIB: u64 = 1024 * 1024;
 
 fn export() -> Export {
@@ -33,6 +36,18 @@ fn go_data(name: &str, wanted: &[u16]) -> Vec<u8> {
     data.extend(name.as_bytes());
     data.extend(u16::try_from(wanted.len()).unwrap().to_be_bytes());
     data.extend(wanted.iter().flat_map(|wanted| wanted.to_be_bytes()));
+    data
+}
+
+fn contexts_data(name: &str, queries: &[&str]) -> Vec<u8> {
+    let length = |text: &str| u32::try_from(text.len()).unwrap().to_be_bytes();
+    let mut data = length(name).to_vec();
+    data.extend(name.as_bytes());
+    data.extend(u32::try_from(queries.len()).unwrap().to_be_bytes());
+    for query in queries {
+        data.extend(length(query));
+        data.extend(query.as_bytes());
+    }
     data
 }
 
@@ -81,8 +96,8 @@ fn greeting_and_go_have_these_bytes() {
         purpose: Purpose::Attach,
     };
     assert_eq!(step, Step::Wanted(request));
-    let framing = negotiation.grant(&export(), &mut output);
-    assert_eq!(framing, Some(Framing::Simple));
+    let agreed = negotiation.grant(&export(), &mut output).unwrap();
+    assert_eq!((agreed.framing, agreed.contexts), (Framing::Simple, vec![]));
     insta::assert_snapshot!(hex(&output));
 }
 
@@ -100,8 +115,18 @@ fn options_that_name_no_export() {
     let cases: &[(u32, Vec<u8>, u32)] = &[
         (3, vec![], policy),
         (5, vec![], unsupported),
-        (8, vec![], unsupported),
-        (10, vec![0; 100], unsupported),
+        (8, vec![0], invalid),
+        (11, vec![0], invalid),
+        (10, contexts_data("n", &["base:allocation"]), invalid),
+        (9, vec![0; 100], invalid),
+        (9, contexts_data("n", &["nocolon"]), invalid),
+        (
+            9,
+            contexts_data("n", &["x:y"; CONTEXT_QUERIES_MAX + 1]),
+            too_big,
+        ),
+        (9, contexts_data(&long_name, &[]), invalid),
+        (12, vec![], unsupported),
         (0xdead_beef, vec![1, 2, 3], unsupported),
         (6, vec![], invalid),
         (7, vec![0, 0, 0, 9, b'x'], invalid),
@@ -201,6 +226,7 @@ fn handshake(opening: Opening, chunk: usize, verdict: Result<Export, Refusal>) -
         client_input.extend_from_slice(&arriving);
         match client.step(&mut client_input, &mut to_server).unwrap() {
             ClientStep::NeedMore => {}
+            ClientStep::Contexts(_) => panic!("nobody asked for a list"),
             done => {
                 assert!(client_input.is_empty() && to_client.is_empty());
                 return done;
@@ -268,106 +294,195 @@ fn client_hears_why_it_is_refused() {
     ));
 }
 
-fn raw(kind: u16, flags: u16, offset: u64, length: u32) -> [u8; REQUEST_BYTES] {
-    let mut header = Request::Flush.encode(Cookie(7));
+fn bounds(framing: Framing, read_only: bool) -> Bounds {
+    Bounds {
+        size_bytes: 64 * MIB,
+        read_only,
+        framing,
+        has_contexts: framing != Framing::Simple,
+    }
+}
+
+/// A header of these fields, as `framing` has it.
+fn raw(framing: Framing, kind: u16, flags: u16, offset: u64, length: u64) -> Vec<u8> {
+    let mut header = Vec::new();
+    assert!(Request::Flush.encode(framing, Cookie(7), &mut header));
     header[4..6].copy_from_slice(&flags.to_be_bytes());
     header[6..8].copy_from_slice(&kind.to_be_bytes());
     header[16..24].copy_from_slice(&offset.to_be_bytes());
-    header[24..28].copy_from_slice(&length.to_be_bytes());
+    match framing {
+        Framing::Extended => header[24..32].copy_from_slice(&length.to_be_bytes()),
+        _ => header[24..28].copy_from_slice(&u32::try_from(length).unwrap().to_be_bytes()),
+    }
     header
 }
 
-const WRITABLE: Bounds = Bounds {
-    size_bytes: 64 * MIB,
-    read_only: false,
-};
-const READ_ONLY: Bounds = Bounds {
-    size_bytes: 64 * MIB,
-    read_only: true,
-};
+const ALL_FRAMINGS: [Framing; 3] = [Framing::Simple, Framing::Structured, Framing::Extended];
+
+fn judged(header: &[u8], bounds: &Bounds) -> Result<Incoming, Broken> {
+    let decoded = Incoming::decode(header, bounds)?;
+    let (incoming, header_bytes) = decoded.expect("the header is whole");
+    assert_eq!(header_bytes, header.len());
+    Ok(incoming)
+}
 
 #[test]
 fn refused_requests() {
     let end = 64 * MIB;
-    let over = PAYLOAD_MAX_BYTES + 1;
-    // (type, flags, offset, length, bounds) -> (errno, bytes to skip)
+    let over = u64::from(PAYLOAD_MAX_BYTES + 1);
+    const PAYLOAD: u16 = 0x20;
+    // (framings, type, flags, offset, length, read-only) -> (errno, bytes to skip)
+    let all: &[Framing] = &ALL_FRAMINGS;
+    let compact = &all[..2];
+    let (simple, structured, extended) = (&all[..1], &all[1..2], &all[2..]);
+    let chunks = &all[1..];
+    let (inval, nospc, perm) = (Errno::Invalid, Errno::NoSpace, Errno::Permission);
     let cases = [
-        ((0, 0, end, 1, WRITABLE), (Errno::Invalid, 0)),
-        ((0, 0, u64::MAX, 1, WRITABLE), (Errno::Invalid, 0)),
-        ((0, 0, 0, over, WRITABLE), (Errno::Invalid, 0)),
-        ((0, 4, 0, 1, WRITABLE), (Errno::Invalid, 0)),
-        ((1, 0, end - 1, 2, WRITABLE), (Errno::NoSpace, 2)),
-        ((1, 0, 0, over, WRITABLE), (Errno::Invalid, over)),
-        ((1, 0, 0, 512, READ_ONLY), (Errno::Permission, 512)),
-        ((1, 0x20, 0, 512, WRITABLE), (Errno::Invalid, 512)),
-        ((3, 0, 1, 0, WRITABLE), (Errno::Invalid, 0)),
-        ((4, 0, end, 1, WRITABLE), (Errno::Invalid, 0)),
-        ((4, 2, 0, 1, WRITABLE), (Errno::Invalid, 0)),
-        ((4, 0, 0, 1, READ_ONLY), (Errno::Permission, 0)),
-        ((6, 0, end, 1, WRITABLE), (Errno::NoSpace, 0)),
-        ((6, 16, 0, 1, WRITABLE), (Errno::Invalid, 0)),
-        ((6, 0, 0, 1, READ_ONLY), (Errno::Permission, 0)),
-        ((5, 0, 0, 1, WRITABLE), (Errno::Invalid, 0)),
-        ((7, 0, 0, 1, WRITABLE), (Errno::Invalid, 0)),
-        ((64, 0, 0, 1, WRITABLE), (Errno::Invalid, 0)),
-        ((67, 0, 0, 0, READ_ONLY), (Errno::Permission, 0)),
-        ((68, 0, 0, 0, WRITABLE), (Errno::Invalid, 0)),
-        ((u16::MAX, 0, 0, u32::MAX, WRITABLE), (Errno::Invalid, 0)),
+        (all, (0, 0, end, 1, false), (inval, 0)),
+        (all, (0, 0, u64::MAX, 1, false), (inval, 0)),
+        (all, (0, 0, 0, over, false), (inval, 0)),
+        (all, (0, 0x40, 0, 1, false), (inval, 0)),
+        (simple, (0, 4, 0, 1, false), (inval, 0)),
+        (compact, (0, PAYLOAD, 0, 1, false), (inval, 0)),
+        (extended, (0, PAYLOAD, 0, 100, false), (inval, 100)),
+        (extended, (0, 0, 0, 1 << 33, false), (inval, 0)),
+        (compact, (1, 0, end - 1, 2, false), (nospc, 2)),
+        (extended, (1, PAYLOAD, end - 1, 2, false), (nospc, 2)),
+        (compact, (1, 0, 0, over, false), (inval, 33_554_433)),
+        (extended, (1, PAYLOAD, 0, over, false), (inval, 33_554_433)),
+        (extended, (1, 0, 0, 512, false), (inval, 512)),
+        (compact, (1, PAYLOAD, 0, 512, false), (inval, 512)),
+        (compact, (1, 0, 0, 512, true), (perm, 512)),
+        (all, (1, 0x10, 0, 512, false), (inval, 512)),
+        (all, (3, 0, 1, 0, false), (inval, 0)),
+        (all, (4, 0, end, 1, false), (inval, 0)),
+        (all, (4, 2, 0, 1, false), (inval, 0)),
+        (all, (4, 0, 0, 1, true), (perm, 0)),
+        (all, (5, 0, end, 1, false), (inval, 0)),
+        (all, (5, 8, 0, 1, false), (inval, 0)),
+        (all, (6, 0, end, 1, false), (nospc, 0)),
+        (all, (6, 8, 0, 1, false), (inval, 0)),
+        (all, (6, 0, 0, 1, true), (perm, 0)),
+        (extended, (6, 0, 1, u64::MAX, false), (nospc, 0)),
+        (simple, (7, 0, 0, 1, false), (inval, 0)),
+        (chunks, (7, 0, 0, 0, false), (inval, 0)),
+        (chunks, (7, 0, end - 1, 2, false), (inval, 0)),
+        (chunks, (7, 4, 0, 1, false), (inval, 0)),
+        (structured, (7, PAYLOAD, 0, 1, false), (inval, 0)),
+        (extended, (7, PAYLOAD, 0, 24, false), (inval, 24)),
+        (all, (64, 0, 0, 1, false), (inval, 0)),
+        (all, (67, 0, 0, 0, true), (perm, 0)),
+        (all, (68, 0, 0, 0, false), (inval, 0)),
+        (
+            all,
+            (u16::MAX, 0, 0, u64::from(u32::MAX), false),
+            (inval, 0),
+        ),
     ];
-    for ((kind, flags, offset, length, bounds), (errno, skip_bytes)) in cases {
-        let incoming = Incoming::decode(&raw(kind, flags, offset, length), &bounds);
-        let expected = Incoming::Refused {
-            cookie: Cookie(7),
-            errno,
-            skip_bytes,
-        };
-        assert_eq!(
-            incoming,
-            Ok(expected),
-            "type {kind} flags {flags} at {offset}"
-        );
+    for (framings, (kind, flags, offset, length, read_only), expected) in cases {
+        for framing in framings {
+            let header = raw(*framing, kind, flags, offset, length);
+            let incoming = judged(&header, &bounds(*framing, read_only)).unwrap();
+            let Incoming::Refused {
+                to,
+                errno,
+                skip_bytes,
+                is_change,
+            } = incoming
+            else {
+                panic!("{framing:?} type {kind} flags {flags} at {offset} is accepted");
+            };
+            assert_eq!(
+                (errno, skip_bytes),
+                expected,
+                "{framing:?} type {kind} at {offset}"
+            );
+            assert_eq!((to.cookie, to.offset), (Cookie(7), offset));
+            assert_eq!(to.has_content, matches!(kind, 0 | 7));
+            assert_eq!(is_change, matches!(kind, 1 | 4 | 6));
+        }
     }
 }
 
 #[test]
 fn broken_requests_close() {
-    let announced = raw(1, 0, 0, WRITE_SKIP_LIMIT_BYTES + 1);
-    let length_bytes = u64::from(WRITE_SKIP_LIMIT_BYTES) + 1;
-    let broken = Incoming::decode(&announced, &WRITABLE);
+    let over = u64::from(WRITE_SKIP_LIMIT_BYTES) + 1;
+    for framing in ALL_FRAMINGS {
+        let broken = judged(&raw(framing, 1, 0, 0, over), &bounds(framing, false));
+        let length_bytes = over;
+        assert_eq!(broken, Err(Broken::PayloadTooLarge { length_bytes }));
+        let zeroes = Incoming::decode(&[0; 4], &bounds(framing, false));
+        assert_eq!(zeroes, Err(Broken::RequestMagic { magic: 0 }));
+        let header = raw(framing, 3, 0, 0, 0);
+        for length in 0..header.len() {
+            let part = Incoming::decode(&header[..length], &bounds(framing, false));
+            assert_eq!(part, Ok(None));
+        }
+    }
+    let length_bytes = 1 << 40;
+    let broken = judged(
+        &raw(Framing::Extended, 7, 0x20, 0, length_bytes),
+        &bounds(Framing::Extended, false),
+    );
     assert_eq!(broken, Err(Broken::PayloadTooLarge { length_bytes }));
-    let zeroes = Incoming::decode(&[0; REQUEST_BYTES], &WRITABLE);
-    assert_eq!(zeroes, Err(Broken::RequestMagic { magic: 0 }));
+    let other = raw(Framing::Extended, 3, 0, 0, 0);
+    let broken = Incoming::decode(&other, &bounds(Framing::Structured, false));
+    assert!(matches!(broken, Err(Broken::RequestMagic { .. })));
 }
 
 #[test]
 fn accepted_at_the_edges() {
     let end = 64 * MIB;
-    let cases = [
-        raw(0, 1, 0, PAYLOAD_MAX_BYTES),
-        raw(0, 0, end, 0),
-        raw(1, 0, end, 0),
-        raw(1, 1, end - 512, 512),
-        raw(4, 1, 0, 64 * 1024 * 1024),
-        raw(6, 3, 1, 3),
-        raw(3, 1, 0, 0),
-        raw(2, 0xffff, 9, 9),
-    ];
-    for header in cases {
-        let incoming = Incoming::decode(&header, &WRITABLE).unwrap();
-        assert!(matches!(incoming, Incoming::Valid { .. }), "{incoming:?}");
+    let largest = u64::from(PAYLOAD_MAX_BYTES);
+    for framing in ALL_FRAMINGS {
+        let payload = if framing == Framing::Extended {
+            0x20
+        } else {
+            0
+        };
+        let mut cases = vec![
+            (0, 1, 0, largest),
+            (0, 0, end, 0),
+            (1, payload, end, 0),
+            (1, payload | 1, end - 512, 512),
+            (4, 1, 0, 64 * MIB),
+            (5, 1, 0, 64 * MIB),
+            (6, 0x13, 1, 3),
+            (3, 1, 0, 0),
+            (2, 0xffff, 9, 9),
+        ];
+        if framing != Framing::Simple {
+            cases.extend([(0, 4, 0, 1), (7, 9, 0, 64 * MIB), (7, 0, end - 1, 1)]);
+        }
+        for (kind, flags, offset, length) in cases {
+            let header = raw(framing, kind, flags, offset, length);
+            let incoming = judged(&header, &bounds(framing, false)).unwrap();
+            assert!(
+                matches!(incoming, Incoming::Valid { .. }),
+                "{framing:?} {incoming:?}"
+            );
+        }
     }
 }
 
-fn any_request() -> impl Strategy<Value = Request> {
-    let place = (0..64 * MIB, any::<u32>()).prop_map(|(offset, length)| {
-        let room = u32::try_from(64 * MIB - offset).unwrap();
+fn any_framing() -> impl Strategy<Value = Framing> {
+    prop::sample::select(ALL_FRAMINGS.to_vec())
+}
+
+/// A request that any framing has, but for its flags.
+fn any_request(framing: Framing) -> impl Strategy<Value = Request> {
+    let place = (0..64 * MIB, any::<u64>()).prop_map(|(offset, length)| {
+        let room = 64 * MIB - offset;
         (offset, length.min(room))
     });
     let small = (0..32 * MIB, 0..=PAYLOAD_MAX_BYTES);
+    let chunks = framing != Framing::Simple;
     prop_oneof![
-        small
-            .clone()
-            .prop_map(|(offset, length)| Request::Read { offset, length }),
+        (small.clone(), any::<bool>()).prop_map(move |((offset, length), whole)| Request::Read {
+            offset,
+            length,
+            whole: whole && chunks
+        }),
         (small, any::<bool>()).prop_map(|((offset, length), fua)| Request::Write {
             offset,
             length,
@@ -380,13 +495,23 @@ fn any_request() -> impl Strategy<Value = Request> {
             length,
             fua
         }),
-        (place, any::<bool>(), any::<bool>()).prop_map(|((offset, length), fua, no_hole)| {
+        place
+            .clone()
+            .prop_map(|(offset, length)| Request::Cache { offset, length }),
+        (place.clone(), any::<[bool; 3]>()).prop_map(|((offset, length), [fua, no_hole, fast])| {
             Request::WriteZeroes {
                 offset,
                 length,
-                fua,
-                no_hole,
+                flags: ZeroFlags { fua, no_hole, fast },
             }
+        }),
+        (place, any::<bool>()).prop_map(move |((offset, length), one)| match chunks {
+            true => Request::BlockStatus {
+                offset,
+                length: length.max(1),
+                one
+            },
+            false => Request::Flush,
         }),
         Just(Request::Begin),
         any::<bool>().prop_map(|fua| Request::Commit { fua }),
@@ -395,12 +520,24 @@ fn any_request() -> impl Strategy<Value = Request> {
     ]
 }
 
+fn framed_request() -> impl Strategy<Value = (Framing, Request)> {
+    any_framing().prop_flat_map(|framing| (Just(framing), any_request(framing)))
+}
+
 proptest! {
     #[test]
-    fn requests_round_trip(request in any_request(), cookie: u64) {
+    fn requests_round_trip((framing, request) in framed_request(), cookie: u64) {
         let cookie = Cookie(cookie);
-        let incoming = Incoming::decode(&request.encode(cookie), &WRITABLE);
-        prop_assert_eq!(incoming, Ok(Incoming::Valid { cookie, request }));
+        let mut header = Vec::new();
+        prop_assert!(request.encode(framing, cookie, &mut header));
+        prop_assert_eq!(header.len(), framing.request_bytes());
+        let to = ReplyTo {
+            cookie,
+            offset: request.range().0,
+            has_content: request.has_content(),
+        };
+        let incoming = judged(&header, &bounds(framing, false));
+        prop_assert_eq!(incoming, Ok(Incoming::Valid { to, request }));
     }
 
     #[test]
@@ -411,21 +548,29 @@ proptest! {
     }
 
     #[test]
-    fn any_header_is_judged(bytes: [u8; REQUEST_BYTES], with_magic: bool, size: u64, read_only: bool) {
+    fn any_header_is_judged(
+        bytes: [u8; EXTENDED_REQUEST_BYTES],
+        framing in any_framing(),
+        with_magic: bool,
+        size: u64,
+        flags: [bool; 2],
+    ) {
         let mut bytes = bytes;
         if with_magic {
-            bytes[..4].copy_from_slice(&0x2560_9513_u32.to_be_bytes());
+            let header = raw(framing, 0, 0, 0, 0);
+            bytes[..4].copy_from_slice(&header[..4]);
             bytes[6] = 0;
         }
-        let bounds = Bounds { size_bytes: size, read_only };
+        let [read_only, has_contexts] = flags;
+        let bounds = Bounds { size_bytes: size, read_only, framing, has_contexts };
         match Incoming::decode(&bytes, &bounds) {
-            Ok(Incoming::Valid { request, .. }) => {
+            Ok(Some((Incoming::Valid { request, .. }, _))) => {
                 prop_assert!(request.payload_bytes() <= PAYLOAD_MAX_BYTES);
             }
-            Ok(Incoming::Refused { skip_bytes, .. }) => {
+            Ok(Some((Incoming::Refused { skip_bytes, .. }, _))) => {
                 prop_assert!(skip_bytes <= WRITE_SKIP_LIMIT_BYTES);
             }
-            Err(_) => {}
+            Ok(None) | Err(_) => {}
         }
     }
 
@@ -451,7 +596,12 @@ proptest! {
                         break;
                     }
                 }
-                Ok(Step::Wanted(_)) => negotiation.refuse(&Refusal::Policy, &mut output),
+                Ok(Step::Contexts(_)) if grant => {
+                    negotiation.offer(vec![ContextName::Allocation], &mut output);
+                }
+                Ok(Step::Wanted(_) | Step::Contexts(_)) => {
+                    negotiation.refuse(&Refusal::Policy, &mut output);
+                }
                 Ok(Step::StartTls) => negotiation.secured(),
                 Ok(Step::NeedMore | Step::Close) | Err(_) => break,
             }
@@ -504,9 +654,21 @@ proptest! {
 fn any_option() -> impl Strategy<Value = Vec<u8>> {
     let go = (prop_oneof![Just(6_u32), Just(7), Just(1)], "[ -~]{0,20}")
         .prop_map(|(number, name)| option(number, &go_data(&name, &[1, 2, 3, 9])));
+    let contexts = (
+        9_u32..11,
+        prop::collection::vec("(base|mvps|x):[a-z:0-9-]{0,20}", 0..4),
+    )
+        .prop_map(|(number, queries)| {
+            let queries: Vec<&str> = queries.iter().map(String::as_str).collect();
+            [
+                option(8, &[]),
+                option(number, &contexts_data("n", &queries)),
+            ]
+            .concat()
+        });
     let other = (0_u32..12, prop::collection::vec(any::<u8>(), 0..40))
         .prop_map(|(number, data)| option(number, &data));
-    prop_oneof![go, other]
+    prop_oneof![go, contexts, other]
 }
 
 /// Takes up to `limit` bytes out of `outgoing`, as a vectored write would.

@@ -8,8 +8,14 @@ pub(super) const OPTION_MAGIC: u64 = 0x4948_4156_454f_5054;
 pub(super) const OPTION_REPLY_MAGIC: u64 = 0x0003_e889_0455_65a9;
 /// First word of a compact request.
 pub(super) const REQUEST_MAGIC: u32 = 0x2560_9513;
+/// First word of an extended request.
+pub(super) const EXTENDED_REQUEST_MAGIC: u32 = 0x21e4_1c71;
 /// First word of a simple reply.
 pub(super) const SIMPLE_REPLY_MAGIC: u32 = 0x6744_6698;
+/// First word of a structured reply chunk.
+pub(super) const STRUCTURED_REPLY_MAGIC: u32 = 0x668e_33ef;
+/// First word of an extended reply chunk.
+pub(super) const EXTENDED_REPLY_MAGIC: u32 = 0x6e8a_278c;
 
 /// Handshake and client flags ("Handshake flags", "Client flags").
 pub(super) mod handshake {
@@ -27,12 +33,17 @@ pub(super) mod option {
     pub(crate) const STARTTLS: u32 = 5;
     pub(crate) const INFO: u32 = 6;
     pub(crate) const GO: u32 = 7;
+    pub(crate) const STRUCTURED_REPLY: u32 = 8;
+    pub(crate) const LIST_META_CONTEXT: u32 = 9;
+    pub(crate) const SET_META_CONTEXT: u32 = 10;
+    pub(crate) const EXTENDED_HEADERS: u32 = 11;
 }
 
 /// Option reply types ("Option reply types").
 pub(super) mod option_reply {
     pub(crate) const ACK: u32 = 1;
     pub(crate) const INFO: u32 = 3;
+    pub(crate) const META_CONTEXT: u32 = 4;
     /// Set on every error.
     pub(crate) const ERROR_BIT: u32 = 1 << 31;
     pub(crate) const ERR_UNSUP: u32 = ERROR_BIT | 1;
@@ -42,6 +53,7 @@ pub(super) mod option_reply {
     pub(crate) const ERR_UNKNOWN: u32 = ERROR_BIT | 6;
     pub(crate) const ERR_SHUTDOWN: u32 = ERROR_BIT | 7;
     pub(crate) const ERR_TOO_BIG: u32 = ERROR_BIT | 9;
+    pub(crate) const ERR_EXT_HEADER_REQD: u32 = ERROR_BIT | 10;
 }
 
 /// Information types of INFO and GO.
@@ -60,7 +72,10 @@ pub(super) mod transmission {
     pub(crate) const SEND_FUA: u16 = 1 << 3;
     pub(crate) const SEND_TRIM: u16 = 1 << 5;
     pub(crate) const SEND_WRITE_ZEROES: u16 = 1 << 6;
+    pub(crate) const SEND_DF: u16 = 1 << 7;
     pub(crate) const CAN_MULTI_CONN: u16 = 1 << 8;
+    pub(crate) const SEND_CACHE: u16 = 1 << 10;
+    pub(crate) const SEND_FAST_ZERO: u16 = 1 << 11;
 }
 
 /// Request types ("Request types"); from 64 on ours.
@@ -70,7 +85,9 @@ pub(super) mod command {
     pub(crate) const DISCONNECT: u16 = 2;
     pub(crate) const FLUSH: u16 = 3;
     pub(crate) const TRIM: u16 = 4;
+    pub(crate) const CACHE: u16 = 5;
     pub(crate) const WRITE_ZEROES: u16 = 6;
+    pub(crate) const BLOCK_STATUS: u16 = 7;
     /// `NBD_CMD_MVPS_BEGIN_TXN`
     pub(crate) const BEGIN: u16 = 64;
     /// `NBD_CMD_MVPS_COMMIT_TXN`
@@ -85,6 +102,32 @@ pub(super) mod command {
 pub(super) mod command_flag {
     pub(crate) const FUA: u16 = 1;
     pub(crate) const NO_HOLE: u16 = 1 << 1;
+    pub(crate) const DF: u16 = 1 << 2;
+    pub(crate) const REQ_ONE: u16 = 1 << 3;
+    pub(crate) const FAST_ZERO: u16 = 1 << 4;
+    pub(crate) const PAYLOAD_LEN: u16 = 1 << 5;
+}
+
+/// Chunk flags and types ("Structured reply flags", "Structured reply types").
+pub(super) mod chunk {
+    pub(crate) const DONE: u16 = 1;
+    pub(crate) const NONE: u16 = 0;
+    pub(crate) const OFFSET_DATA: u16 = 1;
+    pub(crate) const OFFSET_HOLE: u16 = 2;
+    pub(crate) const BLOCK_STATUS: u16 = 5;
+    pub(crate) const BLOCK_STATUS_EXT: u16 = 6;
+    /// Set on every error.
+    pub(crate) const ERROR_BIT: u16 = 1 << 15;
+    pub(crate) const ERROR: u16 = ERROR_BIT | 1;
+    pub(crate) const ERROR_OFFSET: u16 = ERROR_BIT | 2;
+}
+
+/// Flags of extents, by context ("Metadata contexts"; the second is ours).
+pub(super) mod extent_flag {
+    pub(crate) const HOLE: u64 = 1;
+    pub(crate) const ZERO: u64 = 1 << 1;
+    /// `mvps:changed-since:`: what is there may differ from what was there then.
+    pub(crate) const CHANGED: u64 = 1;
 }
 
 /// Error numbers of replies ("Error values"). Zero, success, is not one of them.

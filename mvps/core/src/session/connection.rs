@@ -16,6 +16,7 @@ use futures_util::future::BoxFuture;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 
+use super::contexts::Contexts;
 use super::disk::Disk;
 use super::limits::{HANDSHAKE_TIME_MAX, STALL_PROGRESS_MIN_BYTES, STALL_TIME_MAX};
 use super::payload::PayloadRoom;
@@ -24,7 +25,8 @@ use super::transmission::{Terms, Transmission};
 use crate::engine::Durability;
 use crate::env::{Clock, Connection};
 use crate::nbd::{
-    Bounds, Broken, Export, ExportName, Negotiation, Purpose, Refusal, Step, TlsPolicy,
+    Agreed, Bounds, Broken, ContextName, ContextsRequest, Export, ExportName, Negotiation, Purpose,
+    Refusal, Step, TlsPolicy,
 };
 use crate::transport::Transport;
 
@@ -112,6 +114,12 @@ pub trait Admission: Send + Sync {
     /// What a client would get; nothing is opened, created or changed.
     fn describe(&self, name: &ExportName) -> impl Future<Output = Result<Export, Refusal>> + Send;
 
+    /// The contexts that an export has, of those that are asked for.
+    fn contexts(
+        &self,
+        request: &ContextsRequest,
+    ) -> impl Future<Output = Result<Vec<ContextName>, Refusal>> + Send;
+
     /// Attaches a client.
     fn attach(
         &self,
@@ -138,7 +146,9 @@ where
         });
     }
     match negotiate(&mut transport, &mut handshake, admission, clock).await {
-        Ok(Negotiated::Attached(admitted)) => transmit(transport, admitted, clock).await,
+        Ok(Negotiated::Attached(admitted, agreed)) => {
+            transmit(transport, admitted, agreed, clock).await
+        }
         Ok(Negotiated::StartTls) => serve_secured(transport, handshake, admission, clock).await,
         Err(ended) => ended,
     }
@@ -171,7 +181,9 @@ where
     handshake.negotiation.secured();
     let mut transport = Transport::new(stream);
     match negotiate(&mut transport, &mut handshake, admission, clock).await {
-        Ok(Negotiated::Attached(admitted)) => transmit(transport, admitted, clock).await,
+        Ok(Negotiated::Attached(admitted, agreed)) => {
+            transmit(transport, admitted, agreed, clock).await
+        }
         Ok(Negotiated::StartTls) => unreachable!("a stream is encrypted once"),
         Err(ended) => ended,
     }
@@ -186,7 +198,7 @@ struct Handshake {
 
 /// Where a handshake leads.
 enum Negotiated<D> {
-    Attached(Admitted<D>),
+    Attached(Admitted<D>, Agreed),
     StartTls,
 }
 
@@ -219,6 +231,15 @@ where
                     Ended::Disconnected
                 });
             }
+            Step::Contexts(request) => {
+                let answer = admission.contexts(&request);
+                let answer = while_connected(transport, answer).await?;
+                let (_, output) = transport.buffers_mut();
+                match answer {
+                    Ok(contexts) => negotiation.offer(contexts, output),
+                    Err(refusal) => negotiation.refuse(&refusal, output),
+                }
+            }
             Step::Wanted(request) => match request.purpose {
                 Purpose::Describe => {
                     let answer = admission.describe(&request.name);
@@ -226,8 +247,8 @@ where
                     let (_, output) = transport.buffers_mut();
                     match answer {
                         Ok(export) => {
-                            let framing = negotiation.grant(&export, output);
-                            assert!(framing.is_none(), "INFO does not end the handshake");
+                            let agreed = negotiation.grant(&export, output);
+                            assert!(agreed.is_none(), "INFO does not end the handshake");
                         }
                         Err(refusal) => negotiation.refuse(&refusal, output),
                     }
@@ -238,9 +259,9 @@ where
                     let (_, output) = transport.buffers_mut();
                     match answer {
                         Ok(admitted) => {
-                            let framing = negotiation.grant(&admitted.export, output);
-                            assert!(framing.is_some(), "attaching ends the handshake");
-                            return Ok(Negotiated::Attached(admitted));
+                            let agreed = negotiation.grant(&admitted.export, output);
+                            let agreed = agreed.expect("attaching ends the handshake");
+                            return Ok(Negotiated::Attached(admitted, agreed));
                         }
                         Err(refusal) => {
                             refused = true;
@@ -313,7 +334,12 @@ async fn within<T>(
     }
 }
 
-async fn transmit<S, D>(transport: Transport<S>, admitted: Admitted<D>, clock: &dyn Clock) -> Ended
+async fn transmit<S, D>(
+    transport: Transport<S>,
+    admitted: Admitted<D>,
+    agreed: Agreed,
+    clock: &dyn Clock,
+) -> Ended
 where
     S: AsyncRead + AsyncWrite + Unpin,
     D: Disk,
@@ -329,11 +355,14 @@ where
         bounds: Bounds {
             size_bytes: export.size_bytes,
             read_only: export.read_only,
+            framing: agreed.framing,
+            has_contexts: !agreed.contexts.is_empty(),
         },
         page_bytes: u64::from(export.preferred_block_bytes),
         durability,
     };
-    let mut transmission = Transmission::new(transport, &disk, terms, room);
+    let contexts = Contexts::new(agreed.contexts);
+    let mut transmission = Transmission::new(transport, &disk, terms, &contexts, room);
     let mut stall = Stall::default();
     let mut order = *orders.borrow_and_update();
     loop {

@@ -1,18 +1,35 @@
 //! What a connection needs of an open image: the seam between sessions and the engine, so that a
 //! session can be tested against a disk that misbehaves on purpose.
 
+use std::ops::Range;
+
 use bytes::Bytes;
 
-use crate::engine::{Acknowledge, Durability, EngineError};
+use crate::engine::{Acknowledge, Durability, EngineError, Extent, Since};
+use crate::nbd::Piece;
 
 /// One connection's access to an image. Calls take effect in the order of their first poll where
 /// that matters: a [`DiskTransaction`]'s do. Cancelled calls may or may not take effect.
 pub trait Disk: Clone + Send + Sync + 'static {
     /// An open transaction; dropping it rolls it back.
-    type Transaction: DiskTransaction;
+    type Transaction: DiskTransaction<Base = Self::Base>;
+    /// An earlier state, to compare with.
+    type Base: Send + Sync + 'static;
 
     /// Content of a range, in pieces whose lengths add up to `length`.
     fn read(&self, offset: u64, length: u32) -> impl Content;
+    /// What of a range, which is not empty, has content, or may have other content than `base`; at
+    /// most so many extents, from the beginning of the range on.
+    fn extents(
+        &self,
+        range: Range<u64>,
+        base: Option<&Self::Base>,
+        extents_max: usize,
+    ) -> impl Extents;
+    /// Opens an earlier state.
+    fn base(&self, since: &Since) -> impl Future<Output = Result<Self::Base, EngineError>> + Send;
+    /// Brings content near that may soon be read.
+    fn prefetch(&self, offset: u64, length: u64) -> impl Outcome;
     /// Writes atomically.
     fn write(&self, offset: u64, data: Bytes, when: Acknowledge) -> impl Outcome;
     /// Zeroes a range exactly, atomically.
@@ -30,8 +47,18 @@ pub trait Disk: Clone + Send + Sync + 'static {
 
 /// See [`Disk::Transaction`].
 pub trait DiskTransaction: Send + Sync + 'static {
+    /// See [`Disk::Base`].
+    type Base: Send + Sync + 'static;
+
     /// Content of a range, own writes included.
     fn read(&self, offset: u64, length: u32) -> impl Content;
+    /// See [`Disk::extents`]; own writes included.
+    fn extents(
+        &self,
+        range: Range<u64>,
+        base: Option<&Self::Base>,
+        extents_max: usize,
+    ) -> impl Extents;
     /// Writes when it commits.
     fn write(&self, offset: u64, data: Bytes) -> impl Outcome;
     /// Zeroes a range when it commits.
@@ -49,5 +76,9 @@ pub trait Outcome: Future<Output = Result<(), EngineError>> + Send {}
 impl<T: Future<Output = Result<(), EngineError>> + Send> Outcome for T {}
 
 /// A future of content.
-pub trait Content: Future<Output = Result<Vec<Bytes>, EngineError>> + Send {}
-impl<T: Future<Output = Result<Vec<Bytes>, EngineError>> + Send> Content for T {}
+pub trait Content: Future<Output = Result<Vec<Piece>, EngineError>> + Send {}
+impl<T: Future<Output = Result<Vec<Piece>, EngineError>> + Send> Content for T {}
+
+/// A future of extents, at least one.
+pub trait Extents: Future<Output = Result<Vec<Extent>, EngineError>> + Send {}
+impl<T: Future<Output = Result<Vec<Extent>, EngineError>> + Send> Extents for T {}

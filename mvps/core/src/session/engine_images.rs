@@ -4,8 +4,8 @@ use super::images::{ImageFacts, Images, OpenFailure};
 use super::served::ServedImage;
 use super::version_export::{self, VersionExport};
 use crate::admin;
-use crate::engine::protocol::{self, ManifestStore, RefusalReason};
-use crate::engine::{self, EngineConfig, Host, Image, Intent, OpenError, OpeningRequest};
+use crate::engine::protocol::{self, ManifestError, ManifestStore, RefusalReason};
+use crate::engine::{self, EngineConfig, Host, Image, Intent, OpenError, OpeningRequest, Since};
 use crate::format::manifest::Manifest;
 use crate::ids::ImageId;
 use crate::reachability::is_tombstone;
@@ -99,6 +99,27 @@ impl Images for EngineImages {
             size_bytes: shown.size_bytes,
             page_size: shown.page_size,
         }))
+    }
+
+    async fn retains(&self, image: &ImageId, since: &Since) -> Result<bool, OpenFailure> {
+        let found = self.manifests.retained(image, since).await;
+        Ok(found.map_err(unreadable)?.is_some())
+    }
+
+    async fn list_retained(
+        &self,
+        image: &ImageId,
+        versions_max: usize,
+    ) -> Result<Vec<Since>, OpenFailure> {
+        let found = self.manifests.list_retained(image, versions_max).await;
+        found.map_err(unreadable)
+    }
+}
+
+fn unreadable(error: ManifestError) -> OpenFailure {
+    OpenFailure {
+        reason: error.to_string(),
+        told: None,
     }
 }
 

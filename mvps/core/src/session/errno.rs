@@ -1,18 +1,27 @@
 //! What a client is told when the engine fails.
 
 use crate::engine::EngineError;
-use crate::nbd::Errno;
+use crate::nbd::{Errno, Failure};
 
-/// The errno for a failure (DESIGN.md §5).
-pub(super) fn of(error: &EngineError) -> Errno {
-    match error {
-        EngineError::Conflict | EngineError::Aborted { .. } => Errno::Permission,
-        EngineError::TransactionTooLarge { .. } => Errno::OutOfMemory,
-        EngineError::Fenced { .. } | EngineError::Poisoned { .. } | EngineError::Closed => {
-            Errno::Shutdown
+/// The errno for a failure (DESIGN.md §5), with words that give nothing away.
+pub(super) fn of(error: &EngineError) -> Failure {
+    let (errno, message) = match error {
+        EngineError::Conflict => (Errno::Permission, "the transaction conflicts"),
+        EngineError::Aborted { .. } => (Errno::Permission, "the transaction was aborted"),
+        EngineError::TransactionTooLarge { .. } => {
+            (Errno::OutOfMemory, "the transaction is over a limit")
         }
-        EngineError::Full { .. } => Errno::NoSpace,
-        EngineError::Corrupt { .. } | EngineError::Unreadable { .. } => Errno::Io,
-        EngineError::Invalid { .. } => Errno::Invalid,
+        EngineError::Fenced { .. } => (Errno::Shutdown, "another server has the image"),
+        EngineError::Poisoned { .. } => (Errno::Shutdown, "the image's buffer store failed"),
+        EngineError::Closed => (Errno::Shutdown, "the image is closed"),
+        EngineError::Full { .. } => (Errno::NoSpace, "the buffer store's disk is full"),
+        EngineError::Corrupt { .. } => (Errno::Io, "stored bytes are damaged"),
+        EngineError::Unreadable { .. } => (Errno::Io, "stored bytes cannot be read"),
+        EngineError::Invalid { reason } => (Errno::Invalid, *reason),
+    };
+    Failure {
+        errno,
+        message,
+        offset: None,
     }
 }

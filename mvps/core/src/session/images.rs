@@ -1,8 +1,8 @@
 //! Where a server's images come from: the seam between sessions and the opening of images.
 
 use super::disk::Disk;
-use crate::engine::EngineError;
-use crate::ids::{PageSize, Version};
+use crate::engine::{EngineError, Since};
+use crate::ids::{ImageId, PageSize, Version};
 use crate::token::Grant;
 
 /// Why an image cannot be served now.
@@ -57,4 +57,18 @@ pub trait Images: Send + Sync + 'static {
         &self,
         grant: &Grant,
     ) -> impl Future<Output = Result<Option<ImageFacts>, OpenFailure>> + Send;
+
+    /// Whether an earlier state of an image is retained.
+    fn retains(
+        &self,
+        image: &ImageId,
+        since: &Since,
+    ) -> impl Future<Output = Result<bool, OpenFailure>> + Send;
+
+    /// All snapshots of an image, and so many of its newest versions.
+    fn list_retained(
+        &self,
+        image: &ImageId,
+        versions_max: usize,
+    ) -> impl Future<Output = Result<Vec<Since>, OpenFailure>> + Send;
 }

@@ -64,3 +64,11 @@ pub const DRAIN_TIME_MAX: Duration = Duration::from_secs(10);
 
 /// How often an attach goes back to the registry because the image's keeper was just leaving.
 pub const ATTACH_ATTEMPTS_MAX: usize = 8;
+
+/// What a BLOCK_STATUS counts towards [`BYTES_IN_FLIGHT_MAX`] for each of its contexts: the longest
+/// list of extents, as it is collected and as it is sent.
+pub const STATUS_WEIGHT_BYTES: u64 = 512 * 1024;
+
+/// Versions that are listed to a client that asks what it can compare with: the newest ones; it
+/// may ask for any other that is retained.
+pub const LISTED_VERSIONS_MAX: usize = 32;

@@ -8,6 +8,7 @@
 //! Architecture invariant: tasks are spawned per connection and per open image, never per request.
 
 mod connection;
+mod contexts;
 mod disk;
 mod engine_images;
 mod errno;
@@ -27,7 +28,7 @@ mod transmission;
 mod version_export;
 
 pub use connection::{Admission, Admitted, Ended, Order, serve};
-pub use disk::{Content, Disk, DiskTransaction, Outcome};
+pub use disk::{Content, Disk, DiskTransaction, Extents, Outcome};
 pub use engine_images::EngineImages;
 pub use images::{ImageFacts, Images, OpenFailure, OpenImage};
 pub use payload::PayloadRoom;

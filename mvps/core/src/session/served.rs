@@ -1,14 +1,18 @@
 //! What a server serves: an image as it changes, or one published version of it, read-only.
 
+use std::ops::Range;
+
 use bytes::Bytes;
 
 use super::disk::{Disk, DiskTransaction, Outcome};
 use super::images::OpenImage;
 use super::version_export::VersionExport;
 use crate::engine::{
-    Acknowledge, Attachment, Durability, EngineError, Image, PublishedVersion, Transaction,
+    Acknowledge, Attachment, Base, Durability, EngineError, Extent, Image, PublishedVersion,
+    ReadBytes, ReadPiece, Since, Transaction,
 };
 use crate::ids::{PageSize, Version};
+use crate::nbd::Piece;
 
 /// See the module's text.
 #[derive(Clone)]
@@ -92,11 +96,39 @@ pub enum ServedDisk {
 
 impl Disk for ServedDisk {
     type Transaction = ServedTransaction;
+    type Base = Base;
 
-    async fn read(&self, offset: u64, length: u32) -> Result<Vec<Bytes>, EngineError> {
+    async fn read(&self, offset: u64, length: u32) -> Result<Vec<Piece>, EngineError> {
         match self {
-            Self::Live(disk) => Ok(disk.read(offset, length).await?.chunks),
-            Self::Version(version) => Ok(version.read(offset, length).await?.chunks),
+            Self::Live(disk) => disk.read(offset, length).await.map(pieces),
+            Self::Version(version) => version.read(offset, length).await.map(pieces),
+        }
+    }
+
+    async fn extents(
+        &self,
+        range: Range<u64>,
+        base: Option<&Base>,
+        extents_max: usize,
+    ) -> Result<Vec<Extent>, EngineError> {
+        let (offset, length) = (range.start, range.end - range.start);
+        match self {
+            Self::Live(disk) => disk.extents(offset, length, base, extents_max).await,
+            Self::Version(version) => version.extents(offset, length, base, extents_max).await,
+        }
+    }
+
+    async fn base(&self, since: &Since) -> Result<Base, EngineError> {
+        match self {
+            Self::Live(disk) => disk.base(since).await,
+            Self::Version(version) => version.base(since).await,
+        }
+    }
+
+    async fn prefetch(&self, offset: u64, length: u64) -> Result<(), EngineError> {
+        match self {
+            Self::Live(disk) => disk.prefetch(offset, length).await,
+            Self::Version(version) => version.prefetch(offset, length).await,
         }
     }
 
@@ -166,10 +198,25 @@ impl ServedTransaction {
 }
 
 impl DiskTransaction for ServedTransaction {
-    async fn read(&self, offset: u64, length: u32) -> Result<Vec<Bytes>, EngineError> {
+    type Base = Base;
+
+    async fn read(&self, offset: u64, length: u32) -> Result<Vec<Piece>, EngineError> {
         match self {
-            Self::Live(transaction) => Ok(transaction.read(offset, length).await?.chunks),
-            Self::Version(version) => Ok(version.read(offset, length).await?.chunks),
+            Self::Live(transaction) => transaction.read(offset, length).await.map(pieces),
+            Self::Version(version) => version.read(offset, length).await.map(pieces),
+        }
+    }
+
+    async fn extents(
+        &self,
+        range: Range<u64>,
+        base: Option<&Base>,
+        extents_max: usize,
+    ) -> Result<Vec<Extent>, EngineError> {
+        let (offset, length) = (range.start, range.end - range.start);
+        match self {
+            Self::Live(transaction) => transaction.extents(offset, length, base, extents_max).await,
+            Self::Version(version) => version.extents(offset, length, base, extents_max).await,
         }
     }
 
@@ -198,4 +245,13 @@ impl DiskTransaction for ServedTransaction {
             }
         }
     }
+}
+
+/// The same content as the codec has it. Both are of one shape, so the list is made in place.
+fn pieces(read: ReadBytes) -> Vec<Piece> {
+    let pieces = read.pieces.into_iter().map(|piece| match piece {
+        ReadPiece::Data(data) => Piece::Data(data),
+        ReadPiece::Hole(bytes) => Piece::Hole(bytes),
+    });
+    pieces.collect()
 }

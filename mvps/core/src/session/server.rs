@@ -12,16 +12,17 @@ use std::time::Duration;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use super::connection::{Admission, Admitted, Ended, serve};
-use super::images::{Images, OpenImage};
+use super::contexts::{self, Asked};
+use super::images::{Images, OpenFailure, OpenImage};
 use super::keeper::{Keeper, Visit, export};
-use super::limits::{ATTACH_ATTEMPTS_MAX, ATTACH_QUEUE_MAX, CONNECTIONS_MAX};
+use super::limits::{ATTACH_ATTEMPTS_MAX, ATTACH_QUEUE_MAX, CONNECTIONS_MAX, LISTED_VERSIONS_MAX};
 use super::payload::PayloadRoom;
 use super::seats::{Seat, Seats, SentAway};
 use super::security::{Security, TlsClient};
 use crate::engine::Durability;
 use crate::env::{Clock, Connection, Listener, PeerName, Spawner};
 use crate::ids::ImageId;
-use crate::nbd::{Export, ExportName, Refusal};
+use crate::nbd::{ContextName, ContextsRequest, Export, ExportName, Refusal};
 use crate::token::{Grant, Shown, TokenKeys};
 
 #[cfg(test)]
@@ -345,6 +346,30 @@ impl<M: Images> Admission for Reception<'_, M> {
                 "there is no such image, and the token names no size",
             )),
         }
+    }
+
+    async fn contexts(&self, request: &ContextsRequest) -> Result<Vec<ContextName>, Refusal> {
+        let grant = self.check(&request.name)?;
+        let asked = Asked::of(request);
+        let (image, images) = (&grant.image, &self.shared.images);
+        let refused = |failure: OpenFailure| {
+            tracing::error!(%image, reason = %failure.reason, "cannot look at its versions");
+            unknown("the image cannot be read; the server's log says why")
+        };
+        let mut named = Vec::new();
+        for since in &asked.named {
+            let retained = images.retains(image, &contexts::of_wire(since)).await;
+            if retained.map_err(refused)? {
+                named.push(since.clone());
+            }
+        }
+        let listed = if asked.snapshots || asked.versions {
+            let listed = images.list_retained(image, LISTED_VERSIONS_MAX).await;
+            listed.map_err(refused)?
+        } else {
+            Vec::new()
+        };
+        Ok(asked.names(named, listed))
     }
 
     async fn attach(&self, name: &ExportName) -> Result<Admitted<Self::Disk>, Refusal> {

@@ -1,6 +1,7 @@
 //! A disk in memory that writes down what it is asked, and waits or fails on demand.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
@@ -9,8 +10,10 @@ use tokio::sync::watch;
 use super::connection::{Admission, Admitted, Order};
 use super::disk::{Disk, DiskTransaction};
 use super::payload::PayloadRoom;
-use crate::engine::{Acknowledge, Durability, EngineError};
-use crate::nbd::{Export, ExportName, Refusal};
+use crate::engine::{Acknowledge, Durability, EngineError, Extent, Since};
+use crate::nbd::{
+    self, ContextName, ContextQuery, ContextsRequest, Export, ExportName, Piece, Refusal,
+};
 
 pub(crate) const SIZE_BYTES: usize = 8 * 1024 * 1024;
 pub(crate) const PAGE_BYTES: usize = 4096;
@@ -82,16 +85,76 @@ impl MemoryDisk {
     }
 }
 
+/// Several pieces, as the engine answers.
+fn pieces(content: Vec<u8>) -> Vec<Piece> {
+    let content = Bytes::from(content);
+    let third = content.len() / 3;
+    let thirds = [0..third, third..2 * third, 2 * third..content.len()];
+    let pieces = thirds.map(|part| {
+        let part = content.slice(part);
+        match part.iter().any(|byte| *byte != 0) {
+            true => Piece::Data(part),
+            false => Piece::Hole(part.len()),
+        }
+    });
+    pieces.into()
+}
+
+/// By page; all of `range` is answered for.
+fn extents(content: &[u8], base: Option<&Vec<u8>>, range: Range<u64>) -> Vec<Extent> {
+    let mut extents: Vec<Extent> = Vec::new();
+    let page_bytes = PAGE_BYTES as u64;
+    let mut from = range.start;
+    while from < range.end {
+        let page = usize::try_from(from / page_bytes).unwrap() * PAGE_BYTES;
+        let to = (page as u64 + page_bytes).min(range.end);
+        let now = &content[page..page + PAGE_BYTES];
+        let is_set = match base {
+            Some(base) => now != &base[page..page + PAGE_BYTES],
+            None => now.iter().any(|byte| *byte != 0),
+        };
+        match extents.last_mut() {
+            Some(last) if last.is_set == is_set => last.length_bytes += to - from,
+            _ => extents.push(Extent {
+                length_bytes: to - from,
+                is_set,
+            }),
+        }
+        from = to;
+    }
+    extents
+}
+
 impl Disk for MemoryDisk {
     type Transaction = MemoryTransaction;
+    /// The content that there was.
+    type Base = Vec<u8>;
 
-    async fn read(&self, offset: u64, length: u32) -> Result<Vec<Bytes>, EngineError> {
+    async fn read(&self, offset: u64, length: u32) -> Result<Vec<Piece>, EngineError> {
         self.note(format!("read {offset}+{length}"))?;
         let content = self.content(usize::try_from(offset).unwrap(), length as usize);
-        // Several pieces, as the engine answers.
-        let content = Bytes::from(content);
-        let middle = content.len() / 3;
-        Ok(vec![content.slice(..middle), content.slice(middle..)])
+        Ok(pieces(content))
+    }
+
+    async fn extents(
+        &self,
+        range: Range<u64>,
+        base: Option<&Vec<u8>>,
+        extents_max: usize,
+    ) -> Result<Vec<Extent>, EngineError> {
+        self.note(format!("extents {}..{}", range.start, range.end))?;
+        let mut extents = extents(&self.content(0, SIZE_BYTES), base, range);
+        extents.truncate(extents_max);
+        Ok(extents)
+    }
+
+    async fn base(&self, since: &Since) -> Result<Vec<u8>, EngineError> {
+        self.note(format!("base {since:?}"))?;
+        Ok(vec![0; SIZE_BYTES])
+    }
+
+    async fn prefetch(&self, offset: u64, length: u64) -> Result<(), EngineError> {
+        self.note(format!("prefetch {offset}+{length}"))
     }
 
     async fn write(&self, offset: u64, data: Bytes, when: Acknowledge) -> Result<(), EngineError> {
@@ -152,11 +215,9 @@ impl MemoryTransaction {
     }
 }
 
-impl DiskTransaction for MemoryTransaction {
-    async fn read(&self, offset: u64, length: u32) -> Result<Vec<Bytes>, EngineError> {
-        self.disk.note(format!("txn read {offset}+{length}"))?;
-        let begin = usize::try_from(offset).unwrap();
-        let mut content = self.disk.content(begin, length as usize);
+impl MemoryTransaction {
+    fn content(&self, begin: usize, length: usize) -> Vec<u8> {
+        let mut content = self.disk.content(begin, length);
         for (at, data) in self.writes.lock().unwrap().iter() {
             for (position, byte) in (usize::try_from(*at).unwrap()..).zip(data.iter()) {
                 if let Some(place) = position.checked_sub(begin)
@@ -166,7 +227,29 @@ impl DiskTransaction for MemoryTransaction {
                 }
             }
         }
-        Ok(vec![Bytes::from(content)])
+        content
+    }
+}
+
+impl DiskTransaction for MemoryTransaction {
+    type Base = Vec<u8>;
+
+    async fn read(&self, offset: u64, length: u32) -> Result<Vec<Piece>, EngineError> {
+        self.disk.note(format!("txn read {offset}+{length}"))?;
+        Ok(pieces(self.content(
+            usize::try_from(offset).unwrap(),
+            length as usize,
+        )))
+    }
+
+    async fn extents(
+        &self,
+        range: Range<u64>,
+        base: Option<&Vec<u8>>,
+        _: usize,
+    ) -> Result<Vec<Extent>, EngineError> {
+        self.disk.note("txn extents".to_owned())?;
+        Ok(extents(&self.content(0, SIZE_BYTES), base, range))
     }
 
     async fn write(&self, offset: u64, data: Bytes) -> Result<(), EngineError> {
@@ -250,6 +333,20 @@ impl Admission for OneDisk {
             name: "disk0".to_owned(),
             description: "mvps image disk0".to_owned(),
         })
+    }
+
+    /// `base:allocation`, and version 7 to compare with, which is empty.
+    async fn contexts(&self, request: &ContextsRequest) -> Result<Vec<ContextName>, Refusal> {
+        self.describe(&request.name).await?;
+        let has = [
+            ContextName::Allocation,
+            ContextName::ChangedSince(nbd::Since::Version(7)),
+        ];
+        let asked = |name: &ContextName| {
+            let query = ContextQuery::Name(name.clone());
+            request.queries.is_empty() || request.queries.contains(&query)
+        };
+        Ok(has.into_iter().filter(asked).collect())
     }
 
     async fn attach(&self, name: &ExportName) -> Result<Admitted<MemoryDisk>, Refusal> {

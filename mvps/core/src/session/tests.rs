@@ -15,8 +15,9 @@ use crate::engine::{Durability, EngineError};
 use crate::env::memory::ManualClock;
 use crate::env::memory::testing::TestClock;
 use crate::nbd::{
-    Broken, ClientNegotiation, ClientStep, Cookie, Errno, Export, ExportName, Opening,
-    REQUEST_BYTES, Refusal, Request, SIMPLE_REPLY_BYTES, SimpleReply,
+    Broken, ClientNegotiation, ClientStep, ContextName, ContextsRequest, Cookie, Errno, Export,
+    ExportName, Framing, Opening, REQUEST_BYTES, Refusal, Request, SIMPLE_REPLY_BYTES, SimpleReply,
+    ZeroFlags,
 };
 
 const PIPE_BYTES: usize = 64 * 1024;
@@ -77,7 +78,7 @@ impl Wire {
 fn encoded(requests: &[(u64, Request)]) -> Vec<u8> {
     let mut bytes = Vec::new();
     for (cookie, request) in requests {
-        bytes.extend(request.encode(Cookie(*cookie)));
+        assert!(request.encode(Framing::Simple, Cookie(*cookie), &mut bytes));
         bytes.resize(bytes.len() + request.payload_bytes() as usize, 0xaa);
     }
     bytes
@@ -93,7 +94,12 @@ fn write(offset: u64, length: u32) -> Request {
 }
 
 fn read(offset: u64, length: u32) -> Request {
-    Request::Read { offset, length }
+    let whole = false;
+    Request::Read {
+        offset,
+        length,
+        whole,
+    }
 }
 
 /// Lets the session go as far as it can.
@@ -151,7 +157,7 @@ async fn flags_become_promises() {
                 2,
                 Request::Trim {
                     offset,
-                    length,
+                    length: u64::from(length),
                     fua,
                 },
             ),
@@ -159,9 +165,12 @@ async fn flags_become_promises() {
                 3,
                 Request::WriteZeroes {
                     offset,
-                    length,
-                    fua,
-                    no_hole: true,
+                    length: u64::from(length),
+                    flags: ZeroFlags {
+                        fua,
+                        no_hole: true,
+                        fast: false,
+                    },
                 },
             ),
             (4, write(offset, length)),
@@ -241,6 +250,67 @@ async fn a_commit_waits_for_the_requests_before_it() {
     disk.set_running(true);
     assert_eq!(wire.replies(2).await, [(2, Ok(())), (3, Ok(()))]);
     assert_eq!(disk.content(0, 512), [0xaa; 512]);
+}
+
+#[tokio::test]
+async fn a_transaction_that_lacks_a_change_does_not_commit() {
+    let full = EngineError::TransactionTooLarge {
+        limit: "bytes written",
+    };
+    let aborted = EngineError::Aborted { reason: "" };
+    let beyond_end = write(u64::MAX - 600, 512);
+    // (the change that fails, how the engine fails it, its errno, the commit's)
+    let cases = [
+        (
+            write(0, 512),
+            Some(full),
+            Errno::OutOfMemory,
+            Errno::Invalid,
+        ),
+        (
+            write(0, 512),
+            Some(aborted),
+            Errno::Permission,
+            Errno::Permission,
+        ),
+        (beyond_end, None, Errno::NoSpace, Errno::Invalid),
+    ];
+    for (change, failure, errno, commit_errno) in cases {
+        let disk = MemoryDisk::new();
+        let mut wire = Wire::attach(OneDisk::new(&disk)).await;
+        wire.send(&[(1, Request::Begin)]).await;
+        wire.replies(1).await;
+        if let Some(failure) = failure {
+            disk.fail_next(failure);
+        }
+        // In one piece, so that no reply was seen when the commit is sent.
+        let commit = Request::Commit { fua: false };
+        wire.send(&[(2, change), (3, write(4096, 512)), (4, commit), (5, commit)])
+            .await;
+        let mut replies = wire.replies(4).await;
+        replies.sort_by_key(|(cookie, _)| *cookie);
+        let expected = [
+            (2, Err(errno)),
+            (3, Ok(())),
+            (4, Err(commit_errno)),
+            (5, Err(Errno::Invalid)),
+        ];
+        assert_eq!(replies, expected);
+        assert_eq!(disk.content(4096, 1), [0]);
+        assert!(disk.take_log().contains(&"rollback".to_owned()));
+    }
+    // A read that failed is no part of it.
+    let disk = MemoryDisk::new();
+    let mut wire = Wire::attach(OneDisk::new(&disk)).await;
+    wire.send(&[(1, Request::Begin)]).await;
+    wire.replies(1).await;
+    let reason = String::new();
+    disk.fail_next(EngineError::Unreadable { reason });
+    let commit = Request::Commit { fua: false };
+    wire.send(&[(2, read(0, 512)), (3, write(0, 512)), (4, commit)])
+        .await;
+    let replies = wire.replies(3).await;
+    assert_eq!(replies, [(2, Err(Errno::Io)), (3, Ok(())), (4, Ok(()))]);
 }
 
 #[tokio::test]
@@ -517,6 +587,10 @@ impl Admission for Silent {
         std::future::pending().await
     }
 
+    async fn contexts(&self, _: &ContextsRequest) -> Result<Vec<ContextName>, Refusal> {
+        std::future::pending().await
+    }
+
     async fn attach(&self, _: &ExportName) -> Result<Admitted<MemoryDisk>, Refusal> {
         std::future::pending().await
     }
@@ -564,10 +638,7 @@ async fn a_client_that_stalls_within_a_payload_or_reads_no_replies_is_cut_off() 
     assert_eq!(half.session.await.unwrap(), Ended::Stalled);
 
     let mut deaf = Wire::attach(OneDisk::new(&MemoryDisk::new())).await;
-    let read = Request::Read {
-        offset: 0,
-        length: 1 << 20,
-    };
+    let read = read(0, 1 << 20);
     deaf.send(&[(1, read), (2, read)]).await;
     assert_eq!(deaf.session.await.unwrap(), Ended::Stalled);
 }

@@ -8,8 +8,10 @@
 //! - Requests begin in the order in which they arrived. BEGIN, COMMIT and ROLLBACK are barriers:
 //!   they wait until everything before them is answered, and nothing after them begins until they
 //!   are. So a write belongs to the transaction that its place in the stream says.
+//! - A transaction commits with every change that arrived in it, or not at all.
 //! - Payload in flight, received or to be sent, stays below [`BYTES_IN_FLIGHT_MAX`] plus one
-//!   request, that of all connections within their [`PayloadRoom`], the number of requests below [`REQUESTS_IN_FLIGHT_MAX`], whatever the client does.
+//!   request, that of all connections within their [`PayloadRoom`], the number of requests below
+//!   [`REQUESTS_IN_FLIGHT_MAX`], whatever the client does.
 //! - The end of the stream is noticed while requests wait, as long as the input buffer has room:
 //!   then everything in flight is dropped and an open transaction rolled back.
 //!
@@ -24,13 +26,16 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::connection::Ended;
+use super::contexts::Contexts;
 use super::disk::{Disk, DiskTransaction};
 use super::errno;
 use super::limits::{BYTES_IN_FLIGHT_MAX, RECEIVES_PER_TURN, REQUESTS_IN_FLIGHT_MAX};
 use super::payload::{PayloadQueue, PayloadRoom, Taken};
 use crate::engine::{Acknowledge, Durability, EngineError};
-use crate::nbd::{Bounds, Cookie, Errno, Incoming, REQUEST_BYTES, Request, SimpleReply};
+use crate::nbd::{Bounds, ContextStatus, Errno, Failure, Incoming, Piece, ReplyTo, Request};
 use crate::transport::Transport;
+
+mod operations;
 
 /// What a connection serves.
 #[derive(Debug, Clone, Copy)]
@@ -53,12 +58,27 @@ impl Terms {
     }
 }
 
+/// What remains to be known of a request while it is carried out.
+#[derive(Clone, Copy)]
+struct Ticket {
+    to: ReplyTo,
+    /// What it counts towards [`BYTES_IN_FLIGHT_MAX`].
+    bytes: u64,
+    /// Whether the open transaction must not commit without it.
+    is_part: bool,
+}
+
+/// What a request's success brings.
+enum Answer {
+    Done,
+    Content { pieces: Vec<Piece>, whole: bool },
+    Status(Vec<ContextStatus>),
+}
+
 /// A request that finished.
 struct Done {
-    cookie: Cookie,
-    /// What it counted towards [`BYTES_IN_FLIGHT_MAX`].
-    bytes: u64,
-    result: Result<Vec<Bytes>, EngineError>,
+    ticket: Ticket,
+    result: Result<Answer, EngineError>,
 }
 
 type Operation<'a> = Pin<Box<dyn Future<Output = Done> + Send + 'a>>;
@@ -76,15 +96,15 @@ type ControlRun<'a, D> = Pin<Box<dyn Future<Output = ControlResult<D>> + Send + 
 /// Whether requests may begin.
 enum Gate<'a, D: Disk> {
     Open,
-    Draining(Cookie, Control),
-    Running(Cookie, ControlRun<'a, D>),
+    Draining(ReplyTo, Control),
+    Running(ReplyTo, ControlRun<'a, D>),
 }
 
 /// What the next bytes of the stream complete.
 enum Arriving {
     Header,
-    Payload(Cookie, Request, Option<Taken>),
-    Worthless(Cookie, Errno),
+    Payload(ReplyTo, Request, Option<Taken>),
+    Worthless(ReplyTo, Errno),
 }
 
 /// What a write brings along.
@@ -98,6 +118,9 @@ struct OpenTransaction<T> {
     transaction: Arc<T>,
     /// Whether a request in it asked for FUA, which counts at the commit.
     fua: bool,
+    /// Why a change in it failed. It must not commit without that change, which the client may
+    /// learn only later: what follows in the stream was sent without knowing.
+    failed: Option<Failure>,
 }
 
 /// The transmission phase of one connection.
@@ -110,6 +133,7 @@ pub(super) struct Transmission<'a, S, D: Disk> {
     arriving: Arriving,
     gate: Gate<'a, D>,
     transaction: Option<OpenTransaction<D::Transaction>>,
+    contexts: &'a Contexts<D::Base>,
     room: PayloadQueue,
     /// Set once no more requests are taken: how the connection ends when all are answered.
     closing: Option<Ended>,
@@ -120,6 +144,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, D: Disk> Transmission<'a, S, D> {
         transport: Transport<S>,
         disk: &'a D,
         terms: Terms,
+        contexts: &'a Contexts<D::Base>,
         room: PayloadRoom,
     ) -> Self {
         Self {
@@ -131,6 +156,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, D: Disk> Transmission<'a, S, D> {
             arriving: Arriving::Header,
             gate: Gate::Open,
             transaction: None,
+            contexts,
             room: PayloadQueue::new(room),
             closing: None,
         }
@@ -204,24 +230,34 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, D: Disk> Transmission<'a, S, D> {
     }
 
     fn finish(&mut self, done: Done) {
-        self.in_flight_bytes -= done.bytes;
-        self.reply(done.cookie, done.result.map_err(|error| errno::of(&error)));
-    }
-
-    fn reply(&mut self, cookie: Cookie, result: Result<Vec<Bytes>, Errno>) {
-        let (result, chunks) = match result {
-            Ok(chunks) => (Ok(()), chunks),
-            Err(errno) => (Err(errno), Vec::new()),
-        };
-        let output = self.transport.output_mut();
-        output.push_header(&SimpleReply { cookie, result }.encode());
-        for chunk in chunks {
-            output.push_payload(chunk);
+        let Done { ticket, result } = done;
+        self.in_flight_bytes -= ticket.bytes;
+        match result {
+            Ok(answer) => self.reply(ticket.to, answer),
+            Err(error) => {
+                let failure = errno::of(&error);
+                self.fail(ticket.to, failure, ticket.is_part);
+            }
         }
     }
 
-    fn reply_at_once(&mut self, cookie: Cookie, result: Result<(), Errno>) {
-        self.reply(cookie, result.map(|()| Vec::new()));
+    fn reply(&mut self, to: ReplyTo, answer: Answer) {
+        let framing = self.terms.bounds.framing;
+        let output = self.transport.output_mut();
+        match answer {
+            Answer::Done => framing.push_done(to, output),
+            Answer::Content { pieces, whole } => framing.push_content(to, whole, pieces, output),
+            Answer::Status(contexts) => framing.push_status(to, &contexts, output),
+        }
+    }
+
+    /// Answers with a failure, which the open transaction remembers if it lacks a part now.
+    fn fail(&mut self, to: ReplyTo, failure: Failure, is_part: bool) {
+        if is_part && let Some(open) = &mut self.transaction {
+            open.failed.get_or_insert(failure);
+        }
+        let framing = self.terms.bounds.framing;
+        framing.push_failure(to, failure, self.transport.output_mut());
     }
 
     /// Bytes that count towards [`BYTES_IN_FLIGHT_MAX`].
@@ -240,12 +276,10 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, D: Disk> Transmission<'a, S, D> {
                     {
                         return;
                     }
-                    let Some(header) = self.transport.peek_header::<REQUEST_BYTES>() else {
-                        return;
-                    };
-                    match Incoming::decode(header, &self.terms.bounds) {
-                        Ok(incoming) => {
-                            if !self.take_incoming(context, incoming) {
+                    match Incoming::decode(self.transport.input(), &self.terms.bounds) {
+                        Ok(None) => return,
+                        Ok(Some((incoming, header_bytes))) => {
+                            if !self.take_incoming(context, incoming, header_bytes) {
                                 return;
                             }
                         }
@@ -255,20 +289,20 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, D: Disk> Transmission<'a, S, D> {
                         }
                     }
                 }
-                Arriving::Payload(cookie, request, ref mut room) => {
+                Arriving::Payload(to, request, ref mut room) => {
                     let Some(content) = self.transport.take_payload() else {
                         return;
                     };
                     let room = room.take();
                     self.arriving = Arriving::Header;
-                    self.begin(context, cookie, request, Payload { content, room });
+                    self.begin(context, to, request, Payload { content, room });
                 }
-                Arriving::Worthless(cookie, errno) => {
+                Arriving::Worthless(to, errno) => {
                     if self.transport.is_skipping() {
                         return;
                     }
                     self.arriving = Arriving::Header;
-                    self.reply_at_once(cookie, Err(errno));
+                    self.fail(to, errno.into(), false);
                 }
             }
             if self.closing.is_some() {
@@ -278,11 +312,16 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, D: Disk> Transmission<'a, S, D> {
     }
 
     /// Consumes the header that was judged as `incoming`; `false` if there is no room for it yet.
-    fn take_incoming(&mut self, context: &mut Context<'_>, incoming: Incoming) -> bool {
+    fn take_incoming(
+        &mut self,
+        context: &mut Context<'_>,
+        incoming: Incoming,
+        header_bytes: usize,
+    ) -> bool {
         match incoming {
-            Incoming::Valid { cookie, request } => {
+            Incoming::Valid { to, request } => {
                 let occupied = self.occupied_bytes();
-                if occupied > 0 && occupied + weight(&request) > BYTES_IN_FLIGHT_MAX {
+                if occupied > 0 && occupied + self.weight(&request) > BYTES_IN_FLIGHT_MAX {
                     return false;
                 }
                 if let Request::Read { length, .. } = request
@@ -300,168 +339,30 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, D: Disk> Transmission<'a, S, D> {
                 let Poll::Ready(room) = room else {
                     return false;
                 };
-                self.transport.consume(REQUEST_BYTES);
+                self.transport.consume(header_bytes);
                 if payload_bytes == 0 {
-                    self.begin(context, cookie, request, Payload::default());
+                    self.begin(context, to, request, Payload::default());
                 } else {
                     self.transport.expect_payload(payload_bytes as usize);
-                    self.arriving = Arriving::Payload(cookie, request, room);
+                    self.arriving = Arriving::Payload(to, request, room);
                 }
             }
             Incoming::Refused {
-                cookie,
+                to,
                 errno,
                 skip_bytes,
+                is_change,
             } => {
-                self.transport.consume(REQUEST_BYTES);
+                // At once, whatever the reply waits for: a commit may follow right behind.
+                if is_change && let Some(open) = &mut self.transaction {
+                    open.failed.get_or_insert(errno.into());
+                }
+                self.transport.consume(header_bytes);
                 self.transport.skip(u64::from(skip_bytes));
-                self.arriving = Arriving::Worthless(cookie, errno);
+                self.arriving = Arriving::Worthless(to, errno);
             }
         }
         true
-    }
-
-    /// Begins one request.
-    fn begin(
-        &mut self,
-        context: &mut Context<'_>,
-        cookie: Cookie,
-        request: Request,
-        payload: Payload,
-    ) {
-        match (request, &self.transaction) {
-            (Request::Disconnect, _) => self.closing = Some(Ended::Disconnected),
-            (Request::Flush, _) => {
-                let flush = self.disk.flush(self.terms.durability);
-                self.start(context, cookie, 0, outcome(flush));
-            }
-            (Request::Begin, None) => self.control(context, cookie, Control::Begin),
-            (Request::Commit { fua }, Some(_)) => {
-                self.control(context, cookie, Control::Commit { fua });
-            }
-            (Request::Rollback, Some(_)) => self.control(context, cookie, Control::Rollback),
-            (Request::Begin, Some(_))
-            | (Request::Commit { .. } | Request::Rollback | Request::Lock, None) => {
-                self.reply_at_once(cookie, Err(Errno::Invalid));
-            }
-            (_, None) => self.begin_plain(context, cookie, request, payload),
-            (_, Some(_)) => self.begin_in_transaction(context, cookie, request, payload),
-        }
-    }
-
-    fn begin_plain(
-        &mut self,
-        context: &mut Context<'_>,
-        cookie: Cookie,
-        request: Request,
-        payload: Payload,
-    ) {
-        let disk = self.disk;
-        let bytes = weight(&request);
-        match request {
-            Request::Read { offset, length } => {
-                let content = disk.read(offset, length);
-                self.start(context, cookie, bytes, whole(content, length));
-            }
-            Request::Write { length: 0, .. }
-            | Request::Trim { length: 0, .. }
-            | Request::WriteZeroes { length: 0, .. } => self.reply_at_once(cookie, Ok(())),
-            Request::Write { offset, fua, .. } => {
-                let Payload { content, room } = payload;
-                let write = disk.write(offset, content, self.terms.acknowledge(fua));
-                self.start(context, cookie, bytes, outcome(holding(room, write)));
-            }
-            Request::Trim {
-                offset,
-                length,
-                fua,
-            } => {
-                let trim = disk.trim(offset, u64::from(length), self.terms.acknowledge(fua));
-                self.start(context, cookie, bytes, outcome(trim));
-            }
-            Request::WriteZeroes {
-                offset,
-                length,
-                fua,
-                ..
-            } => {
-                let acknowledge = self.terms.acknowledge(fua);
-                let zero = disk.write_zeroes(offset, u64::from(length), acknowledge);
-                self.start(context, cookie, bytes, outcome(zero));
-            }
-            Request::Disconnect
-            | Request::Flush
-            | Request::Begin
-            | Request::Commit { .. }
-            | Request::Rollback
-            | Request::Lock => unreachable!("`begin` handles what does not depend on a range"),
-        }
-    }
-
-    fn begin_in_transaction(
-        &mut self,
-        context: &mut Context<'_>,
-        cookie: Cookie,
-        request: Request,
-        payload: Payload,
-    ) {
-        let bytes = weight(&request);
-        let page_bytes = self.terms.page_bytes;
-        let size_bytes = self.terms.bounds.size_bytes;
-        let open = self.transaction.as_mut().expect("a transaction is open");
-        let transaction = Arc::clone(&open.transaction);
-        match request {
-            Request::Read { offset, length } => {
-                let read = async move { whole(transaction.read(offset, length), length).await };
-                self.start(context, cookie, bytes, read);
-            }
-            Request::Write {
-                offset,
-                length: 0,
-                fua,
-            } if offset.is_multiple_of(page_bytes) && offset < size_bytes => {
-                open.fua |= fua;
-                let delete = async move { transaction.trim(offset, page_bytes).await };
-                self.start(context, cookie, bytes, outcome(delete));
-            }
-            Request::Write { length: 0, .. }
-            | Request::Trim { length: 0, .. }
-            | Request::WriteZeroes { length: 0, .. } => self.reply_at_once(cookie, Ok(())),
-            Request::Write { offset, fua, .. } => {
-                open.fua |= fua;
-                let Payload { content, room } = payload;
-                let write = async move { transaction.write(offset, content).await };
-                self.start(context, cookie, bytes, outcome(holding(room, write)));
-            }
-            Request::Trim {
-                offset,
-                length,
-                fua,
-            } => {
-                open.fua |= fua;
-                let trim = async move { transaction.trim(offset, u64::from(length)).await };
-                self.start(context, cookie, bytes, outcome(trim));
-            }
-            Request::WriteZeroes {
-                offset,
-                length,
-                fua,
-                ..
-            } => {
-                open.fua |= fua;
-                let zero = async move { transaction.write_zeroes(offset, u64::from(length)).await };
-                self.start(context, cookie, bytes, outcome(zero));
-            }
-            Request::Lock => {
-                let lock = async move { transaction.lock().await };
-                self.start(context, cookie, bytes, outcome(lock));
-            }
-            Request::Disconnect
-            | Request::Flush
-            | Request::Begin
-            | Request::Commit { .. }
-            | Request::Rollback => unreachable!("`begin` handles what is no part of a transaction"),
-        }
     }
 
     /// Polls an operation for the first time, which is what gives it its place in the order. The
@@ -469,15 +370,13 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, D: Disk> Transmission<'a, S, D> {
     fn start(
         &mut self,
         context: &mut Context<'_>,
-        cookie: Cookie,
-        bytes: u64,
-        operation: impl Future<Output = Result<Vec<Bytes>, EngineError>> + Send + 'a,
+        ticket: Ticket,
+        operation: impl Future<Output = Result<Answer, EngineError>> + Send + 'a,
     ) {
-        self.in_flight_bytes += bytes;
+        self.in_flight_bytes += ticket.bytes;
         let mut operation: Operation<'a> = Box::pin(async move {
             Done {
-                cookie,
-                bytes,
+                ticket,
                 result: operation.await,
             }
         });
@@ -487,35 +386,62 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, D: Disk> Transmission<'a, S, D> {
         }
     }
 
-    fn control(&mut self, context: &mut Context<'_>, cookie: Cookie, control: Control) {
-        self.gate = Gate::Draining(cookie, control);
+    fn control(&mut self, context: &mut Context<'_>, to: ReplyTo, control: Control) {
+        self.gate = Gate::Draining(to, control);
         self.run_gate(context);
     }
 
     /// Advances a command that is a barrier.
     fn run_gate(&mut self, context: &mut Context<'_>) {
         if matches!(self.gate, Gate::Draining(..)) && self.in_flight.is_empty() {
-            let Gate::Draining(cookie, control) = std::mem::replace(&mut self.gate, Gate::Open)
-            else {
+            let Gate::Draining(to, control) = std::mem::replace(&mut self.gate, Gate::Open) else {
                 unreachable!("it was draining");
             };
-            self.gate = Gate::Running(cookie, self.run_control(control));
+            if let Some(failure) = self.incomplete(&control) {
+                self.transaction = None;
+                self.fail(to, failure, false);
+                return;
+            }
+            self.gate = Gate::Running(to, self.run_control(control));
         }
-        let Gate::Running(cookie, run) = &mut self.gate else {
+        let Gate::Running(to, run) = &mut self.gate else {
             return;
         };
         let Poll::Ready(result) = run.as_mut().poll(context) else {
             return;
         };
-        let cookie = *cookie;
+        let to = *to;
         self.gate = Gate::Open;
-        let result = result.map(|transaction| {
-            self.transaction = transaction.map(|transaction| OpenTransaction {
-                transaction: Arc::new(transaction),
-                fua: false,
-            });
-        });
-        self.reply_at_once(cookie, result.map_err(|error| errno::of(&error)));
+        match result {
+            Ok(transaction) => {
+                self.transaction = transaction.map(|transaction| OpenTransaction {
+                    transaction: Arc::new(transaction),
+                    fua: false,
+                    failed: None,
+                });
+                self.reply(to, Answer::Done);
+            }
+            Err(error) => self.fail(to, errno::of(&error), false),
+        }
+    }
+
+    /// Why a commit is refused before it is tried: a change of the transaction failed, and
+    /// committing the others would be neither all nor nothing. What a new attempt may mend is EPERM
+    /// as any conflict, the rest EINVAL.
+    fn incomplete(&self, control: &Control) -> Option<Failure> {
+        let failed = match (control, &self.transaction) {
+            (Control::Commit { .. }, Some(open)) => open.failed?,
+            _ => return None,
+        };
+        let errno = match failed.errno {
+            Errno::Permission if !self.terms.bounds.read_only => Errno::Permission,
+            _ => Errno::Invalid,
+        };
+        Some(Failure {
+            errno,
+            message: "a change of the transaction failed; none of it was committed",
+            offset: None,
+        })
     }
 
     /// The command's work. It yields the transaction that is open afterwards; before, a commit or
@@ -538,36 +464,4 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, D: Disk> Transmission<'a, S, D> {
             }
         }
     }
-}
-
-/// What a request counts towards [`BYTES_IN_FLIGHT_MAX`].
-fn weight(request: &Request) -> u64 {
-    match request {
-        Request::Read { length, .. } | Request::Write { length, .. } => u64::from(*length),
-        _ => 0,
-    }
-}
-
-async fn outcome(
-    operation: impl Future<Output = Result<(), EngineError>>,
-) -> Result<Vec<Bytes>, EngineError> {
-    operation.await.map(|()| Vec::new())
-}
-
-/// Gives `room` back when the operation ends.
-async fn holding<T>(room: Option<Taken>, operation: impl Future<Output = T>) -> T {
-    let result = operation.await;
-    drop(room);
-    result
-}
-
-/// A reply of another length than the request's would put the stream out of step.
-async fn whole(
-    operation: impl Future<Output = Result<Vec<Bytes>, EngineError>>,
-    length: u32,
-) -> Result<Vec<Bytes>, EngineError> {
-    let chunks = operation.await?;
-    let bytes: usize = chunks.iter().map(Bytes::len).sum();
-    assert_eq!(bytes, length as usize, "a read yields what was asked for");
-    Ok(chunks)
 }

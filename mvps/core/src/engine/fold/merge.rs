@@ -1,6 +1,7 @@
 //! One leaf of the fold: the old leaf under the overlay.
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 
 use crate::engine::map::{PageLocation, for_each_extent};
 use crate::engine::range_map::{RangeMap, Run};
@@ -30,9 +31,13 @@ pub(super) fn merge_leaf(
         };
         match (value, old) {
             (Some(Some(location)), _) => push_extent(&mut extents, first, pages, location),
-            (None, Some(old)) => for_each_extent(old, first..first + pages, |first, pages, at| {
-                push_extent(&mut extents, first, pages, at);
-            }),
+            (None, Some(old)) => {
+                let all = for_each_extent(old, first..first + pages, |first, pages, at| {
+                    push_extent(&mut extents, first, pages, at);
+                    ControlFlow::Continue(())
+                });
+                assert!(all.is_continue(), "nobody broke off");
+            }
             (Some(None), _) | (None, None) => {}
         }
     }

@@ -5,6 +5,7 @@
 //!
 //! Must never: replace or delete a manifest, or take an unreadable one for an absent one.
 
+use crate::engine::extents::Since;
 use crate::env::StoreError;
 use crate::format::codec::FormatError;
 use crate::format::manifest::Manifest;
@@ -172,6 +173,59 @@ impl ManifestStore {
         }
     }
 
+    /// The manifest of an earlier state of `image` that is retained: one that nobody has published
+    /// the end of, so that all its objects are still there (protocol §4.2). `None` if it is not.
+    ///
+    /// # Errors
+    /// [`ManifestError`].
+    pub async fn retained(
+        &self,
+        image: &ImageId,
+        since: &Since,
+    ) -> Result<Option<Manifest>, ManifestError> {
+        let Some(newest) = self.newest(image).await? else {
+            return Ok(None);
+        };
+        let Some(version) = retained_version(&newest, since) else {
+            return Ok(None);
+        };
+        if version == newest.version {
+            return Ok(Some(newest));
+        }
+        match self.load(image, version).await {
+            // Another life of the name is no earlier state of this one.
+            Ok(manifest) => Ok(Some(manifest).filter(|one| one.incarnation == newest.incarnation)),
+            Err(ManifestError::NoSuchVersion { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// What [`Self::retained`] may be asked for: all snapshots, and `versions_max` of the newest
+    /// versions; empty if there is no such image.
+    ///
+    /// # Errors
+    /// [`ManifestError`].
+    pub async fn list_retained(
+        &self,
+        image: &ImageId,
+        versions_max: usize,
+    ) -> Result<Vec<Since>, ManifestError> {
+        let Some(newest) = self.newest(image).await? else {
+            return Ok(Vec::new());
+        };
+        let prefix = manifests_prefix(image);
+        let entries = self.objects.list(&prefix, None, versions_max).await?;
+        let names = newest.snapshots.iter().map(|one| one.name.clone());
+        let mut found: Vec<Since> = names.map(Since::Snapshot).collect();
+        for entry in &entries {
+            let since = Since::Version(version_of(&entry.key)?);
+            if retained_version(&newest, &since).is_some() {
+                found.push(since);
+            }
+        }
+        Ok(found)
+    }
+
     /// The names that have, or had, an image. Folders that are no image's are left out.
     ///
     /// # Errors
@@ -190,6 +244,22 @@ impl ManifestStore {
     pub(super) async fn create(&self, manifest: &Manifest) -> Result<(), StoreError> {
         let key = manifest_key(&manifest.image, manifest.version);
         self.objects.create(&key, manifest.encode()).await
+    }
+}
+
+/// The version that `since` means, if the newest manifest keeps it.
+fn retained_version(newest: &Manifest, since: &Since) -> Option<Version> {
+    let snapshots = &newest.snapshots;
+    match since {
+        Since::Snapshot(name) => snapshots
+            .iter()
+            .find(|one| one.name == *name)
+            .map(|one| one.version),
+        Since::Version(version) => {
+            let named = snapshots.iter().any(|one| one.version == *version);
+            let kept = newest.oldest_retained <= *version && *version <= newest.version;
+            (kept || named).then_some(*version)
+        }
     }
 }
 

@@ -6,6 +6,7 @@ mod cleaning;
 mod cleaning_crashes;
 mod closing;
 mod durability;
+mod extents;
 mod fencing;
 mod history;
 mod maintenance;

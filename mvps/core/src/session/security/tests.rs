@@ -8,7 +8,10 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, Re
 
 use super::*;
 use crate::env::memory::testing::TestClock;
-use crate::nbd::{Broken, ClientNegotiation, ClientStep, Export, ExportName, Opening, Refusal};
+use crate::nbd::{
+    Broken, ClientNegotiation, ClientStep, ContextName, ContextsRequest, Export, ExportName,
+    Opening, Refusal,
+};
 use crate::session::connection::{Admission, Admitted, Ended, serve};
 use crate::session::testing::{MemoryDisk, OneDisk};
 
@@ -90,6 +93,10 @@ impl Admission for VeiledDisk {
 
     async fn describe(&self, name: &ExportName) -> Result<Export, Refusal> {
         self.disk.describe(name).await
+    }
+
+    async fn contexts(&self, request: &ContextsRequest) -> Result<Vec<ContextName>, Refusal> {
+        self.disk.contexts(request).await
     }
 
     async fn attach(&self, name: &ExportName) -> Result<Admitted<MemoryDisk>, Refusal> {

@@ -5,7 +5,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::*;
 use crate::client::{Client, ClientError};
-use crate::engine::EngineError;
+use crate::engine::{EngineError, Since};
 use crate::env::WallTime;
 use crate::env::memory::testing::{TestClock, TestSpawner};
 use crate::ids::{PageSize, Version};
@@ -94,6 +94,15 @@ impl Images for MemoryImages {
             page_size: PageSize::from_bits(12).unwrap(),
         };
         Ok((grant.image.as_str() == "disk0").then_some(facts))
+    }
+
+    async fn retains(&self, _: &ImageId, since: &Since) -> Result<bool, OpenFailure> {
+        Ok(*since == Since::Version(Version(7)))
+    }
+
+    async fn list_retained(&self, _: &ImageId, _: usize) -> Result<Vec<Since>, OpenFailure> {
+        let monday = Since::Snapshot("monday".to_owned());
+        Ok(vec![monday, Since::Version(Version(7))])
     }
 }
 

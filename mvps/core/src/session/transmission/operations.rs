@@ -1,0 +1,265 @@
+//! What each request asks of the disk, or of the open transaction.
+
+use std::sync::Arc;
+use std::task::Context;
+
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use super::{Answer, Control, Payload, Ticket, Transmission};
+use crate::engine::EngineError;
+use crate::nbd::{Errno, Failure, Piece, ReplyTo, Request};
+use crate::session::connection::Ended;
+use crate::session::disk::{Disk, DiskTransaction};
+use crate::session::limits::STATUS_WEIGHT_BYTES;
+use crate::session::payload::Taken;
+
+impl<'a, S: AsyncRead + AsyncWrite + Unpin, D: Disk> Transmission<'a, S, D> {
+    /// What a request counts towards [`super::BYTES_IN_FLIGHT_MAX`].
+    pub(super) fn weight(&self, request: &Request) -> u64 {
+        match request {
+            Request::Read { length, .. } | Request::Write { length, .. } => u64::from(*length),
+            Request::BlockStatus { .. } => STATUS_WEIGHT_BYTES * self.contexts.len() as u64,
+            _ => 0,
+        }
+    }
+
+    /// Begins one request.
+    pub(super) fn begin(
+        &mut self,
+        context: &mut Context<'_>,
+        to: ReplyTo,
+        request: Request,
+        payload: Payload,
+    ) {
+        let disk = self.disk;
+        let ticket = Ticket {
+            to,
+            bytes: self.weight(&request),
+            is_part: false,
+        };
+        match (request, &self.transaction) {
+            (Request::Disconnect, _) => self.closing = Some(Ended::Disconnected),
+            (Request::Flush, _) => {
+                let flush = disk.flush(self.terms.durability);
+                self.start(context, ticket, outcome(flush));
+            }
+            (Request::Cache { offset, length }, _) => {
+                self.start(context, ticket, outcome(disk.prefetch(offset, length)));
+            }
+            (Request::WriteZeroes { flags, .. }, open) if flags.fast && !self.is_fast(&request) => {
+                let is_part = open.is_some();
+                self.fail(to, NOT_FAST, is_part);
+            }
+            (Request::Begin, None) => self.control(context, to, Control::Begin),
+            (Request::Commit { fua }, Some(_)) => {
+                self.control(context, to, Control::Commit { fua });
+            }
+            (Request::Rollback, Some(_)) => self.control(context, to, Control::Rollback),
+            (Request::Begin, Some(_))
+            | (Request::Commit { .. } | Request::Rollback | Request::Lock, None) => {
+                self.fail(to, Errno::Invalid.into(), false);
+            }
+            (_, None) => self.begin_plain(context, ticket, request, payload),
+            (_, Some(_)) => self.begin_in_transaction(context, ticket, request, payload),
+        }
+    }
+
+    /// Whether zeroing is faster than writing: as soon as a whole page is among the bytes, which
+    /// then takes no content at all. What is less than that is merged into its page, as a write is.
+    fn is_fast(&self, request: &Request) -> bool {
+        let (offset, length) = request.range();
+        let page_bytes = self.terms.page_bytes;
+        let first_page = offset.checked_next_multiple_of(page_bytes);
+        let whole_page_end = first_page.and_then(|first| first.checked_add(page_bytes));
+        length == 0 || whole_page_end.is_some_and(|end| end <= offset + length)
+    }
+
+    fn begin_plain(
+        &mut self,
+        context: &mut Context<'_>,
+        ticket: Ticket,
+        request: Request,
+        payload: Payload,
+    ) {
+        let (disk, contexts) = (self.disk, self.contexts);
+        match request {
+            Request::Read {
+                offset,
+                length,
+                whole,
+            } => {
+                let read = disk.read(offset, length);
+                self.start(context, ticket, content(read, length, whole));
+            }
+            Request::BlockStatus {
+                offset,
+                length,
+                one,
+            } => {
+                let status = contexts.status(
+                    offset..offset + length,
+                    one,
+                    move |since| async move { disk.base(&since).await },
+                    |range, base, extents_max| disk.extents(range, base, extents_max),
+                );
+                let status = async move { status.await.map(Answer::Status) };
+                self.start(context, ticket, status);
+            }
+            Request::Write { length: 0, .. }
+            | Request::Trim { length: 0, .. }
+            | Request::WriteZeroes { length: 0, .. } => self.reply(ticket.to, Answer::Done),
+            Request::Write { offset, fua, .. } => {
+                let Payload { content, room } = payload;
+                let write = disk.write(offset, content, self.terms.acknowledge(fua));
+                self.start(context, ticket, outcome(holding(room, write)));
+            }
+            Request::Trim {
+                offset,
+                length,
+                fua,
+            } => {
+                let trim = disk.trim(offset, length, self.terms.acknowledge(fua));
+                self.start(context, ticket, outcome(trim));
+            }
+            Request::WriteZeroes {
+                offset,
+                length,
+                flags,
+            } => {
+                let zero = disk.write_zeroes(offset, length, self.terms.acknowledge(flags.fua));
+                self.start(context, ticket, outcome(zero));
+            }
+            Request::Disconnect
+            | Request::Flush
+            | Request::Cache { .. }
+            | Request::Begin
+            | Request::Commit { .. }
+            | Request::Rollback
+            | Request::Lock => unreachable!("`begin` handles what is the same everywhere"),
+        }
+    }
+
+    fn begin_in_transaction(
+        &mut self,
+        context: &mut Context<'_>,
+        ticket: Ticket,
+        request: Request,
+        payload: Payload,
+    ) {
+        let page_bytes = self.terms.page_bytes;
+        let size_bytes = self.terms.bounds.size_bytes;
+        let (disk, contexts) = (self.disk, self.contexts);
+        let open = self.transaction.as_mut().expect("a transaction is open");
+        let transaction = Arc::clone(&open.transaction);
+        let change = Ticket {
+            is_part: true,
+            ..ticket
+        };
+        match request {
+            Request::Read {
+                offset,
+                length,
+                whole,
+            } => {
+                let read =
+                    async move { content(transaction.read(offset, length), length, whole).await };
+                self.start(context, ticket, read);
+            }
+            Request::BlockStatus {
+                offset,
+                length,
+                one,
+            } => {
+                let status = async move {
+                    let transaction = &transaction;
+                    let status = contexts.status(
+                        offset..offset + length,
+                        one,
+                        move |since| async move { disk.base(&since).await },
+                        |range, base, extents_max| transaction.extents(range, base, extents_max),
+                    );
+                    status.await.map(Answer::Status)
+                };
+                self.start(context, ticket, status);
+            }
+            Request::Write {
+                offset,
+                length: 0,
+                fua,
+            } if offset.is_multiple_of(page_bytes) && offset < size_bytes => {
+                open.fua |= fua;
+                let delete = async move { transaction.trim(offset, page_bytes).await };
+                self.start(context, change, outcome(delete));
+            }
+            Request::Write { length: 0, .. }
+            | Request::Trim { length: 0, .. }
+            | Request::WriteZeroes { length: 0, .. } => self.reply(ticket.to, Answer::Done),
+            Request::Write { offset, fua, .. } => {
+                open.fua |= fua;
+                let Payload { content, room } = payload;
+                let write = async move { transaction.write(offset, content).await };
+                self.start(context, change, outcome(holding(room, write)));
+            }
+            Request::Trim {
+                offset,
+                length,
+                fua,
+            } => {
+                open.fua |= fua;
+                let trim = async move { transaction.trim(offset, length).await };
+                self.start(context, change, outcome(trim));
+            }
+            Request::WriteZeroes {
+                offset,
+                length,
+                flags,
+            } => {
+                open.fua |= flags.fua;
+                let zero = async move { transaction.write_zeroes(offset, length).await };
+                self.start(context, change, outcome(zero));
+            }
+            Request::Lock => {
+                let lock = async move { transaction.lock().await };
+                self.start(context, ticket, outcome(lock));
+            }
+            Request::Disconnect
+            | Request::Flush
+            | Request::Cache { .. }
+            | Request::Begin
+            | Request::Commit { .. }
+            | Request::Rollback => unreachable!("`begin` handles what is no part of a transaction"),
+        }
+    }
+}
+
+/// The answer to a FAST_ZERO that is not ("Command flags").
+const NOT_FAST: Failure = Failure {
+    errno: Errno::NotSupported,
+    message: "less than a whole page is no faster than a write",
+    offset: None,
+};
+
+async fn outcome(
+    operation: impl Future<Output = Result<(), EngineError>>,
+) -> Result<Answer, EngineError> {
+    operation.await.map(|()| Answer::Done)
+}
+
+/// Gives `room` back when the operation ends.
+async fn holding<T>(room: Option<Taken>, operation: impl Future<Output = T>) -> T {
+    let result = operation.await;
+    drop(room);
+    result
+}
+
+/// A reply of another length than the request's would put the stream out of step.
+async fn content(
+    operation: impl Future<Output = Result<Vec<Piece>, EngineError>>,
+    length: u32,
+    whole: bool,
+) -> Result<Answer, EngineError> {
+    let pieces = operation.await?;
+    let bytes: usize = pieces.iter().map(Piece::len).sum();
+    assert_eq!(bytes, length as usize, "a read yields what was asked for");
+    Ok(Answer::Content { pieces, whole })
+}
