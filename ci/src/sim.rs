@@ -53,7 +53,7 @@ pub fn run(options: &Options) -> Result<()> {
 }
 
 /// Runs the simulation's own program, which shows its progress.
-fn simulate(words: &[&str], limit: Duration) -> Result<()> {
+fn simulate(words: &[&str], limit: Duration) -> Result<String> {
     let mut child = Command::new("cargo")
         .args([
             "run",
@@ -73,7 +73,7 @@ fn simulate(words: &[&str], limit: Duration) -> Result<()> {
     match wait_within(&mut child, limit)? {
         Some(status) => {
             ensure!(status.success(), "{}: {status}", words.join(" "));
-            Ok(())
+            Ok(words.join(" "))
         }
         None => {
             terminate(&child)?;
