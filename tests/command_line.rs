@@ -53,6 +53,58 @@ fn a_bucket_is_needed_for_s3() {
     assert!(stderr.contains("--image-store-s3-bucket"), "{stderr}");
 }
 
+#[tokio::test]
+async fn a_list_of_changes_is_applied_or_not() {
+    let site = Site::new();
+    let server = site.serve("buffer", &[]);
+    let token = site.token(&["--image", "disk0", "--size", "64MiB"]);
+    let client = server.attach(&token).await;
+    client.write(0, vec![7; 65536].into(), false).await.unwrap();
+    let connect = format!("unix:{}", site.path("buffer.sock").display());
+    let apply = |list: &str| {
+        let path = site.path("list");
+        std::fs::write(&path, list).expect("a list");
+        let path = path.to_string_lossy().into_owned();
+        let words = [
+            "txn",
+            "--image",
+            "disk0",
+            "--durable",
+            "--connect",
+            &connect,
+            &path,
+        ];
+        let output = site.run("buffer", &words);
+        (output.status.success(), texts(&output))
+    };
+    let content = site.path("content");
+    std::fs::write(&content, b"from a file").expect("a file");
+    let good = format!(
+        "0 48656c6c6f\n10 @{}\n8KiB zero 100\n16KiB trim 8KiB # two pages\n",
+        content.display()
+    );
+    let (applied, said) = apply(&good);
+    assert!(applied && said.0.contains("4 changes"), "{said:?}");
+    assert_eq!(
+        client.read(0, 22).await.unwrap()[..],
+        *b"Hello\x07\x07\x07\x07\x07from a file\x07"
+    );
+    assert_eq!(client.read(8191, 102).await.unwrap()[..3], [7, 0, 0]);
+    assert_eq!(client.read(16384, 1).await.unwrap()[..], [0]);
+    for (list, names) in [
+        ("0 00\n64MiB 00\n", "line 2"),
+        ("0 00\n1 zero\n", "line 2"),
+        ("", "no change"),
+    ] {
+        let (applied, (_, said)) = apply(list);
+        assert!(!applied && said.contains(names), "{list:?}: {said}");
+    }
+    assert_eq!(client.read(0, 1).await.unwrap()[..], *b"H");
+    server.stop();
+    let (applied, (_, said)) = apply("0 00\n");
+    assert!(!applied && said.contains("--connect"), "{said}");
+}
+
 #[test]
 fn help_names_every_subcommand() {
     let site = Site::new();
@@ -64,6 +116,7 @@ fn help_names_every_subcommand() {
         "snapshot",
         "status",
         "checkpoint",
+        "txn",
     ] {
         assert!(help.contains(word), "{help}");
     }

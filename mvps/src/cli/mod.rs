@@ -12,6 +12,7 @@ mod quantity;
 mod report;
 mod run;
 mod token;
+mod txn;
 
 #[cfg(test)]
 mod tests;
@@ -26,7 +27,7 @@ pub use args::{
     ImageOperationArgs, ImageStoreArgs, ImageStoreKind, LogArgs, LogFormat, OperationArgs,
     OutputArgs, OutputFormat, PinsArgs, ResizeArgs, RollbackArgs, ServeArgs, SnapshotArgs,
     SnapshotCommand, SnapshotCreateArgs, SnapshotDeleteArgs, StatusArgs, TlsArgs, TokenArgs,
-    TuningArgs, VersionsArgs,
+    TuningArgs, TxnArgs, VersionsArgs,
 };
 pub use check::CheckArgs;
 pub use progress::ProgressLine;

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 
 use super::{
-    CheckpointArgs, Command, OutputFormat, StatusArgs, check, history, image, report, token,
+    CheckpointArgs, Command, OutputFormat, StatusArgs, check, history, image, report, token, txn,
 };
 use crate::control::{ControlError, Reply, Request, ask};
 use crate::{daemon, logging};
@@ -51,6 +51,7 @@ fn carry_out(command: Command) -> anyhow::Result<ExitCode> {
         }
         Command::Status(args) => status(&args),
         Command::Checkpoint(args) => checkpoint(&args),
+        Command::Txn(args) => print(&block_on(txn::apply(&args))??),
     }
 }
 

@@ -90,6 +90,8 @@ fn every_subcommand_parses() {
         "mvps check --all --read-data --output json --image-store-local-path /d",
         "mvps status --output json --buffer-store-path /b",
         "mvps checkpoint disk0 --buffer-store-path /b",
+        "mvps txn --image disk0",
+        "mvps txn --token t --connect unix:/s --durable list.txt",
     ] {
         parse_line(line).expect(line);
     }
@@ -112,6 +114,8 @@ fn what_is_wrong_is_refused() {
         "mvps checkpoint",
         "mvps check",
         "mvps check disk0 --all",
+        "mvps txn",
+        "mvps txn --image disk0 --token t",
     ] {
         parse_line(line).expect_err(line);
     }

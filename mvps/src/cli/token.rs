@@ -3,7 +3,7 @@
 use anyhow::{Context as _, bail};
 use mvps_core::engine::Durability;
 use mvps_core::env::{Clock as _, WallTime};
-use mvps_core::ids::{PAGE_SIZE_BITS, PageSize};
+use mvps_core::ids::{ImageId, PAGE_SIZE_BITS, PageSize};
 use mvps_core::token::{DurabilityClaim, NewToken};
 
 use super::{ByteSize, DurabilityArg, TokenArgs};
@@ -35,6 +35,20 @@ impl From<DurabilityArg> for Durability {
 pub fn make(args: &TokenArgs) -> anyhow::Result<String> {
     let secret = JwtSecret::of_environment_or_embedded()?;
     sign(args, &secret, TokioClock::new().wall())
+}
+
+/// How long a token is good that is made for one connection at once.
+const AT_ONCE_SECONDS: u64 = 300;
+
+/// A token for one connection to an image that exists.
+///
+/// # Errors
+/// As [`make`].
+pub fn for_one_connection(image: &ImageId) -> anyhow::Result<String> {
+    let secret = JwtSecret::of_environment_or_embedded()?;
+    let now = TokioClock::new().wall();
+    let token = NewToken::new(image, now.unix_ms / 1000 + AT_ONCE_SECONDS);
+    Ok(token.sign(secret.bytes(), now)?)
 }
 
 fn sign(args: &TokenArgs, secret: &JwtSecret, now: WallTime) -> anyhow::Result<String> {
