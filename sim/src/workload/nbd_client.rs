@@ -357,11 +357,10 @@ impl NbdClient {
 }
 
 async fn send(client: &Client, effect: &Effect, durable: bool) -> Result<(), ClientError> {
-    let length = |length: u64| u32::try_from(length).expect("a small request");
     match effect {
         Effect::Write(offset, data) => client.write(*offset, Bytes::clone(data), durable).await,
-        Effect::Zero(offset, bytes) => client.write_zeroes(*offset, length(*bytes), durable).await,
-        Effect::Trim(offset, bytes) => client.trim(*offset, length(*bytes), durable).await,
+        Effect::Zero(offset, bytes) => client.write_zeroes(*offset, *bytes, durable).await,
+        Effect::Trim(offset, bytes) => client.trim(*offset, *bytes, durable).await,
     }
 }
 

@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use mvps_core::engine::protocol::OpenError as OfficeError;
-use mvps_core::engine::{Host, Intent, OpenError, OpeningRequest, open};
+use mvps_core::engine::{Host, Intent, OpenError, OpeningRequest, Since, open};
 use mvps_core::env::{Address, Connection, Listener, PeerName};
+use mvps_core::ids::ImageId;
 use mvps_core::session::{
     EngineImages, ImageFacts, Images, OpenFailure, ServedImage, Server, ServerConfig,
 };
@@ -89,6 +90,18 @@ impl Images for SimImages {
         grant: &Grant,
     ) -> impl Future<Output = Result<Option<ImageFacts>, OpenFailure>> + Send {
         self.engine.look(grant)
+    }
+
+    async fn retains(&self, image: &ImageId, since: &Since) -> Result<bool, OpenFailure> {
+        self.engine.retains(image, since).await
+    }
+
+    async fn list_retained(
+        &self,
+        image: &ImageId,
+        versions_max: usize,
+    ) -> Result<Vec<Since>, OpenFailure> {
+        self.engine.list_retained(image, versions_max).await
     }
 }
 

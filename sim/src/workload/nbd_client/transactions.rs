@@ -106,13 +106,12 @@ impl NbdClient {
             3 => hand.trim(),
             _ => hand.zero(),
         };
-        let small = |length: u64| u32::try_from(length).expect("a small request");
         match &effect {
             Effect::Write(offset, data) => transaction.write(*offset, data.clone()).await?,
             Effect::Zero(offset, length) => {
-                transaction.write_zeroes(*offset, small(*length)).await?;
+                transaction.write_zeroes(*offset, *length).await?;
             }
-            Effect::Trim(offset, length) => transaction.trim(*offset, small(*length)).await?,
+            Effect::Trim(offset, length) => transaction.trim(*offset, *length).await?,
         }
         hand.note(format_args!(
             "{} {} within",
