@@ -360,6 +360,7 @@ impl RawRequest {
         let own = match self.kind {
             // "MUST NOT be set unless … NBD_FLAG_SEND_DF", which takes structured replies.
             command::READ if bounds.framing != Framing::Simple => command_flag::DF,
+            // Clients "MUST" set it in extended writes. qemu 10 does not, and what it means is clear.
             command::WRITE if bounds.framing == Framing::Extended => command_flag::PAYLOAD_LEN,
             command::WRITE_ZEROES => command_flag::NO_HOLE | command_flag::FAST_ZERO,
             command::BLOCK_STATUS => command_flag::REQ_ONE,
@@ -374,10 +375,7 @@ impl RawRequest {
         if self.kind == command::DISCONNECT {
             return Ok(Request::Disconnect);
         }
-        let lacks_payload_flag = self.kind == command::WRITE
-            && bounds.framing == Framing::Extended
-            && !self.has(command_flag::PAYLOAD_LEN);
-        if self.flags & !self.known_flags(bounds) != 0 || lacks_payload_flag {
+        if self.flags & !self.known_flags(bounds) != 0 {
             return Err(Errno::Invalid);
         }
         match self.kind {

@@ -350,7 +350,6 @@ fn refused_requests() {
         (extended, (1, PAYLOAD, end - 1, 2, false), (nospc, 2)),
         (compact, (1, 0, 0, over, false), (inval, 33_554_433)),
         (extended, (1, PAYLOAD, 0, over, false), (inval, 33_554_433)),
-        (extended, (1, 0, 0, 512, false), (inval, 512)),
         (compact, (1, PAYLOAD, 0, 512, false), (inval, 512)),
         (compact, (1, 0, 0, 512, true), (perm, 512)),
         (all, (1, 0x10, 0, 512, false), (inval, 512)),
@@ -445,6 +444,8 @@ fn accepted_at_the_edges() {
             (0, 0, end, 0),
             (1, payload, end, 0),
             (1, payload | 1, end - 512, 512),
+            // As qemu 10 writes, whatever the framing.
+            (1, 1, end - 512, 512),
             (4, 1, 0, 64 * MIB),
             (5, 1, 0, 64 * MIB),
             (6, 0x13, 1, 3),
