@@ -6,5 +6,6 @@
 mod command_line;
 mod crashes;
 mod harness;
+mod history;
 mod ownership;
 mod serving;

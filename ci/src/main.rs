@@ -6,7 +6,9 @@
 #![allow(clippy::print_stdout)] // A command-line program's results go to standard output.
 
 mod bench;
+mod big_image;
 mod check;
+mod collect;
 mod command;
 mod daemon;
 mod evidence;
@@ -25,6 +27,7 @@ mod powercut;
 mod report;
 mod server;
 mod sim;
+mod space;
 mod token;
 mod workspace;
 
@@ -99,12 +102,31 @@ enum Word {
         #[command(flatten)]
         options: powercut::Options,
     },
+    /// The collector beside a running daemon; everything is checked afterwards.
+    Collect {
+        #[command(flatten)]
+        binary: Binary,
+    },
     /// The object store is away for a minute, under load.
     Outage {
         #[command(flatten)]
         binary: Binary,
         #[command(flatten)]
         options: outage::Options,
+    },
+    /// What random overwrites leave in the bucket, and what they send, with cleaning and mvps-gc.
+    Space {
+        #[command(flatten)]
+        binary: Binary,
+        #[command(flatten)]
+        options: space::Options,
+    },
+    /// An image far larger than memory: what opening it takes, and reading all over it.
+    Bigimage {
+        #[command(flatten)]
+        binary: Binary,
+        #[command(flatten)]
+        options: big_image::Options,
     },
     /// Requests of an image that nobody writes to, and of opening one with many segments.
     Idle {
@@ -168,7 +190,10 @@ fn obey() -> Result<()> {
         Word::Filesystem { binary, against } => filesystem::run_all(&binary, against),
         Word::Kill { binary, options } => kill::run(&binary, &options),
         Word::PowerCut { binary, options } => powercut::run(&binary, &options),
+        Word::Collect { binary } => collect::run(&binary),
         Word::Outage { binary, options } => outage::run(&binary, &options),
+        Word::Space { binary, options } => space::run(&binary, &options),
+        Word::Bigimage { binary, options } => big_image::run(&binary, &options),
         Word::Idle { binary, options } => idle::run(&binary, &options),
         Word::Fuzz { options } => fuzz::run(&options),
         Word::Sim { options } => sim::run(&options),

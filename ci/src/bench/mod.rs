@@ -27,7 +27,7 @@ use crate::workspace::{self, Profile};
 use figures::Verdicts;
 use rows::Contestant;
 
-pub use plain_sdk::{PlainSdk, run as run_plain_sdk};
+pub use plain_sdk::{PlainSdk, client, run as run_plain_sdk};
 
 /// What to measure, and for how long.
 #[derive(clap::Args, Clone, Debug)]

@@ -81,7 +81,8 @@ pub fn run(options: &PlainSdk) -> Result<()> {
     Ok(())
 }
 
-fn client(endpoint: &str) -> Client {
+/// A client of the S3 server.
+pub fn client(endpoint: &str) -> Client {
     let http = aws_smithy_http_client::Builder::new().build_http();
     let config = aws_sdk_s3::Config::builder()
         .behavior_version(BehaviorVersion::latest())
