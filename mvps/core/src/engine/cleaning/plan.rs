@@ -194,10 +194,12 @@ fn benefit(segment: &SegmentSpace, next: SegmentId) -> u128 {
     u128::from(segment.dead_bytes()) * age * SCALE / cost
 }
 
-/// The smallest tier of small segments that is full.
+/// The smallest tier of small segments that is full. A step writes a segment of its own, so only
+/// what is below half a step counts as small: two of them fit one, and merging comes to an end.
 fn for_number(state: &SpaceState, settings: &CompactionSettings) -> Vec<SegmentSpace> {
+    let limit_bytes = settings.small_segment_bytes.min(settings.step_bytes / 2);
     let small = |segment: &&SegmentSpace| {
-        segment.readable && !segment.foreign && segment.size_bytes < settings.small_segment_bytes
+        segment.readable && !segment.foreign && segment.size_bytes < limit_bytes
     };
     let mut tiers: BTreeMap<u32, Vec<SegmentSpace>> = BTreeMap::new();
     for segment in state.segments.iter().filter(small) {

@@ -122,10 +122,16 @@ impl Round {
         newest
     }
 
-    /// The next pages that are alive in a victim, in page order, and where they are. There may be
-    /// none although the round is not done.
-    pub(super) async fn next_batch(&mut self, newest: &Map) -> Result<Vec<MapRun>, ReadError> {
+    /// The next pages that are alive in a victim, in page order, and where they are: `pages_max` of
+    /// them and the rest of the last one's run, at most. There may be none although the round is not
+    /// done.
+    pub(super) async fn next_batch(
+        &mut self,
+        newest: &Map,
+        pages_max: u64,
+    ) -> Result<Vec<MapRun>, ReadError> {
         let mut batch = Vec::new();
+        let mut batch_pages = 0;
         let mut frames: BTreeSet<(SegmentId, u32)> = BTreeSet::new();
         let mut found = Vec::new();
         for _ in 0..BATCH_LOOKUPS_MAX {
@@ -147,11 +153,12 @@ impl Round {
                     continue;
                 }
                 frames.insert(key_of(&location.frame));
-                if frames.len() > BATCH_FRAMES_MAX {
+                if frames.len() > BATCH_FRAMES_MAX || batch_pages >= pages_max {
                     self.next_page = run.first;
                     return Ok(batch);
                 }
                 batch.push(*run);
+                batch_pages += run.pages;
             }
             self.next_page = end;
             if end >= span.end() {

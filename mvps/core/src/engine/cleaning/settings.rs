@@ -11,7 +11,8 @@ pub struct CompactionSettings {
     pub clean_down_to_percent: u64,
     /// Above this, cleaning takes turns with checkpoints instead of waiting for a pause.
     pub urgent_above_percent: u64,
-    /// Pages copied by one step, in bytes: what a checkpoint may have to wait for at worst.
+    /// Pages copied by one step, in bytes, but for the rest of a run: what a checkpoint may have to
+    /// wait for at worst.
     pub step_bytes: u64,
     /// A segment smaller than this may be merged with others of about its size.
     pub small_segment_bytes: u64,

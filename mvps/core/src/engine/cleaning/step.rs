@@ -197,9 +197,11 @@ impl Publisher {
         let urgent = self.cleaning.urgency == Urgency::InTurns;
         let mut writer = segment_writer(self);
         let mut copied_bytes = 0;
-        while !round.is_done() && copied_bytes < self.cleaning.settings.step_bytes {
+        let step_bytes = self.cleaning.settings.step_bytes;
+        while !round.is_done() && copied_bytes < step_bytes {
             let began = clock.now();
-            let batch = round.next_batch(&self.map).await?;
+            let left_pages = (step_bytes - copied_bytes) >> self.newest.page_size.bits();
+            let batch = round.next_batch(&self.map, left_pages.max(1)).await?;
             let map = round.map(&self.map);
             let contents = self.reader.read(map, &batch).await?;
             for (first, piece) in pieces(&batch, contents) {

@@ -113,6 +113,13 @@ fn sixteen_small_segments_of_one_tier_are_merged() {
         segment.size_bytes = 1 << 20;
     }
     assert_eq!(victims(&two_tiers), NOTHING);
+    // What steps of this size would write is no smaller than what they read.
+    let settings = CompactionSettings {
+        step_bytes: 8_000,
+        ..CompactionSettings::default()
+    };
+    assert_eq!(choose(&tiny(200, 5_000), &settings), None);
+    assert!(choose(&tiny(200, 3_000), &settings).is_some());
 }
 
 #[test]
