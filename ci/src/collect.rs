@@ -2,7 +2,7 @@
 //! once; then `mvps check` reads everything, and so does a client.
 
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -39,6 +39,9 @@ const LIMIT: Duration = Duration::from_secs(120);
 /// The image.
 const IMAGE: &str = "c";
 
+/// Its snapshot, after half of the writes.
+const HALF: &str = "c@half";
+
 /// Runs it.
 ///
 /// # Errors
@@ -57,6 +60,7 @@ pub fn run(binary: &Binary) -> Result<()> {
         },
         runtime: Runtime::new()?,
         content: vec![0; usize::try_from(DISK_BYTES)?],
+        half: None,
         numbers: Numbers::new(7),
     };
     let mut report = Report::default();
@@ -72,11 +76,17 @@ pub fn run(binary: &Binary) -> Result<()> {
     report.finish("cargo ci collect")
 }
 
+fn count(report: &Value, name: &str) -> u64 {
+    report[name].as_u64().unwrap_or(0)
+}
+
 struct Bench {
     daemon: Daemon,
     collector: Setup,
     runtime: Runtime,
     content: Vec<u8>,
+    /// What the snapshot holds.
+    half: Option<Vec<u8>>,
     numbers: Numbers,
 }
 
@@ -103,6 +113,17 @@ impl Bench {
             self.daemon.checkpoint(IMAGE)?;
         }
         Ok(())
+    }
+
+    /// Makes garbage: segments that no version needs once those between are forgotten.
+    fn write_what_is_rolled_back(&mut self, client: &Client) -> Result<()> {
+        self.half.get_or_insert_with(|| self.content.clone());
+        self.write(client, CHECKPOINTS / 2)?;
+        let words = ["image", "rollback", HALF];
+        self.daemon.setup().operate(&words)?;
+        self.content = self.half.clone().context("the snapshot's content")?;
+        // What the rollback let go of leaves the retired list with the next publication.
+        self.write(client, 1)
     }
 
     fn collection(&self, flags: &[&str]) -> Command {
@@ -133,11 +154,8 @@ impl Bench {
     fn dry_and_real(&mut self) -> Result<String> {
         let client = self.attach()?;
         self.write(&client, CHECKPOINTS / 2)?;
-        let named = format!("{IMAGE}@half");
-        self.daemon
-            .setup()
-            .operate(&["snapshot", "create", &named])?;
-        self.write(&client, CHECKPOINTS / 2)?;
+        self.daemon.setup().operate(&["snapshot", "create", HALF])?;
+        self.write_what_is_rolled_back(&client)?;
         self.check()?;
         let foretold = self.collect(&["--dry-run"])?;
         let again = self.collect(&["--dry-run"])?;
@@ -146,7 +164,6 @@ impl Bench {
             "a dry run changed something: {foretold} {again}"
         );
         let done = self.collect(&[])?;
-        let count = |report: &Value, name: &str| report[name].as_u64().unwrap_or(0);
         for name in ["versions_forgotten", "objects_deleted", "manifests_deleted"] {
             let (said, did) = (count(&foretold, name), count(&done, name));
             ensure!(
@@ -169,20 +186,20 @@ impl Bench {
         let client = self.attach()?;
         let mut deleted = 0;
         for _ in 0..ROUNDS {
-            let mut beside = [(); 2].map(|()| {
+            let mut beside = Vec::new();
+            for _ in 0..2 {
                 let mut command = self.collection(&[]);
-                command.stdout(std::process::Stdio::null());
-                command.spawn()
-            });
-            self.write(&client, CHECKPOINTS / 4)?;
+                beside.push(command.stdout(Stdio::null()).spawn()?);
+            }
+            self.write_what_is_rolled_back(&client)?;
             for child in &mut beside {
-                let child = child.as_mut().map_err(|error| anyhow::anyhow!("{error}"))?;
                 let status = command::wait_within(child, LIMIT)?.context("it hangs")?;
                 ensure!(status.success(), "a collector ended with {status}");
             }
-            deleted += self.collect(&[])?["objects_deleted"].as_u64().unwrap_or(0);
+            deleted += count(&self.collect(&[])?, "objects_deleted");
             ensure!(self.check()? == 0, "garbage is left");
         }
+        ensure!(deleted > 0, "the last collectors found nothing to delete");
         self.verify(&client)?;
         self.runtime.block_on(client.disconnect());
         Ok(format!(

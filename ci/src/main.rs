@@ -29,6 +29,7 @@ mod server;
 mod sim;
 mod space;
 mod token;
+mod variants;
 mod workspace;
 
 use std::path::PathBuf;
@@ -145,6 +146,8 @@ enum Word {
         #[command(flatten)]
         options: sim::Options,
     },
+    /// Known-bad variants of what the simulation does not run: the core's tests fail under each.
+    Variants,
     /// Thousands of clients that mean harm, while fio runs on another image.
     Hostile {
         #[command(flatten)]
@@ -197,6 +200,7 @@ fn obey() -> Result<()> {
         Word::Idle { binary, options } => idle::run(&binary, &options),
         Word::Fuzz { options } => fuzz::run(&options),
         Word::Sim { options } => sim::run(&options),
+        Word::Variants => variants::run_all(),
         Word::Hostile { binary, options } => hostile::run(&binary, &options),
         Word::Evidence {
             capability,

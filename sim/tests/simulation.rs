@@ -1,4 +1,4 @@
-//! `cargo test --features sim`: the regression seeds and a batch of fixed seeds.
+//! `cargo test --features sim`: see "What `cargo test` runs" in the README.
 
 fn main() -> std::process::ExitCode {
     sim::command::test_main()

@@ -1,13 +1,14 @@
 //! Known-bad variants of the engine, by which the simulation proves that it would notice.
 //!
 //! Each place where a variant differs asks [`is`] by the variant's name. Only a build with
-//! `--cfg mvps_mutant="selectable"`, which only the simulation makes, can select one; everywhere
-//! else the answer is `false` at compile time.
+//! `--cfg mvps_mutant="selectable"` can select one: the simulation's, and, for what the simulation
+//! does not run, that of this crate's own tests (`cargo ci variants`). Everywhere else the answer is
+//! `false` at compile time.
 
 #[cfg(mvps_mutant = "selectable")]
 static SELECTED: std::sync::OnceLock<String> = std::sync::OnceLock::new();
 
-/// Every variant.
+/// Every variant that the simulation must notice.
 pub const ALL: &[&str] = &[
     "ack before sync",
     "publish before sync",
@@ -38,6 +39,20 @@ pub const ALL: &[&str] = &[
     "fold loses holes",
 ];
 
+/// Every variant of what the simulation does not run: this crate's tests must fail under each.
+pub const TESTED: &[&str] = &[
+    "clone published before its pin",
+    "pin of a clone's clone only in the parent",
+    "snapshot delete that forgets pins",
+    "collection deletes before expiry is published",
+    "collection ignores epoch and watermark",
+    "collection ignores unreadable manifests",
+    "the epoch in office is settled",
+];
+
+/// Which of [`TESTED`] a build of this crate's tests with selectable variants runs.
+pub const TESTED_VARIABLE: &str = "MVPS_VARIANT";
+
 /// This process runs the variant `name` from now on.
 #[cfg(mvps_mutant = "selectable")]
 pub fn select(name: &str) {
@@ -50,6 +65,8 @@ pub fn select(name: &str) {
 #[inline]
 #[must_use]
 pub fn is(name: &str) -> bool {
+    #[cfg(all(mvps_mutant = "selectable", test))]
+    SELECTED.get_or_init(|| std::env::var(TESTED_VARIABLE).unwrap_or_default());
     #[cfg(mvps_mutant = "selectable")]
     return SELECTED.get().is_some_and(|selected| selected == name);
     #[cfg(not(mvps_mutant = "selectable"))]
