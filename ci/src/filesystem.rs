@@ -263,15 +263,20 @@ fn checksums(directory: &Path, names: &[String]) -> Result<String> {
 }
 
 /// An export as a block device.
-struct Disk {
-    device: String,
+pub struct Disk {
+    /// Its path.
+    pub device: String,
     mount_point: PathBuf,
     nbdfuse: Child,
     attached: bool,
 }
 
 impl Disk {
-    fn attach(uri: &str, place: &Path) -> Result<Self> {
+    /// Attaches `uri`; what it takes is made below `place`.
+    ///
+    /// # Errors
+    /// If a tool fails.
+    pub fn attach(uri: &str, place: &Path) -> Result<Self> {
         let mount_point = place.join("fuse");
         std::fs::create_dir_all(&mount_point)?;
         let file = mount_point.join("disk");
@@ -305,7 +310,11 @@ impl Disk {
         }
     }
 
-    fn detach(mut self) -> Result<()> {
+    /// Detaches it; everything is written when this returns.
+    ///
+    /// # Errors
+    /// If a tool fails.
+    pub fn detach(mut self) -> Result<()> {
         self.release()
     }
 

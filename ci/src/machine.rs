@@ -45,6 +45,8 @@ pub const FILESYSTEM_TOOLS: &[Tool] = &[
     tool("mount", "mount"),
     tool("mkfs.ext4", "e2fsprogs"),
     tool("mkfs.xfs", "xfsprogs"),
+    tool("mkfs.btrfs", "btrfs-progs"),
+    tool("blkdiscard", "util-linux"),
 ];
 
 /// What makes a disk whose power can be cut.

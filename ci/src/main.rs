@@ -21,6 +21,7 @@ mod image_file;
 mod interop;
 mod kill;
 mod machine;
+mod mkfs;
 mod object_server;
 mod outage;
 mod powercut;
@@ -87,6 +88,13 @@ enum Word {
         /// Run against another server instead, to prove the driver itself.
         #[arg(long, value_enum)]
         against: Option<server::StandInKind>,
+    },
+    /// mkfs and blkdiscard of a 2 TiB image, against the clock.
+    Mkfs {
+        #[command(flatten)]
+        binary: Binary,
+        #[command(flatten)]
+        options: mkfs::Options,
     },
     /// SIGKILL at random instants under load; a model judges what is left.
     Kill {
@@ -191,6 +199,7 @@ fn obey() -> Result<()> {
         Word::Check => check::run(),
         Word::Interop { binary, against } => interop::run(&binary, against),
         Word::Filesystem { binary, against } => filesystem::run_all(&binary, against),
+        Word::Mkfs { binary, options } => mkfs::run(&binary, &options),
         Word::Kill { binary, options } => kill::run(&binary, &options),
         Word::PowerCut { binary, options } => powercut::run(&binary, &options),
         Word::Collect { binary } => collect::run(&binary),

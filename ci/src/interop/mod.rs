@@ -1,8 +1,10 @@
 //! `cargo ci interop`: NBD clients that know nothing of mvps attach, write, trim and verify.
 //!
-//! Each check uses an image of its own, has a limit of time, and shows the client's own output
+//! [`matrix`] is every client by every way in. Each check uses an image
+//! of its own, has a limit of time, and shows the client's own output
 //! when it fails.
 
+mod matrix;
 mod policy;
 mod scripts;
 mod tls;
@@ -14,11 +16,12 @@ use anyhow::{Context, Result};
 use tempfile::TempDir;
 
 use crate::Binary;
-use crate::daemon::{ObjectStore, Setup};
+use crate::daemon::{Listen, ObjectStore, Setup};
 use crate::machine;
 use crate::object_server::ObjectServer;
 use crate::report::Report;
 use crate::server::{Server, StandInKind, StandIns};
+use matrix::Way;
 
 /// The size of the images of most checks.
 pub const IMAGE_BYTES: u64 = 256 * 1024 * 1024;
@@ -61,6 +64,13 @@ fn on_store(
     let mut daemon = setup.start()?;
     suite(report, area, &mut daemon, directory);
     policy::checks(report, area, &mut daemon, &socket);
+    let unix = Listen::Unix(socket);
+    // A further way in, such as TLS, is one more column.
+    let ways = [
+        Way::new("tcp", daemon.setup().listen.clone()),
+        Way::new("unix", unix),
+    ];
+    matrix::checks(report, area, &daemon, &ways, directory);
     report.check(area, "clean shutdown (SIGTERM)", || {
         let (resident, highest) = daemon.memory_bytes()?;
         let took = daemon.stop()?;
