@@ -105,6 +105,48 @@ async fn a_list_of_changes_is_applied_or_not() {
     assert!(!applied && said.contains("--connect"), "{said}");
 }
 
+#[tokio::test]
+async fn a_list_of_changes_goes_over_tls() {
+    let site = Site::new();
+    let file = |name: &str| format!("{}/src/runtime/testdata/{name}", env!("CARGO_MANIFEST_DIR"));
+    let (cert, key, ca) = (file("server.pem"), file("server-key.pem"), file("ca.pem"));
+    let tls = [
+        "--tls-required",
+        "--tls-cert",
+        &cert,
+        "--tls-key",
+        &key,
+        "--tls-client-ca",
+        &ca,
+    ];
+    let server = site.serve("buffer", &tls);
+    let token = site.token(&["--image", "disk0", "--size", "64MiB"]);
+    let connect = format!("unix:{}", site.path("buffer.sock").display());
+    let list = site.path("list");
+    std::fs::write(&list, "0 48656c6c6f\n").expect("a list");
+    let apply = |flags: &[&str]| {
+        let list = list.to_string_lossy();
+        let words = ["txn", "--token", &token, "--connect", &connect, &list];
+        let output = site.run("buffer", &[&words[..], flags].concat());
+        (output.status.success(), texts(&output).1)
+    };
+    let (own_cert, own_key) = (file("client.pem"), file("client-key.pem"));
+    let own = ["--tls-client-cert", &own_cert, "--tls-client-key", &own_key];
+    let trusting = [&["--tls-ca", &ca][..], &own].concat();
+    let (applied, said) = apply(&trusting);
+    assert!(applied, "{said}");
+    // In the clear; without a certificate; to a server of another name, or of another authority.
+    let elsewhere = [&trusting[..], &["--tls-server-name", "elsewhere.example"]].concat();
+    let stranger = [&["--tls-ca", &own_cert][..], &own].concat();
+    for flags in [&[][..], &["--tls-ca", &ca], &elsewhere, &stranger] {
+        let (applied, said) = apply(flags);
+        assert!(!applied && !said.is_empty(), "{flags:?}: {said}");
+    }
+    let log = server.log();
+    assert!(!log.contains("panicked") && !log.contains(&token), "{log}");
+    server.stop();
+}
+
 #[test]
 fn help_names_every_subcommand() {
     let site = Site::new();

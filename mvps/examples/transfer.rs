@@ -3,13 +3,16 @@
 //! ```sh
 //! mvps &                       # prints a token
 //! cargo run --example transfer -- 127.0.0.1:10809 TOKEN
+//!
+//! mvps --tls-cert cert.pem --tls-key key.pem --tls-required &      # the same, encrypted
+//! cargo run --example transfer -- localhost:10809 TOKEN ca.pem
 //! ```
 
 use std::num::NonZeroUsize;
 
 use anyhow::Context as _;
 use bytes::Bytes;
-use mvps::runtime::TokioSpawner;
+use mvps::runtime::{ClientTlsFiles, RustlsClientSecurity, TokioSpawner};
 use mvps_core::client::{Client, ClientError, Transaction};
 use mvps_core::nbd::{ExportName, Wishes};
 use tokio::net::TcpStream;
@@ -23,11 +26,21 @@ async fn main() -> anyhow::Result<()> {
     let (address, token) = arguments
         .next()
         .zip(arguments.next())
-        .context("ADDRESS TOKEN")?;
+        .context("ADDRESS TOKEN [CA]")?;
     let name = ExportName::new(token).context("the token is too long")?;
-    let stream = TcpStream::connect(address).await?;
+    let stream = TcpStream::connect(&address).await?;
     let spawner = TokioSpawner::current(NonZeroUsize::MIN);
-    let mut client = Client::connect(stream, name, Wishes::everything(), &spawner).await?;
+    let wishes = Wishes::everything();
+    let mut client = match arguments.next() {
+        None => Client::connect(stream, name, wishes, &spawner).await?,
+        Some(ca) => {
+            // Before anything is asked, and before the token is sent.
+            let ca = ca.into();
+            let (host, _) = address.rsplit_once(':').context("HOST:PORT")?;
+            let security = RustlsClientSecurity::load(&ClientTlsFiles { ca, own: None }, host)?;
+            Client::connect_tls(stream, name, wishes, &security, &spawner).await?
+        }
+    };
 
     // Durable when this returns; begun again if somebody else wrote one of the two pages.
     let balances = client.transact(true, async |transaction| transfer(transaction, 10).await);

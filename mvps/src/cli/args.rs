@@ -5,6 +5,7 @@
 //! by every user of the machine: it comes from `MVPS_TE_JWT_SECRET` alone.
 
 mod history;
+mod txn;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -19,6 +20,7 @@ pub use history::{
     RollbackArgs, SnapshotArgs, SnapshotCommand, SnapshotCreateArgs, SnapshotDeleteArgs,
     VersionsArgs,
 };
+pub use txn::{ClientTlsArgs, TxnArgs};
 
 use super::check::CheckArgs;
 use super::quantity::{ByteSize, parse_address, parse_span};
@@ -482,48 +484,4 @@ pub struct CheckpointArgs {
     /// Output.
     #[command(flatten)]
     pub output: OutputArgs,
-}
-
-/// `mvps txn`.
-#[derive(Debug, Args)]
-#[command(
-    after_help = "One change a line, offsets and lengths in bytes or like 4KiB; # begins a \
-comment:\n  OFFSET HEX            write these bytes\n  OFFSET @FILE          write a file's \
-content\n  OFFSET zero LENGTH    make these bytes zeroes\n  OFFSET trim LENGTH    free the whole \
-pages among them"
-)]
-pub struct TxnArgs {
-    /// The list; - is standard input.
-    #[arg(value_name = "FILE", default_value = "-")]
-    pub list: PathBuf,
-    /// The image; the token is made with the server's secret.
-    #[arg(
-        long,
-        env = "MVPS_TE_IMAGE",
-        value_name = "IMAGE",
-        value_parser = ImageId::parse,
-        required_unless_present = "token"
-    )]
-    pub image: Option<ImageId>,
-    /// Attach with this token instead.
-    #[arg(
-        long,
-        env = "MVPS_TE_TOKEN",
-        value_name = "TOKEN",
-        hide_env_values = true,
-        conflicts_with = "image"
-    )]
-    pub token: Option<String>,
-    /// The server: host:port or unix:/path.
-    #[arg(
-        long,
-        env = "MVPS_TE_CONNECT",
-        value_name = "ADDRESS",
-        value_parser = parse_address,
-        default_value = "127.0.0.1:10809"
-    )]
-    pub connect: Address,
-    /// Return only when the changes are durable.
-    #[arg(long, env = "MVPS_TE_DURABLE", value_parser = BoolishValueParser::new())]
-    pub durable: bool,
 }

@@ -22,8 +22,8 @@ use std::ffi::OsString;
 use clap::Parser as _;
 
 pub use args::{
-    BufferStoreArgs, CheckpointArgs, Cli, CloneArgs, Command, DeleteArgs, DurabilityArg,
-    ImageAdoptArgs, ImageArgs, ImageAt, ImageCommand, ImageListArgs, ImageNameArgs,
+    BufferStoreArgs, CheckpointArgs, Cli, ClientTlsArgs, CloneArgs, Command, DeleteArgs,
+    DurabilityArg, ImageAdoptArgs, ImageArgs, ImageAt, ImageCommand, ImageListArgs, ImageNameArgs,
     ImageOperationArgs, ImageStoreArgs, ImageStoreKind, LogArgs, LogFormat, OperationArgs,
     OutputArgs, OutputFormat, PinsArgs, ResizeArgs, RollbackArgs, ServeArgs, SnapshotArgs,
     SnapshotCommand, SnapshotCreateArgs, SnapshotDeleteArgs, StatusArgs, TlsArgs, TokenArgs,

@@ -14,7 +14,7 @@ use mvps_core::nbd::{Errno, ExportName, Framing, Opening, Wishes};
 
 use super::TxnArgs;
 use super::token::for_one_connection;
-use crate::runtime::{TokioNetwork, TokioSpawner};
+use crate::runtime::{ClientTlsFiles, RustlsClientSecurity, TokioNetwork, TokioSpawner};
 
 mod list;
 
@@ -52,7 +52,10 @@ pub async fn apply(args: &TxnArgs) -> anyhow::Result<String> {
         framing: Framing::Extended,
         ..Wishes::from(Opening::Go)
     };
-    let connected = Client::connect(stream, name, wishes, &spawner).await;
+    let connected = match security(args)? {
+        None => Client::connect(stream, name, wishes, &spawner).await,
+        Some(security) => Client::connect_tls(stream, name, wishes, &security, &spawner).await,
+    };
     let mut client = connected.map_err(|error| advice(&error, "attach"))?;
     check(&list, client.export().size_bytes)?;
     let payload_max = client.export().maximum_payload_bytes as usize;
@@ -68,6 +71,30 @@ pub async fn apply(args: &TxnArgs) -> anyhow::Result<String> {
     applied.map_err(|error| advice(&error, "apply the list"))?;
     let durable = if args.durable { ", durable" } else { "" };
     Ok(format!("{} changes committed{durable}", list.changes.len()))
+}
+
+/// What the flags say of encryption.
+fn security(args: &TxnArgs) -> anyhow::Result<Option<RustlsClientSecurity>> {
+    let tls = &args.tls;
+    let Some(ca) = tls.tls_ca.clone() else {
+        return Ok(None);
+    };
+    let server = match (&tls.tls_server_name, &args.connect) {
+        (Some(name), _) => name.as_str(),
+        (None, Address::Tcp(address)) => host_of(address),
+        (None, Address::Unix(_)) => "localhost",
+    };
+    let own = tls.tls_client_cert.clone().zip(tls.tls_client_key.clone());
+    RustlsClientSecurity::load(&ClientTlsFiles { ca, own }, server).map(Some)
+}
+
+/// The host of `host:port`, without the brackets of an IPv6 address.
+fn host_of(address: &str) -> &str {
+    let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
+    let inside = host
+        .strip_prefix('[')
+        .and_then(|host| host.strip_suffix(']'));
+    inside.unwrap_or(host)
 }
 
 fn read_list(path: &Path) -> anyhow::Result<String> {
@@ -136,8 +163,29 @@ fn advice(error: &ClientError, what: &str) -> anyhow::Error {
         ClientError::Failed(Errno::Shutdown) => {
             "nothing was changed: the server has given up the image; its log says why"
         }
+        ClientError::Tls(_) => {
+            "is the server's certificate signed by --tls-ca, and for the name in --connect or \
+             --tls-server-name? does the server ask for a certificate (--tls-client-cert)?"
+        }
         ClientError::Lost => "all of it was changed, or nothing: look before you try again",
         _ => "nothing was changed",
     };
     anyhow::anyhow!("cannot {what}: {error}; {advice}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::host_of;
+
+    #[test]
+    fn the_host_of_an_address_is_what_the_certificate_is_for() {
+        for (address, host) in [
+            ("disks.example:10809", "disks.example"),
+            ("127.0.0.1:10809", "127.0.0.1"),
+            ("[::1]:10809", "::1"),
+            ("alone", "alone"),
+        ] {
+            assert_eq!(host_of(address), host);
+        }
+    }
 }

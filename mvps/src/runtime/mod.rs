@@ -14,4 +14,4 @@ pub use entropy::OsEntropy;
 pub use network::TokioNetwork;
 pub(crate) use network::remove_stale_socket;
 pub use spawner::TokioSpawner;
-pub use tls::{RustlsSecurity, TlsFiles};
+pub use tls::{ClientTlsFiles, RustlsClientSecurity, RustlsSecurity, TlsFiles};

@@ -1,4 +1,5 @@
-//! TLS with rustls: one certificate, read from files and read again on demand.
+//! TLS with rustls. The server's side: one certificate, read from files and read again on demand.
+//! The client's: whom it trusts, and what it shows.
 //!
 //! Invariants: what cannot be read or does not fit together changes nothing; connections that exist
 //! keep what they began with. Must never: log a key.
@@ -10,13 +11,14 @@ use std::sync::{Arc, PoisonError, RwLock};
 use anyhow::{Context as _, ensure};
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
+use mvps_core::client::ClientSecurity;
 use mvps_core::env::Connection;
 use mvps_core::session::{Secured, Security, TlsClient};
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::server::WebPkiClientVerifier;
-use rustls::{RootCertStore, ServerConfig};
-use tokio_rustls::TlsAcceptor;
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 #[cfg(test)]
 mod tests;
@@ -90,6 +92,69 @@ impl Security for RustlsSecurity {
     }
 }
 
+/// What a client needs. All are PEM files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClientTlsFiles {
+    /// Who signs the certificates of servers.
+    pub ca: PathBuf,
+    /// The client's own certificate and its private key, for servers that ask.
+    pub own: Option<(PathBuf, PathBuf)>,
+}
+
+/// Encrypts a client's connections, and verifies that the server is the one that is meant.
+#[derive(Debug, Clone)]
+pub struct RustlsClientSecurity {
+    config: Arc<ClientConfig>,
+    server: ServerName<'static>,
+}
+
+impl RustlsClientSecurity {
+    /// Reads the files; `server` is the DNS name or IP address that the server's certificate must
+    /// be for.
+    ///
+    /// # Errors
+    /// Which one cannot be used, and why.
+    pub fn load(files: &ClientTlsFiles, server: &str) -> anyhow::Result<Self> {
+        let server = ServerName::try_from(server.to_owned())
+            .with_context(|| format!("{server:?} is neither a DNS name nor an IP address"))?;
+        let roots = roots(&files.ca).with_context(|| format!("--tls-ca {}", files.ca.display()))?;
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let builder = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .context("TLS")?
+            .with_root_certificates(roots);
+        let config = match &files.own {
+            None => builder.with_no_client_auth(),
+            Some((cert, key)) => {
+                let shown = certificates(cert)
+                    .with_context(|| format!("--tls-client-cert {}", cert.display()))?;
+                let secret = PrivateKeyDer::from_pem_file(key)
+                    .with_context(|| format!("--tls-client-key {}", key.display()))?;
+                let together = builder.with_client_auth_cert(shown, secret);
+                together.context("--tls-client-cert and --tls-client-key do not go together")?
+            }
+        };
+        let config = Arc::new(config);
+        Ok(Self { config, server })
+    }
+}
+
+impl ClientSecurity for RustlsClientSecurity {
+    fn secure(
+        &self,
+        stream: Box<dyn Connection>,
+    ) -> BoxFuture<'static, io::Result<Box<dyn Connection>>> {
+        let connector = TlsConnector::from(Arc::clone(&self.config));
+        let server = self.server.clone();
+        async move {
+            let stream = connector.connect(server, stream).await?;
+            let stream: Box<dyn Connection> = Box::new(stream);
+            Ok(stream)
+        }
+        .boxed()
+    }
+}
+
 fn read(files: &TlsFiles) -> anyhow::Result<ServerConfig> {
     let certificates = certificates(&files.cert)
         .with_context(|| format!("--tls-cert {}", files.cert.display()))?;
@@ -103,10 +168,7 @@ fn read(files: &TlsFiles) -> anyhow::Result<ServerConfig> {
         None => builder.with_no_client_auth(),
         Some(path) => {
             let describe = || format!("--tls-client-ca {}", path.display());
-            let mut roots = RootCertStore::empty();
-            for root in self::certificates(path).with_context(describe)? {
-                roots.add(root).with_context(describe)?;
-            }
+            let roots = roots(path).with_context(describe)?;
             let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
             builder.with_client_cert_verifier(verifier.build().with_context(describe)?)
         }
@@ -117,6 +179,14 @@ fn read(files: &TlsFiles) -> anyhow::Result<ServerConfig> {
             let (cert, key) = (files.cert.display(), files.key.display());
             format!("--tls-cert {cert} and --tls-key {key} do not go together")
         })
+}
+
+fn roots(path: &PathBuf) -> anyhow::Result<RootCertStore> {
+    let mut roots = RootCertStore::empty();
+    for root in certificates(path)? {
+        roots.add(root)?;
+    }
+    Ok(roots)
 }
 
 fn certificates(path: &PathBuf) -> anyhow::Result<Vec<CertificateDer<'static>>> {

@@ -1,5 +1,6 @@
 //! A connection to one export.
 
+use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
@@ -7,8 +8,9 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{mpsc, oneshot};
 
 use super::driver::{COMMANDS_MAX, Command, Driver, Never, Reply};
+use super::security::ClientSecurity;
 use super::transaction::Transaction;
-use crate::env::Spawner;
+use crate::env::{Connection, Spawner};
 use crate::nbd::{
     Answer, Broken, ClientNegotiation, ClientStep, ContextStatus, Errno, ExportName, Framing,
     Opening, RemoteExport, Request, ServerRefusal, Wishes, ZeroFlags,
@@ -40,6 +42,9 @@ pub enum ClientError {
     /// The server does not speak the protocol.
     #[error("protocol error: {0}")]
     Broken(#[from] Broken),
+    /// The stream cannot be encrypted: the handshake failed, or one does not trust the other.
+    #[error("TLS failed: {0}")]
+    Tls(io::ErrorKind),
     /// The server answered what nobody asked.
     #[error("protocol error: a reply to no request")]
     UnknownCookie,
@@ -75,17 +80,51 @@ impl Client {
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
         let mut transport = Transport::new(stream);
-        let export = attach(&mut transport, name, wishes.into()).await?;
+        let mut negotiation = ClientNegotiation::new(name, wishes.into());
+        let export = attach(&mut transport, &mut negotiation).await?;
+        Ok(Self::drive(transport, export, spawner))
+    }
+
+    /// [`Self::connect`], with everything from the greeting on encrypted: a server without TLS is
+    /// refused, and the name is never sent in the clear.
+    ///
+    /// # Errors
+    /// As [`Self::connect`]; [`ClientError::Tls`].
+    pub async fn connect_tls<S: Connection>(
+        stream: S,
+        name: ExportName,
+        wishes: impl Into<Wishes>,
+        security: &dyn ClientSecurity,
+        spawner: &dyn Spawner,
+    ) -> Result<Self, ClientError> {
+        let mut transport = Transport::new(stream);
+        let mut negotiation = ClientNegotiation::new(name, wishes.into()).over_tls();
+        match negotiate(&mut transport, &mut negotiation).await? {
+            ClientStep::StartTls => {}
+            _ => return Err(Broken::UnexpectedReply.into()),
+        }
+        let secured = security.secure(Box::new(transport.into_stream())).await;
+        let secured = secured.map_err(|error| ClientError::Tls(error.kind()))?;
+        let mut transport = Transport::new(secured);
+        negotiation.secured(transport.buffers_mut().1);
+        let export = attach(&mut transport, &mut negotiation).await?;
+        Ok(Self::drive(transport, export, spawner))
+    }
+
+    fn drive<S>(transport: Transport<S>, export: RemoteExport, spawner: &dyn Spawner) -> Self
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
         let (commands, received) = mpsc::channel(COMMANDS_MAX);
         let (driver_lives, ended) = oneshot::channel();
         let driver = Driver::new(transport, &export, received, driver_lives);
         spawner.spawn("nbd client", Box::pin(driver.run()));
-        Ok(Self {
+        Self {
             commands,
             export,
             ended,
             rollback_owed: AtomicBool::new(false),
-        })
+        }
     }
 
     /// Asks what the export called `name` is, without attaching.
@@ -96,7 +135,8 @@ impl Client {
     where
         S: AsyncRead + AsyncWrite + Send + Unpin,
     {
-        attach(&mut Transport::new(stream), name, Opening::Describe.into()).await
+        let mut negotiation = ClientNegotiation::new(name, Opening::Describe);
+        attach(&mut Transport::new(stream), &mut negotiation).await
     }
 
     /// Asks which metadata contexts the export called `name` has, of those that `queries` ask for;
@@ -117,7 +157,8 @@ impl Client {
             framing: Framing::Structured,
             contexts: queries,
         };
-        match negotiate(&mut Transport::new(stream), name, wishes).await? {
+        let mut negotiation = ClientNegotiation::new(name, wishes);
+        match negotiate(&mut Transport::new(stream), &mut negotiation).await? {
             ClientStep::Contexts(names) => Ok(names),
             _ => Err(Broken::UnexpectedReply.into()),
         }
@@ -335,10 +376,9 @@ impl Client {
 
 async fn attach<S: AsyncRead + AsyncWrite + Unpin>(
     transport: &mut Transport<S>,
-    name: ExportName,
-    wishes: Wishes,
+    negotiation: &mut ClientNegotiation,
 ) -> Result<RemoteExport, ClientError> {
-    match negotiate(transport, name, wishes).await? {
+    match negotiate(transport, negotiation).await? {
         ClientStep::Granted(export) => Ok(export),
         _ => Err(Broken::UnexpectedReply.into()),
     }
@@ -347,10 +387,8 @@ async fn attach<S: AsyncRead + AsyncWrite + Unpin>(
 /// Negotiates to an end that is neither a refusal nor [`ClientStep::NeedMore`].
 async fn negotiate<S: AsyncRead + AsyncWrite + Unpin>(
     transport: &mut Transport<S>,
-    name: ExportName,
-    wishes: Wishes,
+    negotiation: &mut ClientNegotiation,
 ) -> Result<ClientStep, ClientError> {
-    let mut negotiation = ClientNegotiation::new(name, wishes);
     loop {
         let (input, output) = transport.buffers_mut();
         match negotiation.step(input, output)? {
@@ -362,7 +400,7 @@ async fn negotiate<S: AsyncRead + AsyncWrite + Unpin>(
                     Ok(0) | Err(_) => return Err(ClientError::Lost),
                 }
             }
-            done @ (ClientStep::Granted(_) | ClientStep::Contexts(_)) => return Ok(done),
+            done => return Ok(done),
         }
     }
 }

@@ -9,9 +9,9 @@ use bytes::{Buf, BufMut, BytesMut};
 
 use super::export::ExportName;
 use super::limits::{IMAGE_SIZE_MAX_BYTES, OPTION_SKIP_LIMIT_BYTES, PAYLOAD_MAX_BYTES};
+use super::remote::{RemoteContext, RemoteExport, ServerRefusal};
 use super::wire::{
     GREETING_MAGIC, OPTION_MAGIC, OPTION_REPLY_MAGIC, handshake, info, option, option_reply,
-    transmission,
 };
 use super::{Broken, Framing};
 
@@ -72,115 +72,13 @@ impl From<Opening> for Wishes {
     }
 }
 
-/// A context that the server selected.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RemoteContext {
-    /// The number that its extents carry.
-    pub id: u32,
-    /// Its name.
-    pub name: String,
-}
-
-/// An export as the server announced it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RemoteExport {
-    /// Size.
-    pub size_bytes: u64,
-    /// Whether it refuses to be changed.
-    pub read_only: bool,
-    /// Whether FLUSH is understood.
-    pub can_flush: bool,
-    /// Whether FUA is understood.
-    pub can_fua: bool,
-    /// Whether TRIM is understood.
-    pub can_trim: bool,
-    /// Whether WRITE_ZEROES is understood.
-    pub can_write_zeroes: bool,
-    /// Whether several connections see one disk.
-    pub can_multi_conn: bool,
-    /// Whether CACHE is understood.
-    pub can_cache: bool,
-    /// Whether FAST_ZERO is understood.
-    pub can_fast_zero: bool,
-    /// Whether DF is understood.
-    pub can_df: bool,
-    /// How requests and replies are framed.
-    pub framing: Framing,
-    /// The contexts of which BLOCK_STATUS tells.
-    pub contexts: Vec<RemoteContext>,
-    /// Smallest block, 1 if not announced.
-    pub minimum_block_bytes: u32,
-    /// Preferred block, 4096 if not announced.
-    pub preferred_block_bytes: u32,
-    /// Largest payload, [`PAYLOAD_MAX_BYTES`] if not announced.
-    pub maximum_payload_bytes: u32,
-    /// Its canonical name, if announced.
-    pub name: Option<String>,
-    /// Its description, if announced.
-    pub description: Option<String>,
-}
-
-impl RemoteExport {
-    fn new(size_bytes: u64, flags: u16) -> Self {
-        let has = |flag: u16| flags & flag != 0;
-        Self {
-            size_bytes,
-            read_only: has(transmission::READ_ONLY),
-            can_flush: has(transmission::SEND_FLUSH),
-            can_fua: has(transmission::SEND_FUA),
-            can_trim: has(transmission::SEND_TRIM),
-            can_write_zeroes: has(transmission::SEND_WRITE_ZEROES),
-            can_multi_conn: has(transmission::CAN_MULTI_CONN),
-            can_cache: has(transmission::SEND_CACHE),
-            can_fast_zero: has(transmission::SEND_FAST_ZERO),
-            can_df: has(transmission::SEND_DF),
-            framing: Framing::Simple,
-            contexts: Vec::new(),
-            minimum_block_bytes: 1,
-            preferred_block_bytes: 4096,
-            maximum_payload_bytes: PAYLOAD_MAX_BYTES,
-            name: None,
-            description: None,
-        }
-    }
-}
-
-/// The server's answer when it does not serve the export.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum ServerRefusal {
-    /// `NBD_REP_ERR_POLICY`
-    #[error("not permitted: {message}")]
-    Policy {
-        /// The server's words.
-        message: String,
-    },
-    /// `NBD_REP_ERR_UNKNOWN`
-    #[error("not available: {message}")]
-    Unknown {
-        /// The server's words.
-        message: String,
-    },
-    /// `NBD_REP_ERR_SHUTDOWN`
-    #[error("shutting down: {message}")]
-    Shutdown {
-        /// The server's words.
-        message: String,
-    },
-    /// Any other.
-    #[error("refused with {code:#x}: {message}")]
-    Other {
-        /// The reply type.
-        code: u32,
-        /// The server's words.
-        message: String,
-    },
-}
-
 /// What the caller does next.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ClientStep {
     /// Send what was appended, receive more, step again.
     NeedMore,
+    /// Encrypt the stream, then say so with [`ClientNegotiation::secured`] and step again.
+    StartTls,
     /// The export was granted. Unless it was only to be described, requests may follow.
     Granted(RemoteExport),
     /// The contexts that there are, for [`Opening::ListContexts`].
@@ -203,6 +101,8 @@ pub struct ClientNegotiation {
     name: ExportName,
     wishes: Wishes,
     state: State,
+    /// Nothing is asked before the stream is encrypted.
+    wants_tls: bool,
     no_zeroes: bool,
     framing: Framing,
     replies: usize,
@@ -221,6 +121,7 @@ impl ClientNegotiation {
             name,
             wishes: wishes.into(),
             state: State::Greeting,
+            wants_tls: false,
             no_zeroes: false,
             framing: Framing::Simple,
             replies: 0,
@@ -230,6 +131,21 @@ impl ClientNegotiation {
             description_info: None,
             block_bytes: None,
         }
+    }
+
+    /// Will ask for encryption before anything else ("NBD_OPT_STARTTLS"): what an attacker could
+    /// change on the way counts for nothing, and the export's name is not sent in the clear.
+    #[must_use]
+    pub fn over_tls(mut self) -> Self {
+        self.wants_tls = true;
+        self
+    }
+
+    /// Answers [`ClientStep::StartTls`]: the stream is encrypted.
+    pub fn secured(&mut self, output: &mut BytesMut) {
+        assert!(self.wants_tls, "nobody asked for encryption");
+        self.wants_tls = false;
+        self.ask_first(output);
     }
 
     /// Consumes what it understands of `input` and appends what is to be sent to `output`.
@@ -254,6 +170,9 @@ impl ClientNegotiation {
                     let Some((reply, data)) = take_reply(option, input)? else {
                         return Ok(ClientStep::NeedMore);
                     };
+                    if (option, reply) == (option::STARTTLS, option_reply::ACK) {
+                        return start_tls(input);
+                    }
                     if let Some(step) = self.take_answer(option, reply, &data, output)? {
                         return Ok(step);
                     }
@@ -284,15 +203,22 @@ impl ClientNegotiation {
             0
         };
         output.put_u32(u32::from(handshake::FIXED_NEWSTYLE | no_zeroes_flag));
+        if self.wants_tls {
+            self.ask(option::STARTTLS, output);
+        } else {
+            self.ask_first(output);
+        }
+        Ok(())
+    }
+
+    fn ask_first(&mut self, output: &mut BytesMut) {
+        let named_last = matches!(self.wishes.opening, Opening::ExportName { .. });
         match self.wishes.framing {
             // EXPORT_NAME must not follow extended headers.
-            Framing::Extended if !matches!(opening, Opening::ExportName { .. }) => {
-                self.ask(option::EXTENDED_HEADERS, output);
-            }
+            Framing::Extended if !named_last => self.ask(option::EXTENDED_HEADERS, output),
             Framing::Extended | Framing::Structured => self.ask(option::STRUCTURED_REPLY, output),
             Framing::Simple => self.ask_after_framing(output),
         }
-        Ok(())
     }
 
     fn ask_after_framing(&mut self, output: &mut BytesMut) {
@@ -449,6 +375,14 @@ impl ClientNegotiation {
         export.framing = self.framing;
         export.contexts = std::mem::take(&mut self.contexts);
         Ok(export)
+    }
+}
+
+/// Nothing may have arrived behind the answer: whoever put it there did so in the clear.
+fn start_tls(input: &BytesMut) -> Result<ClientStep, Broken> {
+    match input.len() {
+        0 => Ok(ClientStep::StartTls),
+        bytes => Err(Broken::ClearBehindStartTls { bytes }),
     }
 }
 

@@ -21,6 +21,7 @@ mod export;
 mod limits;
 mod negotiation;
 mod outgoing;
+mod remote;
 mod reply;
 mod request;
 #[cfg(test)]
@@ -28,9 +29,7 @@ mod tests;
 mod wire;
 
 pub use broken::Broken;
-pub use client_negotiation::{
-    ClientNegotiation, ClientStep, Opening, RemoteContext, RemoteExport, ServerRefusal, Wishes,
-};
+pub use client_negotiation::{ClientNegotiation, ClientStep, Opening, Wishes};
 pub use client_reply::{Answer, ChunkHead, Expected, Gathering, RemoteFailure, ReplyHead};
 pub use context::{Context, ContextName, ContextQuery, ContextStatus, Since, StatusExtent};
 pub use export::{
@@ -43,6 +42,7 @@ pub use limits::{
 };
 pub use negotiation::{Negotiation, Step, TlsPolicy};
 pub use outgoing::Outgoing;
+pub use remote::{RemoteContext, RemoteExport, ServerRefusal};
 pub use reply::{
     EXTENDED_CHUNK_BYTES, Failure, Framing, Piece, SIMPLE_REPLY_BYTES, STRUCTURED_CHUNK_BYTES,
     SimpleReply,

@@ -226,6 +226,7 @@ fn handshake(opening: Opening, chunk: usize, verdict: Result<Export, Refusal>) -
         client_input.extend_from_slice(&arriving);
         match client.step(&mut client_input, &mut to_server).unwrap() {
             ClientStep::NeedMore => {}
+            ClientStep::StartTls => panic!("nobody asked for encryption"),
             ClientStep::Contexts(_) => panic!("nobody asked for a list"),
             done => {
                 assert!(client_input.is_empty() && to_client.is_empty());

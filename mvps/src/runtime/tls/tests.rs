@@ -1,9 +1,6 @@
 use std::path::Path;
 
-use rustls::ClientConfig;
-use rustls::pki_types::ServerName;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio_rustls::TlsConnector;
 
 use super::*;
 
@@ -23,34 +20,27 @@ fn files() -> TlsFiles {
 }
 
 /// A client that trusts the CA of the tests, and shows the certificate of `host-1` if asked to.
-fn client(shows_certificate: bool) -> TlsConnector {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let mut roots = RootCertStore::empty();
-    for root in certificates(&testdata("ca.pem")).expect("certificates") {
-        roots.add(root).expect("a root");
-    }
-    let builder = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .expect("versions")
-        .with_root_certificates(roots);
-    let config = if shows_certificate {
-        let certificates = certificates(&testdata("client.pem")).expect("certificates");
-        let key = PrivateKeyDer::from_pem_file(testdata("client-key.pem")).expect("a key");
-        builder
-            .with_client_auth_cert(certificates, key)
-            .expect("they go together")
-    } else {
-        builder.with_no_client_auth()
+fn client(shows_certificate: bool, server: &str) -> RustlsClientSecurity {
+    let own = shows_certificate.then(|| (testdata("client.pem"), testdata("client-key.pem")));
+    let files = ClientTlsFiles {
+        ca: testdata("ca.pem"),
+        own,
     };
-    TlsConnector::from(Arc::new(config))
+    RustlsClientSecurity::load(&files, server).expect("files")
 }
 
 /// What the server learns of the client, if a byte passes.
 async fn handshake(security: &RustlsSecurity, shows_certificate: bool) -> io::Result<TlsClient> {
+    handshake_of(security, &client(shows_certificate, "localhost")).await
+}
+
+async fn handshake_of(
+    security: &RustlsSecurity,
+    client: &RustlsClientSecurity,
+) -> io::Result<TlsClient> {
     let (near, far) = tokio::io::duplex(16 * 1024);
     let connecting = async {
-        let name = ServerName::try_from("localhost").expect("a name");
-        let mut stream = client(shows_certificate).connect(name, near).await?;
+        let mut stream = client.secure(Box::new(near)).await?;
         stream.write_all(b"x").await?;
         stream.flush().await?;
         stream.read_exact(&mut [0; 1]).await?;
@@ -136,4 +126,27 @@ fn errors_name_flag_and_file() {
     let error = RustlsSecurity::load(missing, false).expect_err("no key");
     let text = format!("{error:#}");
     assert!(text.contains("--tls-key no-such-file.pem"), "{text}");
+}
+
+#[tokio::test]
+async fn the_server_is_the_one_that_is_meant() {
+    let open = RustlsSecurity::load(files(), false).expect("files");
+    handshake_of(&open, &client(false, "localhost"))
+        .await
+        .expect("its name");
+    handshake_of(&open, &client(false, "elsewhere.example"))
+        .await
+        .expect_err("another name");
+    // Nobody that it trusts signed it.
+    let files = ClientTlsFiles {
+        ca: testdata("client.pem"),
+        own: None,
+    };
+    let stranger = RustlsClientSecurity::load(&files, "localhost").expect("files");
+    handshake_of(&open, &stranger)
+        .await
+        .expect_err("another authority");
+    for server in ["", "a b"] {
+        RustlsClientSecurity::load(&files, server).expect_err("no name");
+    }
 }

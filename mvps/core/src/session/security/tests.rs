@@ -7,10 +7,11 @@ use futures_util::FutureExt as _;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 
 use super::*;
-use crate::env::memory::testing::TestClock;
+use crate::client::{Client, ClientError, ClientSecurity};
+use crate::env::memory::testing::{TestClock, TestSpawner};
 use crate::nbd::{
     Broken, ClientNegotiation, ClientStep, ContextName, ContextsRequest, Export, ExportName,
-    Opening, Refusal,
+    Opening, Refusal, ServerRefusal, Wishes,
 };
 use crate::session::connection::{Admission, Admitted, Ended, serve};
 use crate::session::testing::{MemoryDisk, OneDisk};
@@ -71,6 +72,16 @@ impl Security for Veiling {
         };
         let stream = Box::new(Veil(stream));
         async move { Ok(Secured { stream, client }) }.boxed()
+    }
+}
+
+impl ClientSecurity for Veiling {
+    fn secure(
+        &self,
+        stream: Box<dyn Connection>,
+    ) -> BoxFuture<'static, io::Result<Box<dyn Connection>>> {
+        let stream: Box<dyn Connection> = Box::new(Veil(stream));
+        async move { Ok(stream) }.boxed()
     }
 }
 
@@ -248,4 +259,77 @@ async fn a_server_without_a_certificate_says_so() {
     stream.write_all(&option(STARTTLS, &[])).await.unwrap();
     assert_eq!(option_reply(&mut stream).await, ERR_UNSUP);
     attach(&mut stream, &token()).await;
+}
+
+/// What the client calls security: veils, as the server does.
+const CLIENT: Veiling = Veiling { is_required: true };
+
+#[tokio::test]
+async fn the_client_encrypts_before_it_names_anything() {
+    for is_required in [false, true] {
+        let Served { stream, session } = served(is_required);
+        let wishes = Wishes::everything();
+        let client = Client::connect_tls(stream, token(), wishes, &CLIENT, &TestSpawner);
+        let client = client.await.unwrap();
+        assert_eq!(client.export().contexts.len(), 1);
+        let data = bytes::Bytes::from(vec![7; 100_000]);
+        client.write(4000, data.clone(), true).await.unwrap();
+        assert_eq!(client.read(4000, 100_000).await.unwrap(), data);
+        client.disconnect().await;
+        let (ended, client) = session.await.unwrap();
+        assert_eq!(ended, Ended::Disconnected);
+        assert_eq!(client.unwrap().names, ["host-1"]);
+    }
+    // Where it is required, a client that does not encrypt is told why.
+    let Served { stream, .. } = served(true);
+    let refused = Client::connect(stream, token(), Opening::Go, &TestSpawner).await;
+    let code = ERR_TLS_REQD;
+    assert!(matches!(
+        refused,
+        Err(ClientError::Refused(ServerRefusal::Other { code: found, .. })) if found == code
+    ));
+}
+
+#[tokio::test]
+async fn the_client_does_not_go_on_in_the_clear() {
+    // A server that has no TLS.
+    let (stream, served) = tokio::io::duplex(64 * 1024);
+    let admission = OneDisk::new(&MemoryDisk::new());
+    let session = tokio::spawn(async move { serve(served, &admission, &TestClock::start()).await });
+    let refused = Client::connect_tls(stream, token(), Opening::Go, &CLIENT, &TestSpawner).await;
+    assert!(matches!(refused, Err(ClientError::Refused(_))));
+    assert_eq!(session.await.unwrap(), Ended::EndOfStream);
+
+    // Somebody on the way puts answers behind the one to STARTTLS.
+    let (stream, mut attacker) = tokio::io::duplex(64 * 1024);
+    let attack = async {
+        let greeting = b"NBDMAGICIHAVEOPT\0\x03";
+        attacker.write_all(greeting).await.unwrap();
+        let mut sent = [0; 20];
+        attacker.read_exact(&mut sent).await.unwrap();
+        assert_eq!(
+            sent[4..],
+            option(STARTTLS, &[])[..],
+            "nothing else is asked"
+        );
+        let mut answer = 0x0003_e889_0455_65a9_u64.to_be_bytes().to_vec();
+        [STARTTLS, ACK, 0]
+            .iter()
+            .for_each(|word| answer.put_u32(*word));
+        attacker
+            .write_all(&[&answer[..], &answer].concat())
+            .await
+            .unwrap();
+        let mut rest = Vec::new();
+        attacker.read_to_end(&mut rest).await.unwrap();
+        assert!(rest.is_empty(), "it went on");
+    };
+    let connect = Client::connect_tls(stream, token(), Opening::Go, &CLIENT, &TestSpawner);
+    let (refused, ()) = tokio::join!(connect, attack);
+    assert!(matches!(
+        refused,
+        Err(ClientError::Broken(Broken::ClearBehindStartTls {
+            bytes: 20
+        }))
+    ));
 }
