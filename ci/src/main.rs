@@ -7,6 +7,7 @@
 
 mod bench;
 mod big_image;
+mod capture;
 mod check;
 mod collect;
 mod command;
@@ -25,6 +26,7 @@ mod mkfs;
 mod object_server;
 mod outage;
 mod powercut;
+mod relay;
 mod report;
 mod server;
 mod sim;
@@ -147,6 +149,11 @@ enum Word {
     /// Hostile bytes against codecs, sessions and engine: every target of `fuzz/`.
     Fuzz {
         #[command(flatten)]
+        binary: Binary,
+        /// Do not fuzz: record what real clients send, as seeds.
+        #[arg(long)]
+        capture: bool,
+        #[command(flatten)]
         options: fuzz::Options,
     },
     /// The simulation at its nightly length.
@@ -207,7 +214,12 @@ fn obey() -> Result<()> {
         Word::Space { binary, options } => space::run(&binary, &options),
         Word::Bigimage { binary, options } => big_image::run(&binary, &options),
         Word::Idle { binary, options } => idle::run(&binary, &options),
-        Word::Fuzz { options } => fuzz::run(&options),
+        Word::Fuzz {
+            binary,
+            capture: true,
+            ..
+        } => capture::run_all(&binary),
+        Word::Fuzz { options, .. } => fuzz::run(&options),
         Word::Sim { options } => sim::run(&options),
         Word::Variants => variants::run_all(),
         Word::Hostile { binary, options } => hostile::run(&binary, &options),

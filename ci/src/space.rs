@@ -227,7 +227,10 @@ impl Collector {
 
 /// What the objects below `directory` take, by their lengths. What goes while it is looked at
 /// counts for nothing.
-fn object_bytes(directory: &Path) -> Result<u64> {
+///
+/// # Errors
+/// If an entry has a name that cannot be read.
+pub fn object_bytes(directory: &Path) -> Result<u64> {
     let Ok(entries) = fs::read_dir(directory) else {
         return Ok(0);
     };

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail, ensure};
 
 use super::IMAGE_BYTES;
+use super::certificates::{Authority, CLIENT};
 use super::scripts::{tool, tool_any};
 use crate::daemon::{Daemon, Listen, ObjectStore, Setup};
 use crate::image_file;
@@ -19,64 +20,6 @@ const CONTENT_BYTES: u64 = 32 * 1024 * 1024;
 
 /// How long new certificates may take to be in use after SIGHUP.
 const RELOAD_LIMIT: Duration = Duration::from_secs(10);
-
-/// The name in the clients' certificate.
-const CLIENT: &str = "host-1";
-
-/// Certificates of one authority, under the names that libnbd and QEMU look for.
-struct Authority {
-    directory: PathBuf,
-}
-
-impl Authority {
-    /// Makes an authority, and what it signs for a server and for a client.
-    fn new(directory: PathBuf) -> Result<Self> {
-        fs::create_dir_all(&directory)?;
-        let authority = Self { directory };
-        let (key, cert) = (authority.file("ca-key.pem"), authority.file("ca-cert.pem"));
-        openssl(&format!(
-            "req -x509 -newkey rsa:2048 -nodes -days 30 -subj /CN=mvps-ci -keyout {key} -out {cert} \
-             -addext basicConstraints=critical,CA:TRUE -addext keyUsage=critical,keyCertSign"
-        ))?;
-        authority.sign("server", "subjectAltName=DNS:localhost,IP:127.0.0.1")?;
-        authority.sign("client", &format!("subjectAltName=DNS:{CLIENT}"))?;
-        Ok(authority)
-    }
-
-    fn file(&self, name: &str) -> String {
-        self.directory.join(name).to_string_lossy().into_owned()
-    }
-
-    fn sign(&self, who: &str, names: &str) -> Result<()> {
-        let (ca, ca_key) = (self.file("ca-cert.pem"), self.file("ca-key.pem"));
-        let (request, extensions) = (self.file("request.pem"), self.file("extensions"));
-        let (key, cert) = (
-            self.file(&format!("{who}-key.pem")),
-            self.file(&format!("{who}-cert.pem")),
-        );
-        openssl(&format!(
-            "req -newkey rsa:2048 -nodes -subj /CN={who} -keyout {key} -out {request}"
-        ))?;
-        fs::write(&extensions, format!("{names}\nbasicConstraints=CA:FALSE\n"))?;
-        openssl(&format!(
-            "x509 -req -in {request} -CA {ca} -CAkey {ca_key} -CAcreateserial -days 30 \
-             -extfile {extensions} -out {cert}"
-        ))
-    }
-
-    /// Copies of what a client without a certificate of its own needs.
-    fn without_client(&self) -> Result<Self> {
-        let directory = self.directory.join("anonymous");
-        fs::create_dir_all(&directory)?;
-        fs::copy(self.file("ca-cert.pem"), directory.join("ca-cert.pem"))?;
-        Ok(Self { directory })
-    }
-}
-
-fn openssl(line: &str) -> Result<()> {
-    let words: Vec<&str> = line.split_whitespace().collect();
-    tool("openssl", &words).map(drop)
-}
 
 /// Runs them, on daemons of their own.
 ///
@@ -140,7 +83,7 @@ impl Node {
         Ok(Self {
             daemon: setup.start()?,
             socket,
-            authority: of.directory.clone(),
+            authority: of.directory().to_owned(),
         })
     }
 
@@ -150,24 +93,10 @@ impl Node {
     }
 }
 
-/// The URI of `token` over TLS, for a client that trusts and is what `certificates` says.
-fn secure_uri(listen: &Listen, token: &str, certificates: &Authority) -> String {
-    let directory = certificates.directory.display();
-    match listen {
-        Listen::Tcp(address) => {
-            format!("nbds://{address}/{token}?tls-certificates={directory}")
-        }
-        Listen::Unix(path) => format!(
-            "nbds+unix:///{token}?socket={}&tls-certificates={directory}",
-            path.display()
-        ),
-    }
-}
-
 fn nbdinfo(node: &Node, certificates: &Authority) -> Result<String> {
     let token = Claims::image("tls-info", IMAGE_BYTES).sign();
     for listen in node.listens() {
-        let uri = secure_uri(&listen, &token, certificates);
+        let uri = certificates.uri(&listen, &token);
         let shown = tool("nbdinfo", &[&uri])?.stdout;
         ensure!(shown.contains("with TLS"), "{shown}");
         ensure!(shown.contains(&IMAGE_BYTES.to_string()), "{shown}");
@@ -180,7 +109,7 @@ fn nbdcopy(node: &Node, certificates: &Authority, directory: &Path) -> Result<St
     image_file::write(&input, CONTENT_BYTES, 3)?;
     let token = Claims::image("tls-copy", CONTENT_BYTES).sign();
     for listen in node.listens() {
-        let uri = secure_uri(&listen, &token, certificates);
+        let uri = certificates.uri(&listen, &token);
         tool("nbdcopy", &["--flush", &input.to_string_lossy(), &uri])?;
         tool("nbdcopy", &[&uri, &output.to_string_lossy()])?;
         image_file::compare(&input, &output, CONTENT_BYTES)?;
@@ -191,19 +120,9 @@ fn nbdcopy(node: &Node, certificates: &Authority, directory: &Path) -> Result<St
     ))
 }
 
-/// What QEMU's tools take in place of a URI.
-fn qemu_options(listen: &Listen, token: &str) -> String {
-    let place = match listen {
-        Listen::Tcp(address) => format!("host={},port={}", address.ip(), address.port()),
-        Listen::Unix(path) => format!("path={}", path.display()),
-    };
-    format!("driver=nbd,{place},export={token},tls-creds=tls0,tls-hostname=localhost")
-}
-
 fn qemu(listen: &Listen, token: &str, certificates: &Authority, command: &str) -> Result<String> {
-    let directory = certificates.directory.display();
-    let object = format!("tls-creds-x509,id=tls0,endpoint=client,dir={directory}");
-    let image = qemu_options(listen, token);
+    let object = certificates.qemu_object();
+    let image = certificates.qemu_image(listen, token);
     let arguments = ["--object", &object, "--image-opts", &image, "-c", command];
     let output = tool("qemu-io", &arguments)?.output();
     ensure!(
@@ -247,7 +166,7 @@ fn plain(node: &Node) -> Result<String> {
 fn stranger(node: &Node, directory: &Path) -> Result<String> {
     let other = Authority::new(directory.join("stranger"))?.without_client()?;
     let token = Claims::image("tls-info", IMAGE_BYTES).sign();
-    let uri = secure_uri(&node.listens()[0], &token, &other);
+    let uri = other.uri(&node.listens()[0], &token);
     let answer = tool_any("nbdinfo", &["--size", &uri])?;
     ensure!(
         !answer.status.success(),
@@ -260,7 +179,7 @@ fn reload(node: &Node, directory: &Path) -> Result<String> {
     let token = Claims::image("tls-info", IMAGE_BYTES).sign();
     let next = Authority::new(directory.join("next"))?;
     let trusting = next.without_client()?;
-    let uri = secure_uri(&node.listens()[0], &token, &trusting);
+    let uri = trusting.uri(&node.listens()[0], &token);
     let accepts =
         || -> Result<bool> { Ok(tool_any("nbdinfo", &["--size", &uri])?.status.success()) };
     ensure!(
@@ -302,8 +221,8 @@ fn refused(node: &Node) -> Result<String> {
 fn by_certificate(node: &Node, known: &Authority, anonymous: &Authority) -> Result<String> {
     let [tcp, _] = node.listens();
     let claims = Claims::image("tls-clients", IMAGE_BYTES);
-    let open = |claims: &Claims, certificates| {
-        let uri = secure_uri(&tcp, &claims.sign(), certificates);
+    let open = |claims: &Claims, certificates: &Authority| {
+        let uri = certificates.uri(&tcp, &claims.sign());
         tool_any("nbdinfo", &["--size", &uri]).map(|answer| answer.status.success())
     };
     ensure!(

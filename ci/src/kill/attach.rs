@@ -4,7 +4,7 @@ use anyhow::{Context, Result};
 use futures_util::future::BoxFuture;
 use mvps_core::client::{Client, ClientError};
 use mvps_core::env::Spawner;
-use mvps_core::nbd::{ExportName, Opening};
+use mvps_core::nbd::{ExportName, Opening, Wishes};
 use tokio::net::{TcpStream, UnixStream};
 
 use crate::daemon::{Listen, Setup};
@@ -33,18 +33,30 @@ impl Spawner for OnTokio {
 /// # Errors
 /// As the client says; [`ClientError::Lost`] also if the socket does not connect.
 pub async fn attach(setup: &Setup, claims: &Claims) -> Result<Client, ClientError> {
+    attach_wishing(setup, claims, Opening::Go).await
+}
+
+/// Attaches to a daemon of `setup` with what it grants of `wishes`.
+///
+/// # Errors
+/// As [`attach`].
+pub async fn attach_wishing(
+    setup: &Setup,
+    claims: &Claims,
+    wishes: impl Into<Wishes>,
+) -> Result<Client, ClientError> {
     let name = ExportName::new(claims.sign()).expect("a token is shorter than the limit");
     match &setup.listen {
         Listen::Tcp(address) => {
             let stream = TcpStream::connect(address).await;
             let stream = stream.map_err(|_| ClientError::Lost)?;
             stream.set_nodelay(true).map_err(|_| ClientError::Lost)?;
-            Client::connect(stream, name, Opening::Go, &OnTokio).await
+            Client::connect(stream, name, wishes, &OnTokio).await
         }
         Listen::Unix(path) => {
             let stream = UnixStream::connect(path).await;
             let stream = stream.map_err(|_| ClientError::Lost)?;
-            Client::connect(stream, name, Opening::Go, &OnTokio).await
+            Client::connect(stream, name, wishes, &OnTokio).await
         }
     }
 }

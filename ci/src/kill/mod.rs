@@ -24,7 +24,7 @@ use crate::daemon::ObjectStore;
 use crate::object_server::ObjectServer;
 use crate::report::Report;
 
-pub use attach::attach;
+pub use attach::{attach, attach_wishing};
 use history::Survives;
 use rounds::Rules;
 use verdict::Figures;

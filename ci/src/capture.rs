@@ -1,0 +1,264 @@
+//! `cargo ci fuzz --capture`: what real clients send, recorded as seeds for the fuzzer.
+//!
+//! Each client talks to a daemon through a [`Relay`] about an image of the size that the targets
+//! have. What it sent becomes seeds of three targets: the whole stream for `negotiation`, the
+//! requests alone for `requests`, and for `session`, which reads them as what one or both of its
+//! clients do. Seeds are small: the fuzzer cuts longer ones.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use tempfile::TempDir;
+
+use crate::Binary;
+use crate::command::{run, run_any};
+use crate::daemon::{ObjectStore, Setup};
+use crate::fio;
+use crate::machine::{self, system};
+use crate::relay::Relay;
+use crate::report::Report;
+use crate::token::Claims;
+use crate::workspace;
+
+/// The size of the targets' disks.
+const DISK_BYTES: u64 = 64 * 1024;
+
+/// The image's name.
+const IMAGE: &str = "disk0";
+
+/// How long one client may take.
+const CLIENT_LIMIT: Duration = Duration::from_secs(60);
+
+/// Most bytes of one seed.
+const SEED_MAX_BYTES: usize = 4 * 1024;
+
+/// Most bytes of all seeds that are captured.
+const ALL_MAX_BYTES: usize = 100 * 1024;
+
+/// Most connections of one client that are kept; further ones say the same.
+const CONNECTIONS_MAX: usize = 2;
+
+/// What the names of these seeds begin with.
+const NAME: &str = "capture-";
+
+/// The targets, and the byte that each of them expects first.
+const SESSION_ONE_CLIENT: u8 = 1;
+const SESSION_TWO_CLIENTS: u8 = 3;
+
+/// Bytes of an option's header, and of the client's flags before the first.
+const OPTION_BYTES: usize = 16;
+const FLAGS_BYTES: usize = 4;
+
+/// Where a client finds the export: a URI, and the socket and token that it is made of.
+struct Place {
+    uri: String,
+    socket: String,
+    token: String,
+}
+
+type Client = fn(&Place, &Path) -> Result<Command>;
+
+/// The clients.
+const CLIENTS: &[(&str, Client)] = &[
+    ("nbdinfo", |place, _| Ok(with("nbdinfo", &[&place.uri]))),
+    ("nbdinfo-map", |place, _| {
+        Ok(with("nbdinfo", &["--map", &place.uri]))
+    }),
+    ("nbdcopy", |place, directory| {
+        let file = directory.join("content");
+        fs::write(&file, [7; 1000])?;
+        let file = file.to_string_lossy();
+        let arguments = ["--destination-is-zero", "--flush", &file, &place.uri];
+        Ok(with("nbdcopy", &arguments))
+    }),
+    ("nbdcopy-zero", |place, directory| {
+        let file = directory.join("zeroes");
+        fs::write(&file, vec![0; usize::try_from(DISK_BYTES)?])?;
+        Ok(with("nbdcopy", &[&file.to_string_lossy(), &place.uri]))
+    }),
+    ("nbdsh", |place, _| {
+        let script = "h.pwrite(b'a' * 600, 100, nbd.CMD_FLAG_FUA); h.cache(4096, 0)\n\
+            h.trim(8192, 4096); h.zero(100, 30, nbd.CMD_FLAG_NO_HOLE); h.pread(700, 50)\n\
+            h.block_status(65536, 0, lambda *_: 0, nbd.CMD_FLAG_REQ_ONE); h.flush()\n\
+            h.pread_structured(512, 0, lambda *_: None, nbd.CMD_FLAG_DF); h.shutdown()";
+        let arguments = ["--uri", &place.uri, "--base-allocation", "-c", script];
+        Ok(with("nbdsh", &arguments))
+    }),
+    ("qemu-io", |place, _| {
+        let commands = [
+            "write -P 1 512 1k",
+            "write -z 4k 8k",
+            "write -z -u 3k 9k",
+            "write -f -P 2 0 512",
+            "discard 0 32k",
+            "read 0 4k",
+            "flush",
+        ];
+        let commands = commands.iter().flat_map(|command| ["-c", command]);
+        let mut qemu = with("qemu-io", &["-f", "raw", &place.uri]);
+        qemu.args(commands);
+        Ok(qemu)
+    }),
+    ("qemu-img-map", |place, _| {
+        let options = format!("driver=nbd,path={},export={}", place.socket, place.token);
+        Ok(with("qemu-img", &["map", "--image-opts", &options]))
+    }),
+    ("fio", |place, _| {
+        let mut fio = fio::nbd(&place.uri);
+        fio.args(["--name=seed", "--rw=randrw", "--bs=512", "--iodepth=4"]);
+        fio.args(["--size=64k", "--number_ios=8", "--fsync=3"]);
+        Ok(fio)
+    }),
+    ("fio-trim", |place, _| {
+        let mut fio = fio::nbd(&place.uri);
+        fio.args(["--name=seed", "--rw=randtrim", "--bs=4k", "--iodepth=2"]);
+        fio.args(["--size=64k", "--number_ios=8"]);
+        Ok(fio)
+    }),
+    ("nbd-client", |place, _| {
+        // It fails for want of a device, after it negotiated.
+        let arguments = ["-N", &place.token, "-unix", &place.socket, "/dev/nbd15"];
+        Ok(with("nbd-client", &arguments))
+    }),
+    ("nbd-client-list", |place, _| {
+        Ok(with("nbd-client", &["-l", "-unix", &place.socket]))
+    }),
+];
+
+fn with(program: &str, arguments: &[&str]) -> Command {
+    let mut command = system(program);
+    command.args(arguments);
+    command
+}
+
+/// Runs every client and writes its seeds, in place of what was captured before.
+///
+/// # Errors
+/// If a client sends nothing, or the seeds are larger than they may be together.
+pub fn run_all(binary: &Binary) -> Result<()> {
+    machine::ensure(machine::NBD_TOOLS)?;
+    let seeds = workspace::root().join("fuzz/seeds");
+    let directory = TempDir::with_prefix("mvps-capture")?;
+    let store = ObjectStore::Local(directory.path().join("objects"));
+    let daemon = Setup::new(&binary.path()?, store, directory.path())?.start()?;
+    let relay = Relay::start(&directory.path().join("relay"), &daemon.setup().listen)?;
+    for target in ["negotiation", "requests", "session"] {
+        forget(&seeds.join(target))?;
+    }
+    let token = Claims::image(IMAGE, DISK_BYTES).sign();
+    let place = Place {
+        uri: relay.listen().uri(&token),
+        socket: directory.path().join("relay").display().to_string(),
+        token,
+    };
+    let mut report = Report::default();
+    let mut all_bytes = 0;
+    let mut keep = |name: &str, report: &mut Report, done: Result<()>| {
+        report.check("capture", name, || {
+            done?;
+            let mut bytes = 0;
+            let streams = relay.take_kept().into_iter();
+            let streams = streams.filter(|sent| sent.len() > FLAGS_BYTES);
+            for (number, sent) in streams.take(CONNECTIONS_MAX).enumerate() {
+                bytes += write(&seeds, &format!("{NAME}{name}-{number}"), &sent)?;
+            }
+            ensure!(bytes > 0, "it sent nothing");
+            all_bytes += bytes;
+            Ok(format!("{bytes} bytes"))
+        });
+    };
+    for (name, client) in CLIENTS {
+        let mut command = client(&place, directory.path())?;
+        let done = match *name {
+            "nbd-client" | "nbd-client-list" => run_any(&mut command, CLIENT_LIMIT),
+            _ => run(&mut command, CLIENT_LIMIT),
+        };
+        keep(name, &mut report, done.map(drop));
+    }
+    let list = directory.path().join("list");
+    fs::write(&list, "0 48656c6c6f\n4096 zero 100\n8192 trim 4096\n")?;
+    let connect = format!("unix:{}", place.socket);
+    let words = ["txn", "--image", IMAGE, "--durable", "--connect", &connect];
+    let mut txn = daemon.setup().command(&words);
+    let done = run(txn.arg(&list), CLIENT_LIMIT);
+    keep("mvps-txn", &mut report, done.map(drop));
+    daemon.stop()?;
+    report.finish("cargo ci fuzz --capture")?;
+    println!("{all_bytes} bytes of seeds");
+    ensure!(all_bytes <= ALL_MAX_BYTES, "more than {ALL_MAX_BYTES}");
+    Ok(())
+}
+
+/// Deletes what was captured before.
+fn forget(directory: &Path) -> Result<()> {
+    fs::create_dir_all(directory)?;
+    for entry in fs::read_dir(directory)? {
+        let path = entry?.path();
+        let name = path.file_name().and_then(|name| name.to_str());
+        if name.is_some_and(|name| name.starts_with(NAME)) {
+            fs::remove_file(&path)?;
+        }
+    }
+    Ok(())
+}
+
+/// Writes the seeds of one connection; how many bytes they are.
+fn write(seeds: &Path, name: &str, sent: &[u8]) -> Result<usize> {
+    let requests = requests_of(sent).context("not a fixed newstyle client")?;
+    let whole = &sent[..sent.len().min(SEED_MAX_BYTES)];
+    let requests = &requests[..requests.len().min(SEED_MAX_BYTES)];
+    let mut wanted = vec![("negotiation", 0, whole)];
+    if !requests.is_empty() {
+        wanted.push(("requests", 0, requests));
+        wanted.push(("session", SESSION_ONE_CLIENT, requests));
+        wanted.push(("session", SESSION_TWO_CLIENTS, requests));
+    }
+    let mut bytes = 0;
+    for (target, first, content) in wanted {
+        let both = if first == SESSION_TWO_CLIENTS {
+            "-two"
+        } else {
+            ""
+        };
+        let path = seeds.join(target).join(format!("{name}{both}"));
+        let seed = [&[first], content].concat();
+        fs::write(&path, &seed)?;
+        bytes += seed.len();
+    }
+    Ok(bytes)
+}
+
+/// What follows the handshake; `None` if that is not whole.
+fn requests_of(sent: &[u8]) -> Option<&[u8]> {
+    let mut rest = sent.get(FLAGS_BYTES..)?;
+    while rest.starts_with(b"IHAVEOPT") {
+        let length = rest.get(OPTION_BYTES - 4..)?.first_chunk::<4>()?;
+        let length = usize::try_from(u32::from_be_bytes(*length)).ok()?;
+        rest = rest.get(OPTION_BYTES + length..)?;
+    }
+    Some(rest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_begin_behind_the_last_option() {
+        let option = |number: u8, data: &[u8]| {
+            let length = u8::try_from(data.len()).expect("it is short");
+            let head = [&b"IHAVEOPT"[..], &[0, 0, 0, number, 0, 0, 0, length]].concat();
+            [&head, data].concat()
+        };
+        let flags = [0, 0, 0, 3];
+        let options = [option(8, b""), option(7, b"abc")].concat();
+        let sent = [&flags[..], &options, b"requests"].concat();
+        assert_eq!(requests_of(&sent), Some(&b"requests"[..]));
+        assert_eq!(requests_of(&sent[..20]), Some(&b""[..]));
+        assert_eq!(requests_of(&sent[..30]), None);
+        assert_eq!(requests_of(&sent[..3]), None);
+    }
+}

@@ -1,0 +1,98 @@
+//! Every client by every way in, as a table: each cell is a check with an image of its own.
+//!
+//! What clients are asked to show here is what the protocol has beyond reads and writes: structured
+//! replies, metadata contexts, block sizes, several connections, caching, fast zeroes, lengths of
+//! 64 bits, coming back after a lost connection. A cell of a client that cannot use a way at all
+//! says so instead of passing.
+
+mod libnbd;
+mod others;
+mod qemu;
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::Result;
+
+pub use qemu::Session;
+
+use super::way::Way;
+use crate::daemon::Daemon;
+use crate::report::Report;
+
+/// How long one client may take.
+const CLIENT_LIMIT: Duration = Duration::from_secs(120);
+
+/// Bytes of a page, as images have them here.
+const PAGE_BYTES: u64 = 4096;
+
+/// How a cell begins whose client cannot go that way at all; it is no pass.
+const CANNOT: &str = "cannot: ";
+
+/// What a cell is given.
+struct At<'a> {
+    way: &'a Way,
+    daemon: &'a Daemon,
+    /// A directory of this cell's own.
+    place: &'a Path,
+}
+
+type Cell = fn(&At<'_>) -> Result<String>;
+
+/// The rows.
+const CLIENTS: &[(&str, Cell)] = &[
+    ("nbdinfo", libnbd::information),
+    ("nbdinfo --map", libnbd::map),
+    ("nbdinfo --map=changed-since", libnbd::changed_since),
+    ("nbdcopy, 4 connections", libnbd::copy),
+    ("nbdsh", libnbd::script),
+    ("nbdfuse", libnbd::fuse),
+    ("qemu-img info, map", qemu::map),
+    ("qemu-img convert, compare", qemu::convert),
+    ("qemu-img bench", qemu::bench),
+    ("qemu-io", qemu::patterns),
+    ("qemu-io, dirty reconnect", qemu::reconnect),
+    ("qemu-nbd in front", qemu::in_front),
+    ("fio", others::fio_verify),
+    ("nbd-client -l", others::list),
+    ("nbd-client -N", others::negotiate),
+    ("nbdkit nbd in front", others::nbdkit),
+    ("mvps txn", others::txn),
+];
+
+/// Runs all cells; the table of what came of them.
+pub fn checks(
+    report: &mut Report,
+    area: &str,
+    daemon: &Daemon,
+    ways: &[Way],
+    directory: &Path,
+) -> String {
+    let mut table = format!("\nmatrix on {area}\n  {:<30}", "");
+    for way in ways {
+        table += &format!("{:<8}", way.name);
+    }
+    for (row, (client, cell)) in CLIENTS.iter().enumerate() {
+        table += &format!("\n  {client:<30}");
+        for way in ways {
+            // Short: a unix socket's whole path has 107 bytes.
+            let place = directory.join(format!("m{row}{}", way.name));
+            let mut cannot = false;
+            let passed = report.check(area, &format!("{client}, {}", way.name), || {
+                std::fs::create_dir_all(&place)?;
+                let place = &place;
+                let seen = cell(&At { way, daemon, place })?;
+                cannot = seen.starts_with(CANNOT);
+                Ok(seen)
+            });
+            table += match (passed, cannot) {
+                (_, true) => "-       ",
+                (true, _) => "ok      ",
+                (false, _) => "FAILED  ",
+            };
+            // What a cell leaves behind is of no further use, and some is large.
+            let _gone_already = std::fs::remove_dir_all(&place);
+        }
+    }
+    table
+}
