@@ -11,11 +11,14 @@
 //! Must never: touch the manifest of an earlier version, or drop a segment that a leaf points to.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 
 use crate::format::manifest::{
     Manifest, MapObjectEntry, MapObjectId, RetiredObject, RootEntry, SegmentId,
 };
-use crate::format::map_object::{EXTENT_BYTES, LEAF_MAX_BYTES, LEAF_PAGES, LeafNumber, Root};
+use crate::format::map_object::{
+    EXTENT_BYTES, LEAF_MAX_BYTES, LEAF_PAGES, LeafNumber, Root, RootLeaf,
+};
 
 use super::map::Map;
 
@@ -41,6 +44,9 @@ const DATA_BYTES_PER_LEAF_BYTE: u64 = 4;
 /// stored since the last one or wait to be dropped: about four percent on top of the data.
 const MOVED_BYTES_PER_LEAF_BYTE: u64 = 24;
 
+/// Fewer dead bytes than this are not worth a fold of their own, even where little else is stored.
+pub const DEAD_BYTES_WORTH_A_FOLD: u64 = 4 << 20;
+
 /// Encoded length of a leaf's entry in the root, about.
 const ROOT_LEAF_BYTES: u64 = 10;
 
@@ -62,6 +68,19 @@ pub struct FoldState {
     pub overlay_entries: usize,
     /// Estimate of the bytes that the fold would write.
     pub leaf_bytes: u64,
+    /// Bytes of all segments.
+    pub stored_bytes: u64,
+    /// Bytes that the fold would find dead, as far as that can be seen without reading a leaf.
+    pub dead: DeadBytes,
+}
+
+/// Bytes of segments that nothing points to any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct DeadBytes {
+    /// Of segments of the tail that were overwritten or freed as a whole since.
+    pub tail: u64,
+    /// Of older segments, estimated by the leaves that lie within holes.
+    pub older: u64,
 }
 
 /// What a fold is good for beside a shorter tail, and from which length a tail is long.
@@ -105,7 +124,15 @@ pub fn is_due(state: &FoldState, incentive: &FoldIncentive) -> bool {
     let Some(reclaimable_bytes) = incentive.reclaimable_bytes else {
         return false;
     };
-    let moved_bytes = state.tail_bytes + reclaimable_bytes;
+    // Most of the image is gone, as after a discard of the disk: nothing else would bring a fold.
+    let dead_bytes = state.dead.tail + state.dead.older;
+    if dead_bytes >= DEAD_BYTES_WORTH_A_FOLD
+        && dead_bytes >= state.stored_bytes / 2
+        && state.leaf_bytes <= dead_bytes / MOVED_BYTES_PER_LEAF_BYTE
+    {
+        return true;
+    }
+    let moved_bytes = state.tail_bytes + state.dead.older + reclaimable_bytes;
     state.tail_segments > 0
         && moved_bytes >= incentive.space_bytes_min
         && state.leaf_bytes <= moved_bytes / MOVED_BYTES_PER_LEAF_BYTE
@@ -185,6 +212,8 @@ impl FoldPlan {
             tail_bytes: tail.map(|entry| entry.size_bytes).sum(),
             overlay_entries: map.overlay_entries(),
             leaf_bytes: self.leaf_bytes,
+            stored_bytes: manifest.segments.iter().map(|entry| entry.size_bytes).sum(),
+            dead: dead_bytes(map, manifest),
         }
     }
 
@@ -212,6 +241,63 @@ fn changed_leaves(map: &Map) -> BTreeSet<LeafNumber> {
         }
     }
     changed
+}
+
+/// What a fold would find dead, without reading a leaf.
+fn dead_bytes(map: &Map, manifest: &Manifest) -> DeadBytes {
+    let locations = map.overlay().iter().filter_map(|(_, location)| *location);
+    let alive: BTreeSet<SegmentId> = locations.map(|location| location.frame.segment).collect();
+    let tail: BTreeSet<SegmentId> = manifest.tail.iter().copied().collect();
+    let (mut dead_tail, mut older) = (0, 0);
+    for entry in &manifest.segments {
+        if !tail.contains(&entry.id) {
+            older += entry.size_bytes;
+        } else if entry.pages > 0 && !alive.contains(&entry.id) {
+            dead_tail += entry.size_bytes;
+        }
+    }
+    let image_pages = manifest.size_bytes >> manifest.page_size.bits();
+    let (in_holes, all) = leaf_bytes_in_holes(map, image_pages);
+    let share = u128::from(older) * u128::from(in_holes) / u128::from(all.max(1));
+    DeadBytes {
+        tail: dead_tail,
+        older: u64::try_from(share).expect("a share is no larger than the whole"),
+    }
+}
+
+/// Bytes of the leaves whose pages are all within a hole of the overlay, and of all leaves.
+fn leaf_bytes_in_holes(map: &Map, image_pages: u64) -> (u64, u64) {
+    let leaves = &map.root().leaves;
+    let bytes = |leaves: &[RootLeaf]| -> u64 {
+        let bytes = leaves.iter().map(|leaf| u64::from(leaf.span.bytes));
+        bytes.sum()
+    };
+    let mut in_holes = 0;
+    let mut count = |hole: &Range<u64>| {
+        // The last leaf may reach beyond the image's end.
+        let end = if hole.end >= image_pages {
+            u64::MAX
+        } else {
+            hole.end
+        };
+        let from = leaves.partition_point(|leaf| leaf.leaf.0 * LEAF_PAGES < hole.start);
+        let to = leaves.partition_point(|leaf| (leaf.leaf.0 + 1) * LEAF_PAGES <= end);
+        in_holes += bytes(leaves.get(from..to).unwrap_or_default());
+    };
+    // Holes of requests that followed each other are one.
+    let mut hole = 0..0;
+    for (range, location) in map.overlay().iter() {
+        if location.is_some() {
+            continue;
+        }
+        if range.start.0 != hole.end {
+            count(&hole);
+            hole.start = range.start.0;
+        }
+        hole.end = range.end.0;
+    }
+    count(&hole);
+    (in_holes, bytes(leaves))
 }
 
 fn uses_without(

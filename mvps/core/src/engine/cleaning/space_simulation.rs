@@ -9,7 +9,7 @@
 use std::collections::BTreeSet;
 
 use super::*;
-use crate::engine::fold::{FoldState, is_due};
+use crate::engine::fold::{DeadBytes, FoldState, is_due};
 use crate::engine::map::test_world::empty_manifest;
 use crate::env::EntropyExt;
 use crate::env::memory::SeededEntropy;
@@ -131,6 +131,14 @@ impl Model {
             tail_bytes: tail.map(|entry| entry.size_bytes).sum(),
             overlay_entries: 0,
             leaf_bytes: self.leaf_bytes(),
+            stored_bytes: self
+                .manifest
+                .segments
+                .iter()
+                .map(|entry| entry.size_bytes)
+                .sum(),
+            // Nothing here is overwritten as a whole.
+            dead: DeadBytes::default(),
         };
         if is_due(&state, &incentive) {
             self.fold();

@@ -18,6 +18,8 @@ fn a_fold_is_due_when_it_is_cheap_or_overdue() {
             tail_bytes,
             overlay_entries,
             leaf_bytes,
+            stored_bytes: tail_bytes,
+            dead: DeadBytes::default(),
         };
         let incentive = FoldIncentive::default();
         assert_eq!(is_due(&state, &incentive), expected, "{state:?}");
@@ -40,6 +42,8 @@ fn a_fold_is_due_for_space_when_it_costs_little_of_what_it_settles() {
             tail_bytes,
             overlay_entries: 1_000,
             leaf_bytes,
+            stored_bytes: tail_bytes,
+            dead: DeadBytes::default(),
         };
         let incentive = FoldIncentive {
             reclaimable_bytes,
@@ -56,6 +60,69 @@ fn a_fold_is_due_for_space_when_it_costs_little_of_what_it_settles() {
     check(1, 500, Some(499), 1, false);
     check(1, 500, Some(500), 1, true);
     check(0, 0, Some(5_000), 1, false);
+}
+
+#[test]
+fn a_fold_is_due_when_most_of_the_image_is_known_to_be_dead() {
+    const MIB: u64 = 1 << 20;
+    let check = |(tail, older), stored_bytes, leaf_bytes, reclaimable_bytes, expected| {
+        let state = FoldState {
+            tail_segments: 1,
+            tail_bytes: MIB,
+            overlay_entries: 1_000,
+            leaf_bytes,
+            stored_bytes,
+            dead: DeadBytes { tail, older },
+        };
+        let incentive = FoldIncentive {
+            reclaimable_bytes,
+            space_bytes_min: 256 * MIB,
+            ..FoldIncentive::default()
+        };
+        let due = is_due(&state, &incentive);
+        assert_eq!(due, expected, "{state:?} {incentive:?}");
+    };
+    let some = Some(0);
+    check((0, 100 * MIB), 100 * MIB, MIB, some, true);
+    check((100 * MIB, 0), 100 * MIB, MIB, some, true);
+    check((50 * MIB, 50 * MIB), 200 * MIB, MIB, some, true);
+    check((50 * MIB, 50 * MIB), 202 * MIB, MIB, some, false);
+    check((0, 100 * MIB), 100 * MIB, 5 * MIB, some, false);
+    check((0, 4 * MIB), 4 * MIB, 1, some, true);
+    check((0, 4 * MIB - 1), 4 * MIB, 1, some, false);
+    // A small part of a large image, but much.
+    check((0, 255 * MIB), 1 << 40, MIB, some, true);
+    check((0, 254 * MIB), 1 << 40, MIB, some, false);
+    check((0, 100 * MIB), 100 * MIB, MIB, None, false);
+}
+
+#[tokio::test]
+async fn what_is_dead_is_seen_without_reading_a_leaf() {
+    let mut world = TestWorld::new();
+    let state = |world: &TestWorld| {
+        let plan = FoldPlan::new(&world.map, &world.manifest);
+        plan.state(&world.map, &world.manifest).dead
+    };
+    let sizes = |world: &TestWorld| -> Vec<u64> {
+        let segments = world.manifest.segments.iter();
+        segments.map(|entry| entry.size_bytes).collect()
+    };
+    // A segment of the tail that is overwritten in part, and then as a whole.
+    world.checkpoint(&[pages(0, 100, 1)]).await;
+    world.checkpoint(&[pages(0, 99, 2)]).await;
+    assert_eq!(state(&world), DeadBytes::default());
+    world.checkpoint(&[pages(99, 1, 3)]).await;
+    let (tail, older) = (sizes(&world)[0], 0);
+    assert_eq!(state(&world), DeadBytes { tail, older });
+    world.fold().await;
+    assert_eq!(state(&world), DeadBytes::default());
+    // Leaves that a hole covers: none, and then all; holes that meet are one.
+    let older: u64 = sizes(&world).iter().sum();
+    let hole = |first, count| Write::Hole { first, count };
+    world.checkpoint(&[hole(1, 10 * LEAF_PAGES)]).await;
+    assert_eq!(state(&world).older, 0);
+    world.checkpoint(&[hole(0, 1)]).await;
+    assert_eq!(state(&world).older, older);
 }
 
 #[test]
