@@ -8,4 +8,5 @@ mod crashes;
 mod harness;
 mod history;
 mod ownership;
+mod reading;
 mod serving;
