@@ -31,6 +31,9 @@ const IMAGE_BYTES: u64 = 256 * 1024 * 1024;
 const DURING_MIN: f64 = 0.4;
 const AFTER_MIN: f64 = 0.7;
 
+/// Little memory for what fio writes and reads, so that what the storm takes is seen beside it.
+const SMALL_BUFFERS: [&str; 4] = ["--checkpoint-bytes", "64MiB", "--cache-bytes", "64MiB"];
+
 /// The daemon's memory, at its highest.
 const RESIDENT_MAX_BYTES: u64 = 1 << 30;
 
@@ -63,7 +66,8 @@ pub fn run(binary: &Binary, options: &Options) -> Result<()> {
     raise_descriptor_limit()?;
     let directory = TempDir::with_prefix("mvps-hostile").context("a scratch directory")?;
     let store = ObjectStore::Local(directory.path().join("objects"));
-    let setup = Setup::new(&binary.path()?, store, directory.path())?;
+    let mut setup = Setup::new(&binary.path()?, store, directory.path())?;
+    setup.flags = SMALL_BUFFERS.iter().map(ToString::to_string).collect();
     let mut report = Report::default();
     let mut daemon = setup.start()?;
     storm(&mut report, &mut daemon, options)?;

@@ -86,15 +86,17 @@ impl FrameReads {
     /// These frames, in their order.
     async fn fetch(&self, page_size: PageSize, wanted: &[WantedFrame]) -> Vec<FetchedFrame> {
         let keys: Vec<PieceKey> = wanted.iter().map(WantedFrame::key).collect();
-        let flights = self
+        let mut flights = self
             .flights
             .board(&keys, |missing| self.depart(page_size, wanted, missing));
+        // Adjacent frames share a flight, which is awaited once.
+        flights.dedup_by(|next, last| next.ptr_eq(last));
         let landed = join_all(flights).await;
-        let found = landed
-            .iter()
-            .zip(&keys)
-            .map(|(landed, key)| landed.frame(key));
-        found.collect()
+        let found = |key| landed.iter().find_map(|landed| landed.frame(key));
+        let found = keys.iter().map(found);
+        found
+            .map(|frame| frame.expect("a flight brings the keys that it was started for"))
+            .collect()
     }
 
     /// Requests that bring the `missing` ones of the wanted frames. A frame that landed in the cache

@@ -10,7 +10,7 @@ use crate::engine::object_cache::{ObjectCache, PieceKey};
 use crate::engine::object_reads::{ObjectReads, Piece, ReadError};
 use crate::env::{Spawner, SpawnerExt};
 use crate::format::codec::{FormatError, ObjectSeed};
-use crate::format::frame::{Frame, decode_frame};
+use crate::format::frame::{FRAME_MAX_BYTES, Frame, decode_frame};
 use crate::format::manifest::ByteSpan;
 use crate::ids::PageSize;
 
@@ -70,6 +70,13 @@ impl SpanRequest {
         }
     }
 
+    /// Whether nothing is compressed for sure: what is longer than any content is not. Checking and
+    /// copying that takes less than handing it to another thread.
+    fn is_raw(&self) -> bool {
+        let is_raw = |frame: &WantedFrame| frame.frame.stored_bytes as usize > FRAME_MAX_BYTES;
+        self.frames.iter().all(is_raw)
+    }
+
     /// Fetches and decodes the frames. Those that do not verify are fetched again one by one, so
     /// that one damaged frame takes no other with it.
     pub(super) async fn fetch(
@@ -102,9 +109,12 @@ impl SpanRequest {
                 from..from + frame.frame.stored_bytes as usize
             })
             .collect();
-        let decoded = spawner
-            .run(move || decode_all(seed, page_size, &pieces, &places))
-            .await;
+        let decode = move || decode_all(seed, page_size, &pieces, &places);
+        let decoded = if self.is_raw() {
+            decode()
+        } else {
+            spawner.run(decode).await
+        };
         let mut landed = Vec::with_capacity(self.frames.len());
         for (frame, decoded) in self.frames.iter().zip(decoded) {
             let fetched = match decoded {
@@ -175,10 +185,10 @@ impl Landed {
         Self::new(vec![(key, Ok(frame))])
     }
 
-    pub(super) fn frame(&self, key: &PieceKey) -> FetchedFrame {
+    /// The frame, if this request was for it.
+    pub(super) fn frame(&self, key: &PieceKey) -> Option<FetchedFrame> {
         let found = self.frames.iter().find(|(have, _)| have == key);
-        let (_, frame) = found.expect("a flight brings the keys that it was started for");
-        frame.clone()
+        found.map(|(_, frame)| frame.clone())
     }
 
     pub(super) fn keep(&self, cache: &ObjectCache<Frame>) {
