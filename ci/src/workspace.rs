@@ -85,6 +85,7 @@ pub fn build(package: &str, profile: Profile) -> Result<PathBuf> {
     if profile == Profile::Release {
         cargo.arg("--release");
     }
+    eprintln!("building {package} ({profile:?})");
     let output = command::run(&mut cargo, BUILD_LIMIT)?.stdout;
     output
         .lines()
