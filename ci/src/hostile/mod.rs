@@ -35,10 +35,10 @@ const AFTER_MIN: f64 = 0.7;
 const SMALL_BUFFERS: [&str; 4] = ["--checkpoint-bytes", "64MiB", "--cache-bytes", "64MiB"];
 
 /// The daemon's memory, at its highest.
-const RESIDENT_MAX_BYTES: u64 = 1 << 30;
+const RESIDENT_MAX_BYTES: u64 = 640 << 20;
 
 /// How much more memory than before may be left after the storm: caches and allocator fill up.
-const RESIDENT_LEFT_MAX_BYTES: u64 = 384 << 20;
+const RESIDENT_LEFT_MAX_BYTES: u64 = 256 << 20;
 
 /// How long sockets may take to be gone after the storm: the time of a handshake, and some.
 const CALM_LIMIT: Duration = Duration::from_secs(30);
