@@ -80,12 +80,14 @@ const CLIENTS: &[(&str, Client)] = &[
         Ok(with("nbdcopy", &[&file.to_string_lossy(), &place.uri]))
     }),
     ("nbdsh", |place, _| {
-        let script = "h.pwrite(b'a' * 600, 100, nbd.CMD_FLAG_FUA); h.cache(4096, 0)\n\
+        let script = "h.add_meta_context('base:allocation'); h.connect_uri(os.environ['URI'])\n\
+            h.pwrite(b'a' * 600, 100, nbd.CMD_FLAG_FUA); h.cache(4096, 0)\n\
             h.trim(8192, 4096); h.zero(100, 30, nbd.CMD_FLAG_NO_HOLE); h.pread(700, 50)\n\
             h.block_status(65536, 0, lambda *_: 0, nbd.CMD_FLAG_REQ_ONE); h.flush()\n\
             h.pread_structured(512, 0, lambda *_: None, nbd.CMD_FLAG_DF); h.shutdown()";
-        let arguments = ["--uri", &place.uri, "--base-allocation", "-c", script];
-        Ok(with("nbdsh", &arguments))
+        let mut nbdsh = with("nbdsh", &["-c", "import os", "-c", script]);
+        nbdsh.env("URI", &place.uri);
+        Ok(nbdsh)
     }),
     ("qemu-io", |place, _| {
         let commands = [

@@ -1,6 +1,6 @@
 //! Writes the seeds that are made, not captured: golden records, and what mvps's own two sides say
 //! to each other. `cargo run --example seeds` from this directory, after a format or the protocol
-//! changed.
+//! changed. Those that are captured from real clients come from `cargo ci fuzz --capture`.
 
 #![forbid(unsafe_code)]
 

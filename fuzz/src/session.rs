@@ -22,6 +22,8 @@ use crate::disk::Change;
 use crate::stream::Script;
 use crate::world::{Tasks, World, settle};
 
+mod capture;
+
 const PAGE_BYTES: u64 = 4096;
 const SIZE_BYTES: u64 = 16 * PAGE_BYTES;
 const SECRET: &[u8] = b"a secret of these targets";
@@ -84,12 +86,22 @@ enum End {
     Drop,
 }
 
-/// One input: steps.
+/// One input. The first byte says what follows: steps, or requests as a client sends them, which
+/// the first client makes, or both by turns.
 ///
 /// # Panics
 /// On a finding.
 pub fn run(data: &[u8]) {
-    let mut input = Unstructured::new(data);
+    let Some((first, rest)) = data.split_first() else {
+        return;
+    };
+    let captured = match first % 4 {
+        1 => capture::steps(rest, false),
+        3 => capture::steps(rest, true),
+        _ => Vec::new(),
+    };
+    let mut captured = captured.into_iter();
+    let mut input = Unstructured::new(if first % 2 == 0 { rest } else { &[] });
     let mut world = World::new();
     let host = world.host();
     let config = EngineConfig {
@@ -109,11 +121,13 @@ pub fn run(data: &[u8]) {
     world.run(async move {
         let mut play = Play::begin(server, tasks).await;
         for _ in 0..STEPS_MAX {
-            if input.is_empty() {
-                break;
-            }
-            let Ok(step) = Step::arbitrary(&mut input) else {
-                break;
+            let step = match captured.next() {
+                Some(step) => step,
+                None if input.is_empty() => break,
+                None => match Step::arbitrary(&mut input) {
+                    Ok(step) => step,
+                    Err(_) => break,
+                },
             };
             play.step(step, &clock).await;
         }
@@ -295,9 +309,7 @@ impl Play {
                         Change::Zero(offset, length) => {
                             transaction.write_zeroes(*offset, *length).await
                         }
-                        Change::Trim(offset, length) => {
-                            transaction.trim(*offset, *length).await
-                        }
+                        Change::Trim(offset, length) => transaction.trim(*offset, *length).await,
                     };
                     doomed |= failed(done);
                     change.apply(&mut view);
