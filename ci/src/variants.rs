@@ -1,6 +1,7 @@
 //! `cargo ci variants`: known-bad variants of what the simulation does not run yet (collection, and
 //! what operators do to images). The core's own tests about them, built with selectable variants,
-//! must pass as they are and fail under each variant.
+//! must pass as they are and fail under each variant; so must, under the variant that breaks its
+//! rule, each scenario of the protocol's models.
 //!
 //! Must never: take a build that fails, or a test that hangs, for a variant that was noticed.
 
@@ -8,14 +9,20 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Result, bail, ensure};
-use mvps_core::mutant::{TESTED, TESTED_VARIABLE};
+use mvps_core::mutant::{SCENARIOS, TESTED, TESTED_VARIABLE};
 
 use crate::command::{run, run_any, tail};
 use crate::report::Report;
 use crate::workspace;
 
 /// The tests that are to notice: they end within seconds, and nothing else is about these rules.
-const TESTS: &[&str] = &["admin::", "check::", "collector::", "reachability::"];
+const TESTS: &[&str] = &[
+    "admin::",
+    "check::",
+    "collector::",
+    "reachability::",
+    "scenarios::",
+];
 
 /// Compiling the core and its dependencies once more, on a slow machine.
 const BUILD_LIMIT: Duration = Duration::from_secs(1800);
@@ -40,19 +47,26 @@ pub fn run_all() -> Result<()> {
         Ok(summary(&finished.stdout, PASSED))
     });
     for name in TESTED {
-        report.check("variants", name, || {
-            let mut tests = core_tests();
-            tests.arg("--").args(TESTS).env(TESTED_VARIABLE, name);
-            let finished = run_any(&mut tests, RUN_LIMIT)?;
-            if finished.stdout.contains(PASSED) {
-                bail!("no test noticed it");
-            }
-            let noticed = finished.stdout.contains(FAILED);
-            ensure!(noticed, "no test ended: {}", tail(&finished.output()));
-            Ok(summary(&finished.stdout, FAILED))
-        });
+        report.check("variants", name, || noticed(name, TESTS));
+    }
+    for (path, variant) in SCENARIOS {
+        let what = format!("{path} under {variant}");
+        report.check("scenarios", &what, || noticed(variant, &[*path, "--exact"]));
     }
     report.finish("cargo ci variants")
+}
+
+/// Runs those tests under a variant: at least one must fail.
+fn noticed(variant: &str, arguments: &[&str]) -> Result<String> {
+    let mut tests = core_tests();
+    tests.arg("--").args(arguments);
+    let finished = run_any(tests.env(TESTED_VARIABLE, variant), RUN_LIMIT)?;
+    if finished.stdout.contains(PASSED) {
+        bail!("no test noticed it");
+    }
+    let noticed = finished.stdout.contains(FAILED);
+    ensure!(noticed, "no test ended: {}", tail(&finished.output()));
+    Ok(summary(&finished.stdout, FAILED))
 }
 
 /// The counts behind the verdict.

@@ -14,6 +14,8 @@ pub mod ids;
 pub mod mutant;
 pub mod nbd;
 pub mod reachability;
+#[cfg(test)]
+mod scenarios;
 pub mod session;
 pub mod store;
 pub mod token;

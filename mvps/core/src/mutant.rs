@@ -48,6 +48,74 @@ pub const TESTED: &[&str] = &[
     "collection ignores epoch and watermark",
     "collection ignores unreadable manifests",
     "the epoch in office is settled",
+    "an epoch's number taken for its identity",
+    "a merge forgets what others changed",
+    "the pins of a deleted clone share nothing",
+    "tombstone that drops pins",
+    "an occupied name keeps its pins",
+    "sharing is judged by the newest version",
+    "a new life drops the pins",
+];
+
+/// Every counterexample of the protocol's models: its test, which drives the real code through it,
+/// and the variant under which that test must fail.
+pub const SCENARIOS: &[(&str, &str)] = &[
+    (
+        "scenarios::publication::recheck_a_create_that_succeeded_proves_nothing",
+        "no publish re-check",
+    ),
+    (
+        "scenarios::publication::adopt_an_epochs_number_is_not_its_identity",
+        "an epoch's number taken for its identity",
+    ),
+    (
+        "scenarios::publication::expiry_is_published_before_it_is_executed",
+        "collection deletes before expiry is published",
+    ),
+    (
+        "scenarios::publication::watermark_what_is_uploaded_and_unpublished_stays",
+        "the epoch in office is settled",
+    ),
+    (
+        "scenarios::publication::epoch_a_deposed_server_publishes_nothing_more",
+        "no epoch check",
+    ),
+    (
+        "scenarios::publication::merge_takes_what_others_changed",
+        "a merge forgets what others changed",
+    ),
+    (
+        "scenarios::clones::chain_a_tombstones_pins_share",
+        "the pins of a deleted clone share nothing",
+    ),
+    (
+        "scenarios::clones::keep_a_tombstone_keeps_the_pins",
+        "tombstone that drops pins",
+    ),
+    (
+        "scenarios::clones::recheck_a_clone_that_was_created_may_not_be_the_newest",
+        "no publish re-check",
+    ),
+    (
+        "scenarios::clones::occupied_a_name_held_by_another_lets_go",
+        "an occupied name keeps its pins",
+    ),
+    (
+        "scenarios::clones::retained_versions_share_too",
+        "sharing is judged by the newest version",
+    ),
+    (
+        "scenarios::clones::rootpin_a_clones_clone_is_pinned_at_the_root",
+        "pin of a clone's clone only in the parent",
+    ),
+    (
+        "scenarios::clones::carry_a_new_life_keeps_the_pins",
+        "a new life drops the pins",
+    ),
+    (
+        "scenarios::clones::abrecheck_an_abandoned_name_must_be_the_newest",
+        "no publish re-check",
+    ),
 ];
 
 /// Which of [`TESTED`] a build of this crate's tests with selectable variants runs.

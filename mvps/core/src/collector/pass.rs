@@ -292,6 +292,9 @@ impl Pass<'_> {
         clone: &CloneId,
     ) -> Result<(PinVerdict, Option<Manifest>), SurveyError> {
         let newest = self.manifests.newest(&clone.target).await?;
+        if let Some(verdict) = judge_wrongly(clone, newest.as_ref(), image) {
+            return Ok((verdict, newest));
+        }
         let shares = |newest: &Manifest| Reachable::of(newest).shares_with(image);
         if newest.as_ref().is_some_and(shares) {
             return Ok((PinVerdict::Keep, newest));
@@ -433,6 +436,27 @@ impl Pass<'_> {
         change(&mut progress);
         self.observer.progress(*progress);
     }
+}
+
+/// What known-bad variants make of a clone's newest manifest.
+fn judge_wrongly(
+    clone: &CloneId,
+    newest: Option<&Manifest>,
+    image: &ImageId,
+) -> Option<PinVerdict> {
+    let newest = newest?;
+    let another_life = newest.incarnation != clone.incarnation && !is_tombstone(newest);
+    if another_life && mutant::is("an occupied name keeps its pins") {
+        return Some(PinVerdict::Keep);
+    }
+    let judged = |shares| Some(judge_pin(clone.incarnation, Some(newest), shares));
+    if is_tombstone(newest) && mutant::is("the pins of a deleted clone share nothing") {
+        return judged(false);
+    }
+    if mutant::is("sharing is judged by the newest version") {
+        return judged(Reachable::of(newest).shares_with(image));
+    }
+    None
 }
 
 fn text(error: impl std::fmt::Display) -> String {

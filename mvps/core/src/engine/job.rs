@@ -287,7 +287,12 @@ impl Publisher {
                     self.newest = newest;
                     return Ok(());
                 }
-                Outcome::Merge(newest) => self.newest = newest,
+                Outcome::Merge(mut newest) => {
+                    if crate::mutant::is("a merge forgets what others changed") {
+                        newest.oldest_retained = self.newest.oldest_retained;
+                    }
+                    self.newest = newest;
+                }
                 Outcome::Fenced(newest) => {
                     return Err(Failed::Fenced(format!(
                         "tenure {} has the image since version {}",

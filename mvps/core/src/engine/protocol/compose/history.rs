@@ -121,6 +121,9 @@ pub fn compose_tombstone(
     next.tail.clear();
     next.retired.clear();
     next.snapshots.clear();
+    if crate::mutant::is("tombstone that drops pins") {
+        next.pins.clear();
+    }
     leave_mark(&mut next, id);
     next
 }

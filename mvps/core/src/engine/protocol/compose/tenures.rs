@@ -66,7 +66,9 @@ pub fn compose_create(
         tail: Vec::new(),
         retired: Vec::new(),
         snapshots: Vec::new(),
-        pins: base.map_or_else(Vec::new, |base| base.pins.clone()),
+        pins: base
+            .filter(|_| !crate::mutant::is("a new life drops the pins"))
+            .map_or_else(Vec::new, |base| base.pins.clone()),
         takeovers: Vec::new(),
     }
 }
