@@ -10,6 +10,7 @@
 //! case [--quiet] PATH                  replay a case, with its timeline
 //! cases [--variants]                   every case; also that each catches its variant
 //! worlds [--ops K] [--only WORLD]      small worlds, all of them, or one with its events
+//! fidelity                             the simulated stores against the suites of real ones
 //! ```
 #![expect(
     clippy::print_stdout,
@@ -22,6 +23,7 @@ use std::time::{Duration, Instant};
 
 use crate::cases;
 use crate::coverage;
+use crate::fidelity;
 use crate::journal::Timeline;
 use crate::mutants::{self, MUTANT_VARIABLE};
 use crate::runner::{Outcome, Summary, run_apart, run_here, run_many, run_twice, run_twice_as};
@@ -63,6 +65,7 @@ pub fn test_main() -> ExitCode {
     }
     let outcomes = [
         worlds::command::main(worlds::command::TEST_OPERATIONS),
+        fidelity::main(),
         cases::check_all(false),
         first_seeds(),
         optimised(),
@@ -169,6 +172,7 @@ fn run(arguments: &[String]) -> Result<ExitCode, String> {
                 operations.unwrap_or(worlds::command::OPERATIONS),
             ))
         }
+        Some("fidelity") => Ok(fidelity::main()),
         Some("coverage") => {
             let summary = many(0..coverage::SEEDS, run_apart);
             let ended = finish(&summary);
@@ -190,7 +194,7 @@ fn run(arguments: &[String]) -> Result<ExitCode, String> {
 const USAGE: &str = "run --seed N [--quiet | --block B] | swarm --minutes M [--from N] | \
                      batch --seeds K [--from N] | coverage | mutants [--seeds K] [--only NAME] | \
                      shrink --seed N [--variant NAME] [--runs R] | case [--quiet] PATH | \
-                     cases [--variants] | worlds [--ops K] [--only WORLD]";
+                     cases [--variants] | worlds [--ops K] [--only WORLD] | fidelity";
 
 fn text_of<'a>(arguments: &'a [String], name: &str) -> Option<&'a str> {
     let at = arguments.iter().position(|it| it == name)?;

@@ -6,7 +6,8 @@
 //! 2. [`world`]: the environment, and where faults are injected.
 //! 3. [`model`]: what must be true, kept outside the nodes, and checked as things happen.
 //! 4. [`workload`]: what clients do. [`runner`], [`command`]: seeds, processes, reports;
-//!    [`coverage`]: what must have happened; [`mutants`]: what must be noticed.
+//!    [`coverage`]: what must have happened; [`mutants`]: what must be noticed; [`fidelity`]: the
+//!    simulated stores against the suites of real ones.
 //! 5. [`worlds`]: small worlds, enumerated instead of drawn; they need no madsim.
 //!
 //! Architecture invariants: nothing in here depends on addresses, real time or hash seeds, so a
@@ -31,6 +32,8 @@ pub mod coverage;
 pub mod draws;
 #[cfg(feature = "sim")]
 pub mod driver;
+#[cfg(feature = "sim")]
+pub mod fidelity;
 #[cfg(feature = "sim")]
 pub mod journal;
 #[cfg(feature = "sim")]

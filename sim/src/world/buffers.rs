@@ -35,8 +35,8 @@ pub struct SimBufferStores {
     pub disk: MemoryBufferStores,
     /// Records.
     pub journal: Journal,
-    /// Is told.
-    pub model: Arc<Model>,
+    /// Is told, if somebody wants to know.
+    pub model: Option<Arc<Model>>,
     /// For durations.
     pub draws: Arc<Draws>,
     /// How long a commit and a sync may take.
@@ -95,7 +95,7 @@ impl BufferStores for SimBufferStores {
             store: recovered.store,
             disk: self.disk.clone(),
             journal: self.journal.clone(),
-            model: Arc::clone(&self.model),
+            model: self.model.clone(),
             draws: Arc::clone(&self.draws),
             longest: self.longest,
             tripwire: self.tripwire.clone(),
@@ -126,7 +126,7 @@ struct SimBufferStore {
     store: Arc<dyn BufferStore>,
     disk: MemoryBufferStores,
     journal: Journal,
-    model: Arc<Model>,
+    model: Option<Arc<Model>>,
     draws: Arc<Draws>,
     longest: Duration,
     tripwire: Tripwire,
@@ -183,7 +183,9 @@ impl BufferStore for SimBufferStore {
                 active.insert(lsn);
             }
             drop(state);
-            self.model.committed(&self.server, &batch);
+            if let Some(model) = &self.model {
+                model.committed(&self.server, &batch);
+            }
         }
         self.pause().await;
         self.pass(COMMIT).await;
@@ -196,8 +198,8 @@ impl BufferStore for SimBufferStore {
         self.draw_sync_delay();
         let outcome = self.store.sync().await;
         self.note(&format!("sync to LSN {lsn}"), &outcome);
-        if outcome.is_ok() {
-            self.model.synced(&self.server, lsn);
+        if let (Ok(()), Some(model)) = (&outcome, &self.model) {
+            model.synced(&self.server, lsn);
         }
         self.pass(SYNC).await;
         outcome
@@ -229,8 +231,9 @@ impl BufferStore for SimBufferStore {
     async fn drop_generation(&self, generation: Generation) -> Result<(), BufferError> {
         self.pass(DROP).await;
         let last = self.state().last.get(&generation).copied();
-        self.model
-            .dropping(&self.server, generation, last.unwrap_or_default());
+        if let Some(model) = &self.model {
+            model.dropping(&self.server, generation, last.unwrap_or_default());
+        }
         let outcome = self.store.drop_generation(generation).await;
         self.note(&format!("drop generation {generation}"), &outcome);
         self.pass(DROP).await;

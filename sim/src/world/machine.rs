@@ -90,7 +90,7 @@ impl Machine {
             server: name.clone(),
             disk: self.disk.clone(),
             journal: site.journal.clone(),
-            model: Arc::clone(&site.model),
+            model: Some(Arc::clone(&site.model)),
             draws: Arc::new(draws("disk")),
             longest: site.plan.disk_max,
             tripwire: self.tripwire.clone(),

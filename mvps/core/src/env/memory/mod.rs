@@ -4,6 +4,7 @@
 //! only. Must never be reachable from a production build: the parent module is compiled for tests
 //! and under the feature `conformance`.
 
+mod bench;
 mod buffer_disk;
 mod buffer_store;
 mod manual_clock;
@@ -12,6 +13,7 @@ mod seeded_entropy;
 #[cfg(test)]
 pub mod testing;
 
+pub use bench::MemoryBench;
 pub use buffer_store::{BufferCopy, BufferFault, Crash, MemoryBufferStores};
 pub use manual_clock::ManualClock;
 pub use object_store::{MemoryObjectStore, Operation, Verdict};

@@ -112,6 +112,11 @@ impl MemoryObjectStore {
         self.small_parts.store(true, Ordering::SeqCst);
     }
 
+    /// Is as strict as S3 again.
+    pub fn refuse_small_parts(&self) {
+        self.small_parts.store(false, Ordering::SeqCst);
+    }
+
     /// Every later call is judged by `script`.
     pub fn set_script(&self, script: impl FnMut(&Operation) -> Verdict + Send + 'static) {
         self.desk().script = Some(Box::new(script));
