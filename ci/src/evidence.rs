@@ -15,6 +15,8 @@ use crate::command::run_any;
 pub enum Capability {
     /// The engine serves a disk.
     Engine,
+    /// Space is given back, history is kept.
+    History,
 }
 
 /// How one word may be run.
@@ -30,6 +32,9 @@ pub struct Options {
 
 /// How long one word may take.
 const WORD_LIMIT: Duration = Duration::from_secs(3600);
+
+/// A longer table is not repeated in the summary.
+const TABLE_LINES_MAX: usize = 12;
 
 /// One word of `cargo ci`.
 struct Step {
@@ -88,6 +93,53 @@ const ENGINE: &[Step] = &[
     },
 ];
 
+/// The words that show space and history. Each prints its figures beside their limits.
+const HISTORY: &[Step] = &[
+    Step {
+        word: "space",
+        arguments: RELEASE,
+        short: &[
+            "--image-size",
+            "256",
+            "--rounds",
+            "3",
+            "--checkpoint-bytes",
+            "16MiB",
+        ],
+        judges: true,
+    },
+    Step {
+        word: "foreground",
+        arguments: RELEASE,
+        short: &["--image-size", "512", "--seconds", "10", "--turns", "1"],
+        judges: true,
+    },
+    Step {
+        word: "bigimage",
+        arguments: RELEASE,
+        short: &["--size-gib", "32", "--reads", "2000", "--clones", "10"],
+        judges: true,
+    },
+    Step {
+        word: "collectors",
+        arguments: RELEASE,
+        short: &["--minutes", "1"],
+        judges: true,
+    },
+    Step {
+        word: "collect",
+        arguments: RELEASE,
+        short: &[],
+        judges: true,
+    },
+    Step {
+        word: "pointintime",
+        arguments: RELEASE,
+        short: &[],
+        judges: true,
+    },
+];
+
 /// As users run it.
 const RELEASE: &[&str] = &["--profile", "release"];
 
@@ -111,6 +163,7 @@ impl Step {
 pub fn run(capability: Capability, options: &Options) -> Result<()> {
     let steps = match capability {
         Capability::Engine => ENGINE,
+        Capability::History => HISTORY,
     };
     for word in &options.leave_out {
         ensure!(
@@ -132,12 +185,12 @@ pub fn run(capability: Capability, options: &Options) -> Result<()> {
         }
         println!("\n### {name}");
         let started = Instant::now();
-        let (succeeded, last) = run_word(&words)?;
+        let (succeeded, rows) = run_word(&words)?;
         failed += usize::from(!succeeded);
         let verdict = step.verdict(succeeded, options.short);
         let seconds = started.elapsed().as_secs_f64();
         summary.push(format!(
-            "  {verdict:<20} {seconds:>6.0} s  {name}\n    {last}"
+            "  {verdict:<20} {seconds:>6.0} s  {name}\n    {rows}"
         ));
     }
     println!("\n### summary");
@@ -153,7 +206,7 @@ pub fn run(capability: Capability, options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// Runs one word and prints what it printed; whether it succeeded, and its last line.
+/// Runs one word and prints what it printed; whether it succeeded, and the table it ended with.
 fn run_word(words: &[&str]) -> Result<(bool, String)> {
     let mut command = Command::new(std::env::current_exe()?);
     match run_any(command.args(words), WORD_LIMIT) {
@@ -162,8 +215,7 @@ fn run_word(words: &[&str]) -> Result<(bool, String)> {
             if !finished.status.success() {
                 print!("{}", finished.stderr);
             }
-            let last = finished.stdout.lines().last().unwrap_or_default();
-            Ok((finished.status.success(), last.to_owned()))
+            Ok((finished.status.success(), table_of(&finished.stdout)))
         }
         Err(error) => {
             println!("{error:#}");
@@ -172,9 +224,30 @@ fn run_word(words: &[&str]) -> Result<(bool, String)> {
     }
 }
 
+/// What follows the last empty line, or the last line if that is long ago.
+fn table_of(output: &str) -> String {
+    let lines: Vec<&str> = output.lines().collect();
+    let last = lines.len().saturating_sub(1);
+    let from = lines.iter().rposition(|line| line.is_empty());
+    let from = from.map_or(last, |empty| empty + 1);
+    let from = match last.saturating_sub(from) < TABLE_LINES_MAX {
+        true => from,
+        false => last,
+    };
+    lines[from.min(lines.len())..].join("\n    ")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_table_is_what_follows_the_last_empty_line() {
+        assert_eq!(table_of(""), "");
+        assert_eq!(table_of("a\nb\n"), "b");
+        assert_eq!(table_of("a\n\nb\nc\n"), "b\n    c");
+        assert_eq!(table_of(&format!("a\n\n{}end", "b\n".repeat(99))), "end");
+    }
 
     #[test]
     fn only_what_was_judged_in_full_has_passed() {

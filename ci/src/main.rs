@@ -10,11 +10,13 @@ mod big_image;
 mod capture;
 mod check;
 mod collect;
+mod collectors;
 mod command;
 mod daemon;
 mod evidence;
 mod filesystem;
 mod fio;
+mod foreground;
 mod fuzz;
 mod hostile;
 mod idle;
@@ -25,6 +27,7 @@ mod machine;
 mod mkfs;
 mod object_server;
 mod outage;
+mod point_in_time;
 mod powercut;
 mod relay;
 mod report;
@@ -118,12 +121,33 @@ enum Word {
         #[command(flatten)]
         binary: Binary,
     },
+    /// Two collectors in a tight loop, killed at random, beside a server under load that is killed,
+    /// moved and taken over.
+    Collectors {
+        #[command(flatten)]
+        binary: Binary,
+        #[command(flatten)]
+        options: collectors::Options,
+    },
     /// The object store is away for a minute, under load.
     Outage {
         #[command(flatten)]
         binary: Binary,
         #[command(flatten)]
         options: outage::Options,
+    },
+    /// What cleaning costs those who write meanwhile.
+    Foreground {
+        #[command(flatten)]
+        binary: Binary,
+        #[command(flatten)]
+        options: foreground::Options,
+    },
+    /// Snapshot, rollback and clone, by what is read.
+    #[command(name = "pointintime")]
+    PointInTime {
+        #[command(flatten)]
+        binary: Binary,
     },
     /// What random overwrites leave in the bucket, and what they send, with cleaning and mvps-gc.
     Space {
@@ -210,7 +234,10 @@ fn obey() -> Result<()> {
         Word::Kill { binary, options } => kill::run(&binary, &options),
         Word::PowerCut { binary, options } => powercut::run(&binary, &options),
         Word::Collect { binary } => collect::run(&binary),
+        Word::Collectors { binary, options } => collectors::run(&binary, &options),
         Word::Outage { binary, options } => outage::run(&binary, &options),
+        Word::Foreground { binary, options } => foreground::run(&binary, &options),
+        Word::PointInTime { binary } => point_in_time::run(&binary),
         Word::Space { binary, options } => space::run(&binary, &options),
         Word::Bigimage { binary, options } => big_image::run(&binary, &options),
         Word::Idle { binary, options } => idle::run(&binary, &options),

@@ -1,8 +1,9 @@
 //! The S3 server of `tests/s3_server` as a process of its own, with its counters and its outage
 //! switch.
 
+use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
@@ -27,6 +28,7 @@ pub struct ObjectServer {
     commands: ChildStdin,
     answers: BufReader<ChildStdout>,
     endpoint: String,
+    directory: PathBuf,
 }
 
 /// What was asked of the server since its start.
@@ -80,6 +82,7 @@ impl ObjectServer {
             commands,
             answers,
             endpoint,
+            directory: directory.to_owned(),
         })
     }
 
@@ -97,6 +100,43 @@ impl ObjectServer {
             bucket: BUCKET.to_owned(),
             prefix: prefix.to_owned(),
         }
+    }
+
+    /// Where the objects below `prefix` are, as files.
+    pub fn objects(&self, prefix: &str) -> PathBuf {
+        self.directory.join(BUCKET).join(prefix)
+    }
+
+    /// Every object below `prefix`, by its key from there on, with its length; seen on the disk, so
+    /// that no request is counted.
+    ///
+    /// # Errors
+    /// If a directory cannot be read.
+    pub fn listing(&self, prefix: &str) -> Result<BTreeMap<String, u64>> {
+        let root = self.objects(prefix);
+        let mut objects = BTreeMap::new();
+        let mut directories = vec![root.clone()];
+        while let Some(directory) = directories.pop() {
+            for entry in std::fs::read_dir(&directory)? {
+                let entry = entry?;
+                if entry.file_type()?.is_dir() {
+                    directories.push(entry.path());
+                    continue;
+                }
+                let path = entry.path();
+                let key = path.strip_prefix(&root)?.to_str().context("a key")?;
+                objects.insert(key.to_owned(), entry.metadata()?.len());
+            }
+        }
+        Ok(objects)
+    }
+
+    /// An object's bytes.
+    ///
+    /// # Errors
+    /// If it is not there.
+    pub fn read(&self, prefix: &str, key: &str) -> Result<Vec<u8>> {
+        Ok(std::fs::read(self.objects(prefix).join(key))?)
     }
 
     fn ask(&mut self, command: &str) -> Result<String> {

@@ -77,6 +77,8 @@ pub fn build(package: &str, profile: Profile) -> Result<PathBuf> {
         eprintln!("not built: {} ({PREBUILT})", binary.display());
         return Ok(binary);
     }
+    // What cargo says is kept for an error message; silence for minutes looks like a hang.
+    eprintln!("building {package}");
     let mut cargo = Command::new("cargo");
     cargo
         .args(["build", "--package", package, "--bin", package])

@@ -27,6 +27,7 @@ use crate::workspace::{self, Profile};
 use figures::Verdicts;
 use rows::Contestant;
 
+pub use figures::median;
 pub use plain_sdk::{PlainSdk, client, run as run_plain_sdk};
 
 /// What to measure, and for how long.

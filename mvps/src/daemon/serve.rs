@@ -185,7 +185,7 @@ fn engine_config(tuning: &TuningArgs) -> EngineConfig {
         cache_bytes: tuning.cache_bytes.0,
         compaction: CompactionSettings {
             cleaning: tuning.cleaning,
-            ..CompactionSettings::default()
+            ..CompactionSettings::for_checkpoints_of(tuning.checkpoint_bytes.0)
         },
         owner: this_process(),
         ..EngineConfig::default()

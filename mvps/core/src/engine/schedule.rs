@@ -25,7 +25,7 @@ use crate::ids::{Generation, Lsn, Version};
 
 mod next_action;
 
-use next_action::{Action, Picture, hurries, next_action};
+use next_action::{Action, Picture, next_action, pace};
 
 /// Pause after a job that the object store refused (credentials, a missing bucket): somebody has to
 /// change something, and data waits safely meanwhile.
@@ -129,7 +129,7 @@ impl ImageTask {
         loop {
             self.resume_stalled().await;
             let picture = self.picture();
-            self.schedule.cleaning.hurry.set(hurries(&picture));
+            self.schedule.cleaning.hurry.set(pace(&picture));
             let Some(action) = next_action(&picture) else {
                 return;
             };

@@ -20,7 +20,7 @@ mod settings;
 mod step;
 
 pub use settings::CompactionSettings;
-pub(super) use step::{Hurry, own_reader};
+pub(super) use step::{Hurry, Pace, own_reader};
 
 use std::collections::BTreeSet;
 
@@ -29,12 +29,15 @@ use crate::format::manifest::{Manifest, SegmentEntry, SegmentId};
 use plan::{SegmentSpace, SpaceState, Urgency};
 use round::Round;
 
-/// Bytes that cleaning may copy for every byte that checkpoints write, in quarters: with it at most
-/// 1.75 bytes are written for each byte, plus what pays for itself.
-const CREDIT_QUARTERS: u64 = 3;
+/// Bytes that cleaning may copy for every three that checkpoints write: with it at most 1.67 bytes
+/// are written for each byte, plus what pays for itself.
+const CREDIT_PER_THREE: u64 = 2;
 
 /// Most credit that a server saves up while nothing needs to be cleaned.
 const CREDIT_MAX_BYTES: u64 = 4 << 30;
+
+/// During a round, a fold for the sake of space waits until this many times as much was moved.
+const FOLD_PATIENCE: u64 = 4;
 
 /// What the publisher knows about cleaning.
 pub(super) struct Cleaning {
@@ -99,7 +102,7 @@ impl Cleaning {
 
     /// A checkpoint wrote segments of so many bytes.
     pub(super) fn earn(&mut self, written_bytes: u64) {
-        let earned = written_bytes / 4 * CREDIT_QUARTERS;
+        let earned = written_bytes / 3 * CREDIT_PER_THREE;
         self.credit_bytes = (self.credit_bytes + earned).min(CREDIT_MAX_BYTES);
     }
 
@@ -119,11 +122,15 @@ impl Cleaning {
         let cleaned = |entry: &&SegmentEntry| self.cleaned.contains(&entry.id);
         let entries = manifest.segments.iter().filter(cleaned);
         let reclaimable_bytes = entries.map(|entry| entry.size_bytes).sum();
-        // In the middle of a round a fold would find every victim still alive.
-        let wanted = self.settings.cleaning && self.round.is_none();
+        // In the middle of a round a fold finds victims still alive. A round that is often
+        // interrupted must not keep the map from being folded for ever, though.
+        let patience = match &self.round {
+            None => 1,
+            Some(_) => FOLD_PATIENCE,
+        };
         FoldIncentive {
-            reclaimable_bytes: wanted.then_some(reclaimable_bytes),
-            space_bytes_min: self.settings.fold_for_space_bytes,
+            reclaimable_bytes: self.settings.cleaning.then_some(reclaimable_bytes),
+            space_bytes_min: self.settings.fold_for_space_bytes.saturating_mul(patience),
             tail_segments_worth: self.settings.tail_segments_worth_a_fold,
             tail_segments_max: self.settings.tail_segments_max,
         }
@@ -140,7 +147,9 @@ impl Cleaning {
         if !self.settings.cleaning {
             return;
         }
-        let state = self.state(newest);
+        let nobody = BTreeSet::new();
+        let victims = self.round.as_ref().map_or(&nobody, |round| &round.victims);
+        let state = self.state(newest, victims);
         self.planned = match &self.round {
             Some(_) => None,
             None => plan::choose(&state, &self.settings),
@@ -165,20 +174,26 @@ impl Cleaning {
         }
     }
 
-    fn state(&self, newest: &Manifest) -> SpaceState {
+    fn state(&self, newest: &Manifest, victims: &BTreeSet<SegmentId>) -> SpaceState {
         let tail: BTreeSet<SegmentId> = newest.tail.iter().copied().collect();
-        let in_round = |id: &SegmentId| {
-            let round = self.round.as_ref();
-            round.is_some_and(|round| round.victims.contains(id))
-        };
         let mut state = SpaceState {
             segments: Vec::with_capacity(newest.segments.len()),
             tail_bytes: 0,
             credit_bytes: self.credit_bytes,
             next_segment: newest.next_segment,
+            stored_bytes: 0,
+            live_bytes_most: 0,
         };
+        let mut own = plan::OwnPages::default();
         for entry in &newest.segments {
-            if self.cleaned.contains(&entry.id) || in_round(&entry.id) {
+            let foreign =
+                entry.name.image != newest.image || entry.name.incarnation != newest.incarnation;
+            let is_cleaned = self.cleaned.contains(&entry.id);
+            if !foreign {
+                let live_pages = if is_cleaned { 0 } else { entry.live_pages };
+                own.add(entry.size_bytes, entry.pages, live_pages);
+            }
+            if is_cleaned || victims.contains(&entry.id) {
                 // Its live pages are in the tail, or about to be.
             } else if tail.contains(&entry.id) {
                 state.tail_bytes += entry.size_bytes;
@@ -188,12 +203,13 @@ impl Cleaning {
                     size_bytes: entry.size_bytes,
                     pages: entry.pages,
                     live_pages: entry.live_pages,
-                    foreign: entry.name.image != newest.image
-                        || entry.name.incarnation != newest.incarnation,
+                    foreign,
                     readable: !self.unreadable.contains(&entry.id),
                 });
             }
         }
+        state.stored_bytes = own.stored_bytes;
+        state.live_bytes_most = own.live_bytes_most(newest.size_bytes >> newest.page_size.bits());
         state
     }
 

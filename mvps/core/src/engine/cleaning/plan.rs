@@ -73,6 +73,30 @@ pub(super) fn live_bytes(size_bytes: u64, pages: u32, live_pages: u32) -> u64 {
     u64::try_from(live / u128::from(pages.max(1))).unwrap_or(size_bytes)
 }
 
+/// What the image's own segments hold together.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct OwnPages {
+    pub(super) stored_bytes: u64,
+    pages: u64,
+    live_pages: u64,
+}
+
+impl OwnPages {
+    /// Adds a segment.
+    pub(super) fn add(&mut self, size_bytes: u64, pages: u32, live_pages: u32) {
+        self.stored_bytes += size_bytes;
+        self.pages += u64::from(pages);
+        self.live_pages += u64::from(live_pages.min(pages));
+    }
+
+    /// What is alive takes no more than this, if pages are all stored in as many bytes and the image
+    /// has `image_pages`.
+    pub(super) fn live_bytes_most(&self, image_pages: u64) -> u64 {
+        let live = u128::from(self.stored_bytes) * u128::from(self.live_pages.min(image_pages));
+        u64::try_from(live / u128::from(self.pages.max(1))).unwrap_or(self.stored_bytes)
+    }
+}
+
 /// What the plan depends on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SpaceState {
@@ -84,6 +108,11 @@ pub struct SpaceState {
     pub credit_bytes: u64,
     /// The number that the next segment gets: ages are counted from it.
     pub next_segment: SegmentId,
+    /// Bytes of all of the image's own segments, whatever is to become of them.
+    pub stored_bytes: u64,
+    /// What is alive of them takes no more than this: an image has no more pages than fit it. Between
+    /// two folds this is the better bound, once the image is written all over.
+    pub live_bytes_most: u64,
 }
 
 impl SpaceState {
@@ -117,11 +146,12 @@ pub enum Urgency {
     InTurns,
 }
 
-/// How soon, given that there is something to clean.
+/// How soon, given that there is something to clean. What was cleaned and waits for a fold counts as
+/// stored: it takes space as long as it is there.
 #[must_use]
 pub fn urgency(state: &SpaceState, settings: &CompactionSettings) -> Urgency {
-    let (data, live) = state.own_bytes();
-    if exceeds(data, live, settings.urgent_above_percent) {
+    let (stored, live) = (state.stored_bytes, state.live_bytes_most);
+    if exceeds(stored, live, settings.urgent_above_percent) {
         Urgency::InTurns
     } else {
         Urgency::WhenIdle

@@ -3,19 +3,18 @@
 //! Invariants: memory is bounded by one batch of frames, the cleaning's own small cache of frames
 //! and the segment writer; a step that is asked to hurry ends after the batch that it is in, and
 //! what it copied counts. Between batches it pauses as long as the batch took, so that cleaning
-//! takes at most half of what the machine and the store give, unless it is urgent.
+//! takes at most half of what the machine and the store give, unless a checkpoint waits for its end.
 //!
 //! Must never: keep an upload for a later job, or hold a frame in the cache that clients use.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use tokio::sync::mpsc;
 
-use super::plan::Urgency;
 use super::round::Round;
 use crate::engine::checkpoint::{CheckpointError, Written, conclude, segment_writer};
 use crate::engine::event::Completion;
@@ -40,17 +39,28 @@ const PAUSE_MAX: Duration = Duration::from_millis(500);
 /// Pages that follow each other are handed to the writer in pieces of at most this size.
 const PIECE_BYTES: usize = 1 << 20;
 
-/// Set when the publisher is wanted for something else.
+/// How a step that is under way goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::engine) enum Pace {
+    /// With pauses: nobody waits for the publisher.
+    Leisurely,
+    /// Without: somebody waits, but it is cleaning's turn.
+    Brisk,
+    /// It ends: the publisher is wanted for something else.
+    Ending,
+}
+
+/// The pace, as the image's task sets it while the step runs elsewhere.
 #[derive(Debug, Clone, Default)]
-pub(in crate::engine) struct Hurry(Arc<AtomicBool>);
+pub(in crate::engine) struct Hurry(Arc<AtomicU8>);
 
 impl Hurry {
-    pub(in crate::engine) fn set(&self, wanted: bool) {
-        self.0.store(wanted, Ordering::Relaxed);
+    pub(in crate::engine) fn set(&self, pace: Pace) {
+        self.0.store(pace as u8, Ordering::Relaxed);
     }
 
-    fn is_set(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
+    fn is(&self, pace: Pace) -> bool {
+        self.0.load(Ordering::Relaxed) == pace as u8
     }
 }
 
@@ -194,7 +204,6 @@ impl Publisher {
         hurry: &Hurry,
     ) -> Result<Vec<WrittenSegment>, CheckpointError> {
         let clock = Arc::clone(&self.host.environment.clock);
-        let urgent = self.cleaning.urgency == Urgency::InTurns;
         let mut writer = segment_writer(self);
         let mut copied_bytes = 0;
         let step_bytes = self.cleaning.settings.step_bytes;
@@ -208,10 +217,10 @@ impl Publisher {
                 copied_bytes += piece.len() as u64;
                 writer.pages(first, piece).await?;
             }
-            if hurry.is_set() {
+            if hurry.is(Pace::Ending) {
                 break;
             }
-            if !urgent && !round.is_done() {
+            if hurry.is(Pace::Leisurely) && !round.is_done() {
                 let pause = clock.now().since(began).min(PAUSE_MAX);
                 clock.sleep(pause.max(Duration::from_millis(1))).await;
             }

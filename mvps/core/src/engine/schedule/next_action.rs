@@ -1,5 +1,6 @@
 //! What an image's task does next: pure.
 
+use crate::engine::cleaning::Pace;
 use crate::engine::cleaning::plan::Urgency;
 use crate::engine::config::{SEALED_IN_MEMORY_MAX, SPILL_AT_QUARTERS};
 use crate::ids::Generation;
@@ -99,10 +100,14 @@ pub(super) fn next_action(picture: &Picture) -> Option<Action> {
     (picture.closing && drained && picture.views_closed).then_some(Action::Close)
 }
 
-/// Whether a step of cleaning that is under way should make room for something else.
-pub(super) fn hurries(picture: &Picture) -> bool {
+/// How a step of cleaning that is under way goes on.
+pub(super) fn pace(picture: &Picture) -> Pace {
     let checkpoint = picture.sealed > 0 || picture.active_bytes > 0 && picture.due;
-    let waits_its_turn = picture.cleaning == Urgency::InTurns;
     let other = picture.failed || picture.closing || picture.grow || picture.rolling_back;
-    other || checkpoint && !waits_its_turn
+    match (checkpoint, picture.cleaning) {
+        _ if other => Pace::Ending,
+        (false, _) => Pace::Leisurely,
+        (true, Urgency::InTurns) => Pace::Brisk,
+        (true, _) => Pace::Ending,
+    }
 }

@@ -1,6 +1,7 @@
 //! What comes next, as a table.
 
 use super::*;
+use crate::engine::cleaning::Pace;
 
 fn serving() -> Picture {
     Picture {
@@ -211,4 +212,47 @@ fn a_failed_image_only_closes() {
         },
         None,
     );
+}
+
+#[test]
+fn the_pace_of_a_step_of_cleaning() {
+    let check = |picture: Picture, expected: Pace| {
+        assert_eq!(pace(&picture), expected, "{picture:?}");
+    };
+    let cleaning = |cleaning| Picture {
+        cleaning,
+        checkpoint_bytes: 100,
+        ..Picture::default()
+    };
+    for urgency in [Urgency::None, Urgency::WhenIdle, Urgency::InTurns] {
+        let alone = cleaning(urgency);
+        check(alone, Pace::Leisurely);
+        check(
+            Picture {
+                active_bytes: 1,
+                ..alone
+            },
+            Pace::Leisurely,
+        );
+        let waiting = Picture { sealed: 1, ..alone };
+        let due = Picture {
+            active_bytes: 1,
+            due: true,
+            ..alone
+        };
+        let expected = match urgency {
+            Urgency::InTurns => Pace::Brisk,
+            _ => Pace::Ending,
+        };
+        check(waiting, expected);
+        check(due, expected);
+        check(
+            Picture {
+                closing: true,
+                ..waiting
+            },
+            Pace::Ending,
+        );
+        check(Picture { grow: true, ..due }, Pace::Ending);
+    }
 }

@@ -1,5 +1,8 @@
 //! `cargo ci space`: random overwrites with checkpoints, cleaning and `mvps-gc` running; what the
-//! bucket takes beside what is alive, and what was sent beside what was written.
+//! bucket takes beside what is alive, and what was sent beside what was written. Then everything is
+//! verified ([`verified`]).
+
+mod verified;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,8 +17,9 @@ use crate::command;
 use crate::daemon::{Daemon, ObjectStore, Setup};
 use crate::fio;
 use crate::machine;
-use crate::object_server::{BUCKET, ObjectServer};
-use crate::server::Server;
+use crate::object_server::ObjectServer;
+use crate::report::Report;
+use crate::token::Claims;
 use crate::workspace;
 
 /// The image. Its name and the prefix are short: see [`ObjectServer::store`].
@@ -47,8 +51,12 @@ pub struct Options {
     #[arg(long, default_value_t = 10)]
     pub rounds: u64,
     /// Seconds between two passes of the collector.
-    #[arg(long, default_value_t = 5)]
-    pub collect_every: u64,
+    #[arg(long, default_value_t = 5.0)]
+    pub collect_every: f64,
+    /// Bytes of a checkpoint, such as 64MiB: with a sixteenth of the image, a small one behaves like
+    /// the large one.
+    #[arg(long)]
+    pub checkpoint_bytes: Option<String>,
     /// Run this collector instead of building one.
     #[arg(long)]
     pub mvps_gc: Option<PathBuf>,
@@ -66,36 +74,30 @@ pub fn run(binary: &Binary, options: &Options) -> Result<()> {
     };
     let binary = binary.path()?;
     let directory = TempDir::with_prefix("mvps-space")?;
-    let objects = directory.path().join("server");
-    let mut server = ObjectServer::start(&objects)?;
-    let setup = Setup::new(&binary, server.store(PREFIX), directory.path())?;
+    let mut server = ObjectServer::start(&directory.path().join("server"))?;
+    let mut setup = Setup::new(&binary, server.store(PREFIX), directory.path())?;
+    if let Some(bytes) = &options.checkpoint_bytes {
+        setup.flags = vec!["--checkpoint-bytes".into(), bytes.clone()];
+    }
     let daemon = setup.start()?;
+    let mut report = Report::default();
     let mut run = Run {
-        bucket: objects.join(BUCKET).join(PREFIX),
+        bucket: server.objects(PREFIX),
         live_bytes: options.image_size << 20,
         collector,
         daemon,
         peak_percent: 0,
     };
-    let fresh = run.fill(&mut server)?;
-    let put = run.overwrite(&mut server, options)?;
-    run.rest()?;
-    run.collect()?;
-    let end = run.percent()?;
-    println!("bucket at the end       {end:>4} % of the live bytes (goal {END_PERCENT_MOST})");
-    let peak = run.peak_percent;
-    println!("highest after round 1   {peak:>4} % (goal {PEAK_PERCENT_MOST})");
-    println!("PUT, overwrites         {put:>4} % of what was written (goal {PUT_PERCENT_MOST})");
-    println!("PUT, fresh in order     {fresh:>4} % (goal {FRESH_PERCENT_MOST})");
-    run.daemon.stop()?;
-    ensure!(
-        end <= END_PERCENT_MOST
-            && peak <= PEAK_PERCENT_MOST
-            && put <= PUT_PERCENT_MOST
-            && fresh <= FRESH_PERCENT_MOST,
-        "a target is missed"
-    );
-    Ok(())
+    report.check("space", "a fresh image in order", || run.fresh(&mut server));
+    report.check("space", "random overwrites", || {
+        run.overwritten(&mut server, options)
+    });
+    report.check("space", "verified", || verified::check(&run));
+    let elsewhere = directory.path().join("elsewhere");
+    report.check("space", "verified with an empty buffer", move || {
+        verified::again_elsewhere(run, &elsewhere)
+    });
+    report.finish("cargo ci space")
 }
 
 struct Run {
@@ -107,20 +109,44 @@ struct Run {
 }
 
 impl Run {
-    fn fio(&mut self, arguments: &[&str]) -> Result<()> {
-        let uri = self.daemon.uri(IMAGE, self.live_bytes)?;
+    /// Runs fio. Every 4 KiB that it writes say where they belong, with a checksum.
+    fn fio(&self, arguments: &[&str]) -> Result<()> {
+        let uri = self.daemon.uri_for(&Claims::image(IMAGE, self.live_bytes));
         let mut fio = fio::nbd(&uri);
-        fio.args(["--name=space", "--refill_buffers", "--randrepeat=0"]);
+        fio.args(["--name=space", "--verify=crc32c", "--verify_interval=4096"]);
+        fio.arg("--verify_fatal=1");
         fio.arg(format!("--size={}", self.live_bytes));
         fio.args(arguments);
         fio::jobs(&mut fio, LIMIT)?;
         Ok(())
     }
 
+    fn fresh(&mut self, server: &mut ObjectServer) -> Result<String> {
+        let fresh = self.fill(server)?;
+        let said = format!("PUT {fresh} % (at most {FRESH_PERCENT_MOST})");
+        ensure!(fresh <= FRESH_PERCENT_MOST, "{said}");
+        Ok(said)
+    }
+
+    fn overwritten(&mut self, server: &mut ObjectServer, options: &Options) -> Result<String> {
+        let put = self.overwrite(server, options)?;
+        self.rest()?;
+        self.collect()?;
+        let (end, peak) = (self.percent()?, self.peak_percent);
+        let said = format!(
+            "bucket {end} % of the live bytes at the end (at most {END_PERCENT_MOST}), at most \
+             {peak} % after round 1 ({PEAK_PERCENT_MOST}); PUT {put} % ({PUT_PERCENT_MOST})"
+        );
+        let is_good =
+            end <= END_PERCENT_MOST && peak <= PEAK_PERCENT_MOST && put <= PUT_PERCENT_MOST;
+        ensure!(is_good, "{said}");
+        Ok(said)
+    }
+
     /// Writes the whole image in order; what was sent, in percent of it, rounded up.
     fn fill(&mut self, server: &mut ObjectServer) -> Result<u64> {
         let before = server.requests()?;
-        self.fio(&["--rw=write", "--bs=1M", "--iodepth=4"])?;
+        self.fio(&["--rw=write", "--bs=1M", "--iodepth=4", "--do_verify=0"])?;
         self.daemon.checkpoint(IMAGE)?;
         self.rest()?;
         let sent = server.requests()?.since(before).received_bytes;
@@ -131,7 +157,7 @@ impl Run {
     fn overwrite(&mut self, server: &mut ObjectServer, options: &Options) -> Result<u64> {
         let before = server.requests()?;
         for round in 1..=options.rounds {
-            self.round(round, Duration::from_secs(options.collect_every))?;
+            self.round(round, Duration::try_from_secs_f64(options.collect_every)?)?;
             let sent = server.requests()?.since(before).received_bytes;
             let put = sent * 100 / (round * self.live_bytes);
             let bucket = self.percent()?;
@@ -160,7 +186,9 @@ impl Run {
                 }
                 Ok(peak)
             });
-            let written = self.fio(&["--rw=randwrite", "--bs=4k", "--norandommap", "--iodepth=32"]);
+            let words = ["--rw=randwrite", "--bs=4k", "--norandommap", "--iodepth=32"];
+            let own = ["--randrepeat=0", "--do_verify=0"];
+            let written = self.fio(&[&words[..], &own].concat());
             done.store(true, Ordering::Relaxed);
             let peak = watch.join().expect("the watcher returns");
             written.and(peak)

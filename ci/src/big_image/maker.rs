@@ -1,12 +1,7 @@
-//! `cargo ci bigimage`: an image far larger than memory, made by the format module rather than by
-//! writing it; what opening it takes and what reading all over it needs.
-//!
-//! The content compresses to nothing, so that the whole is made in minutes, but every page is in a
-//! frame of its own segment's index and in a leaf of the map, as if it had been written.
+//! Makes the image by the format module: segments, leaves, maps and a clean manifest, put as they
+//! are. Nothing of the engine is used.
 
-use std::time::{Duration, Instant};
-
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use aws_sdk_s3::Client;
 use aws_sdk_s3::primitives::ByteStream;
 use bytes::Bytes;
@@ -27,100 +22,15 @@ use mvps_core::ids::{
     EpochNumber, ImageId, Incarnation, Lsn, ObjectSequence, PageNumber, PageSize,
     PublicationCounter, Tenure, TenureId, Version,
 };
-use tempfile::TempDir;
-use tokio::runtime::Runtime;
 
-use crate::Binary;
-use crate::daemon::Setup;
-use crate::image_file::Numbers;
-use crate::kill::attach;
-use crate::machine;
-use crate::object_server::{BUCKET, ObjectServer};
-use crate::token::Claims;
-
-const IMAGE: &str = "big";
-const PREFIX: &str = "b/";
+use super::{IMAGE, Options, PREFIX};
+use crate::object_server::BUCKET;
 
 /// Leaves whose pages share a segment: a few tens of megabytes of frames.
 const LEAVES_PER_SEGMENT: u64 = 512;
 
 /// Leaves in one map object.
 const LEAVES_PER_MAP: u64 = 8192;
-
-/// What it may take.
-const OPEN_LIMIT: Duration = Duration::from_secs(2);
-const OPEN_REQUESTS_MOST: u64 = 20;
-const RSS_MOST_BYTES: u64 = 512 << 20;
-
-/// How large, and how much of it is read.
-#[derive(clap::Args, Clone, Debug)]
-pub struct Options {
-    /// Size of the image in GiB.
-    #[arg(long, default_value_t = 1024)]
-    pub size_gib: u64,
-    /// Every so many pages one is written: 4 makes 64 Mi pages of a TiB.
-    #[arg(long, default_value_t = 4)]
-    pub every: u64,
-    /// Random reads.
-    #[arg(long, default_value_t = 20_000)]
-    pub reads: u64,
-}
-
-/// Runs it.
-///
-/// # Errors
-/// If a page is wrong or a limit is not kept.
-pub fn run(binary: &Binary, options: &Options) -> Result<()> {
-    machine::ensure(machine::NBD_TOOLS)?;
-    ensure!((1..=16).contains(&options.every), "one page in 1 to 16");
-    let binary = binary.path()?;
-    let directory = TempDir::with_prefix("mvps-big")?;
-    let mut server = ObjectServer::start(&directory.path().join("server"))?;
-    let runtime = Runtime::new()?;
-    let made = Instant::now();
-    let mut maker = Maker::new(crate::bench::client(server.endpoint()), options);
-    let manifest = runtime.block_on(maker.make())?;
-    println!(
-        "made {} pages of {} GiB in {} segments and {} map objects: {:.0} s",
-        maker.written_pages,
-        options.size_gib,
-        manifest.segments.len(),
-        manifest.maps.len(),
-        made.elapsed().as_secs_f64()
-    );
-    let setup = Setup::new(&binary, server.store(PREFIX), directory.path())?;
-    let daemon = setup.start()?;
-    let before = server.requests()?;
-    let opening = Instant::now();
-    let claims = Claims::image(IMAGE, options.size_gib << 30);
-    let client = runtime.block_on(attach(&setup, &claims))?;
-    let took = opening.elapsed();
-    let requests = server.requests()?.since(before).total;
-    println!("open: {:.3} s, {requests} requests", took.as_secs_f64());
-    let mut numbers = Numbers::new(7);
-    let reading = Instant::now();
-    for _ in 0..options.reads {
-        let page = numbers.next() % (options.size_gib << 18);
-        let data = runtime.block_on(client.read(page << 12, 4096))?;
-        let stamp = u64::from_le_bytes(data[..8].try_into()?);
-        let expected = if page.is_multiple_of(options.every) {
-            page + 1
-        } else {
-            0
-        };
-        ensure!(stamp == expected, "page {page} holds {stamp}");
-    }
-    let rate = options.reads as f64 / reading.elapsed().as_secs_f64();
-    let (now, highest) = daemon.memory_bytes()?;
-    let (now_mib, highest_mib) = (now >> 20, highest >> 20);
-    println!("{rate:.0} random reads a second; RSS {now_mib} MiB, highest {highest_mib} MiB");
-    runtime.block_on(client.disconnect());
-    daemon.stop()?;
-    ensure!(took <= OPEN_LIMIT, "opening took {took:?}");
-    ensure!(requests <= OPEN_REQUESTS_MOST, "{requests} requests");
-    ensure!(highest <= RSS_MOST_BYTES, "RSS {highest_mib} MiB");
-    Ok(())
-}
 
 /// A segment being made.
 struct Segment {
@@ -130,18 +40,21 @@ struct Segment {
     index: SegmentIndex,
 }
 
-struct Maker {
+/// See the module's text.
+pub struct Maker {
     client: Client,
     size_bytes: u64,
     every: u64,
     page_size: PageSize,
     encoder: FrameEncoder,
     next: u64,
-    written_pages: u64,
+    /// Pages written so far.
+    pub written_pages: u64,
 }
 
 impl Maker {
-    fn new(client: Client, options: &Options) -> Self {
+    /// Makes what `options` ask for.
+    pub fn new(client: Client, options: &Options) -> Self {
         Self {
             client,
             size_bytes: options.size_gib << 30,
@@ -173,7 +86,11 @@ impl Maker {
         Ok(())
     }
 
-    async fn make(&mut self) -> Result<Manifest> {
+    /// Makes it; returns its manifest.
+    ///
+    /// # Errors
+    /// If the store refuses an object.
+    pub async fn make(&mut self) -> Result<Manifest> {
         let mut manifest = empty_manifest(self.size_bytes, self.page_size);
         let mut root = Root::default();
         let leaves = (self.size_bytes >> 12).div_ceil(LEAF_PAGES);
