@@ -192,6 +192,9 @@ impl World {
     /// Load, an end, and the judgement of what is there then.
     fn round(&mut self, daemon: Daemon, found: Content, end: End) -> Result<(Daemon, Content)> {
         let found = self.look_back(found)?;
+        // Without its buffer store the image goes back to the last checkpoint: to this one, or to
+        // a later one, but never to before what this round's history begins with.
+        daemon.checkpoint(IMAGE)?;
         let base = found.into_iter().map(|(_, stamp)| stamp).collect();
         let shared = Shared::new(History::new(base, self.next_stamp));
         let seed = self.numbers.next();
