@@ -134,7 +134,7 @@ fn frames() {
         (PageNumber(9), &page),
     ];
     let mut out = Vec::new();
-    FrameEncoder::new(Some(1)).encode(seed, page_size, &pages, &mut out);
+    FrameEncoder::new(Some(1)).encode(seed, page_size, None, &pages, &mut out);
     write("segment", "frame-zstd", &[&[3], &out[8..]].concat());
 }
 

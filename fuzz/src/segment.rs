@@ -49,7 +49,7 @@ fn frame(seed: ObjectSeed, page_size: u8, body: &[u8]) {
     let mut bytes = seed.checksum(body).to_le_bytes().to_vec();
     bytes.extend_from_slice(body);
     for bytes in [bytes, body.to_vec()] {
-        let Ok(frame) = decode_frame(seed, page_size, &Bytes::from(bytes)) else {
+        let Ok(frame) = decode_frame(seed, page_size, None, &Bytes::from(bytes)) else {
             continue;
         };
         let mut pages = Vec::new();
@@ -64,8 +64,8 @@ fn frame(seed: ObjectSeed, page_size: u8, body: &[u8]) {
             .map(|(page, content)| (*page, &content[..]))
             .collect();
         let mut again = Vec::new();
-        FrameEncoder::new(None).encode(seed, page_size, &borrowed, &mut again);
-        let decoded = decode_frame(seed, page_size, &again.into()).expect("what was encoded");
+        FrameEncoder::new(None).encode(seed, page_size, None, &borrowed, &mut again);
+        let decoded = decode_frame(seed, page_size, None, &again.into()).expect("what was encoded");
         assert_eq!((decoded.pages, decoded.data), (frame.pages, frame.data));
     }
 }

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use madsim::time::{sleep, timeout};
 use mvps_core::admin;
+use mvps_core::encryption::RootKeys;
 use mvps_core::engine::protocol::{ManifestStore, Opener};
 use mvps_core::env::memory::{BufferCopy, Crash};
 use mvps_core::store::{Patience, ProbeError, RetryingStore};
@@ -265,6 +266,8 @@ impl Driver {
                 clock: &*environment.clock,
                 entropy: &*environment.entropy,
                 owner: "operator",
+                // Adopting reads no content.
+                root_keys: &RootKeys::none(),
             };
             let adopted = admin::adopt(&opener, &*environment.buffers, &image_id()).await;
             // The driver may have lost patience.

@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use mvps_core::encryption::{ROOT_KEY_BYTES, RootKey, RootKeys};
 use mvps_core::engine::{CompactionSettings, EngineConfig};
 use mvps_core::ids::PageSize;
 
@@ -185,6 +186,14 @@ pub struct Plan {
     pub leaving: u64,
     /// Every server makes the image larger; clients use the first pages.
     pub grows: bool,
+    /// Servers have a root key, so the image is encrypted.
+    pub encrypted: bool,
+}
+
+/// The root key of every simulated operator. Who only looks has it too.
+#[must_use]
+pub fn root_keys() -> RootKeys {
+    RootKeys::new(vec![RootKey::new([0x5a; ROOT_KEY_BYTES].into())])
 }
 
 impl Plan {
@@ -248,9 +257,20 @@ impl Plan {
             cuts: draws.pick(&[0, 0, 500]),
             leaving: draws.pick(&[0, 1, 10]),
             grows: draws.chance(200),
+            // Drawn apart, so that the rest of a seed's plan stays what it was without it.
+            encrypted: Draws::new(seed, "encryption").chance(250),
         };
         let focus = plan.focus;
         focus.sharpen(plan, &draws)
+    }
+
+    /// What servers are given.
+    #[must_use]
+    pub fn root_keys(&self) -> RootKeys {
+        match self.encrypted {
+            true => root_keys(),
+            false => RootKeys::none(),
+        }
     }
 
     /// The image's size.

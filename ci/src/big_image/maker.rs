@@ -234,7 +234,9 @@ impl Maker {
             numbers.zip(content.iter().map(Vec::as_slice)).collect();
         let (seed, body) = (segment.seed, &mut segment.body);
         let offset = u32::try_from(body.len())?;
-        let stored_bytes = self.encoder.encode(seed, self.page_size, &pages, body);
+        let stored_bytes = self
+            .encoder
+            .encode(seed, self.page_size, None, &pages, body);
         let single = |(page, _): &(PageNumber, &[u8])| PageSpan {
             first: *page,
             pages: 1,
@@ -287,5 +289,6 @@ fn empty_manifest(size_bytes: u64, page_size: PageSize) -> Manifest {
         snapshots: Vec::new(),
         pins: Vec::new(),
         takeovers: Vec::new(),
+        data_keys: Vec::new(),
     }
 }

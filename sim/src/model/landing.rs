@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use futures_util::FutureExt;
+use mvps_core::encryption::ImageKeys;
 use mvps_core::engine::Host;
 use mvps_core::engine::frame_reader::FrameReader;
 use mvps_core::engine::map::Map;
@@ -19,6 +20,7 @@ use super::history::BranchId;
 use super::{Model, State};
 use crate::draws::Draws;
 use crate::journal;
+use crate::plan::root_keys;
 use crate::world::clock::SimClock;
 use crate::world::objects::LandingOracle;
 use crate::world::request::Request;
@@ -343,6 +345,8 @@ impl Model {
         };
         let read = async {
             let host = Host::new(environment, CACHE_BYTES);
+            let keys = ImageKeys::unwrap(&root_keys(), &manifest.image, &manifest.data_keys);
+            let keys = Arc::new(keys.map_err(|error| error.to_string())?);
             let map = Map::open(manifest, Arc::clone(&host.leaves)).await;
             let map = map.map_err(|error| error.to_string())?;
             let view = View {
@@ -352,7 +356,7 @@ impl Model {
                 generations: Vec::new(),
                 map,
                 guard: Arc::new(MapGuard(0)),
-                frames: Arc::new(FrameReader::new(host.frames, manifest.page_size)),
+                frames: Arc::new(FrameReader::new(host.frames, manifest.page_size, keys)),
             };
             let length = usize::try_from(manifest.size_bytes).expect("a small image");
             let content = view.read(0, length).await;

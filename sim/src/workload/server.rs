@@ -65,7 +65,9 @@ pub async fn serve(
         status.send_replace(now);
     };
     report(Status::Opening);
-    let mut host = Host::new(process.environment.clone(), site.plan.config.cache_bytes);
+    let plan = &site.plan;
+    let mut host = Host::new(process.environment.clone(), plan.config.cache_bytes)
+        .with_root_keys(plan.root_keys());
     host.store = host.store.with_part_bytes(site.plan.part_bytes);
     // As every server does when it starts.
     if let Err(error) = probe_conditional_create(&host.store, false).await {

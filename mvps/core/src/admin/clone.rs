@@ -11,6 +11,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::encryption::{ImageKeys, WrappedDataKey};
 use crate::engine::protocol::{
     CloneTarget, ManifestError, OthersPart, Outcome, Publisher, compose_by_other, compose_clone,
     next_tenure, publish,
@@ -68,13 +69,16 @@ pub async fn clone_image(
         let image = target.clone();
         return Err(AdminError::TargetExists { image });
     }
+    let incarnation = Incarnation(admin.entropy.u128());
+    let (roots, entropy) = (admin.root_keys, admin.entropy);
     let clone = NewClone {
         admin,
         source,
         target: CloneTarget {
             image: target.clone(),
-            incarnation: Incarnation(admin.entropy.u128()),
-            tenure: next_tenure(place.as_ref(), admin.entropy),
+            incarnation,
+            tenure: next_tenure(place.as_ref(), entropy),
+            data_key: WrappedDataKey::for_new_image(roots, target, incarnation, entropy),
         },
     };
     let late_pins = crate::mutant::is("clone published before its pin");
@@ -133,6 +137,9 @@ impl NewClone<'_> {
     /// Pins the version to be cloned; returns the source's newest manifest and that version's.
     async fn pin_source(&self, shown: &Shown) -> Result<(Manifest, Manifest), AdminError> {
         let pin = |newest: &Manifest, part: &mut OthersPart| {
+            // A clone of an image that is encrypted is encrypted too, and whoever makes it can
+            // read it: that is found out before anything is left in the source.
+            ImageKeys::unwrap(self.admin.root_keys, self.source, &newest.data_keys)?;
             let version = resolve(newest, shown)?;
             part.pins.push(self.pin(Pinned::Version(version)));
             Ok(version)

@@ -1,5 +1,6 @@
 //! Why an operation was not done.
 
+use crate::encryption::KeyError;
 use crate::engine::protocol::{ManifestError, OpenError, PublishError, RuleBroken};
 use crate::env::{BufferError, StoreError};
 use crate::ids::{ImageId, Lsn, Version};
@@ -214,6 +215,9 @@ pub enum AdminError {
         /// The reader's id.
         reader: String,
     },
+    /// A data key that is needed cannot be had.
+    #[error(transparent)]
+    Key(#[from] KeyError),
     /// The result must not be published.
     #[error("nothing was changed: {0}")]
     Broken(#[from] RuleBroken),

@@ -1,5 +1,5 @@
 //! Operations on images by an operator, one file each: snapshots, clones, rollback, deletion,
-//! growth, pins, versions, takeover, adopt, show, list.
+//! growth, rekeying, pins, versions, takeover, adopt, show, list.
 //!
 //! Each is one plain function over the object store that returns values for the command line to
 //! print; those that serialise are its JSON output. What changes something is a conditional
@@ -15,6 +15,7 @@ mod delete;
 mod error;
 mod pins;
 mod publishing;
+mod rekey;
 mod report;
 mod resize;
 mod rollback;
@@ -31,6 +32,7 @@ pub use delete::{Deleted, delete};
 pub use error::AdminError;
 pub use pins::{PinsReport, ReaderPinned, pin_version, pins, release_reader};
 pub use publishing::Admin;
+pub use rekey::{Rekeyed, rekey};
 pub use report::{ImageReport, ImageRow, PinReport, SnapshotReport, TakeoverReport, list, show};
 pub use resize::{Resized, resize};
 pub use rollback::{RolledBack, resolve, roll_back};

@@ -4,6 +4,7 @@
 //! Invariant: every body carries a fresh random mark, and counts only if the newest manifest,
 //! listed afterwards, carries it too. What did not count never will.
 
+use crate::encryption::RootKeys;
 use crate::engine::protocol::{
     ManifestStore, OthersPart, Outcome, Publisher, compose_by_other, publish,
 };
@@ -24,8 +25,10 @@ pub struct Admin<'a> {
     pub manifests: &'a ManifestStore,
     /// For `published_at` and the like.
     pub clock: &'a dyn Clock,
-    /// For ids.
+    /// For ids and keys.
     pub entropy: &'a dyn Entropy,
+    /// What data keys are wrapped with: needed to clone and to rekey images that are encrypted.
+    pub root_keys: &'a RootKeys,
 }
 
 /// What to do about a newest manifest.

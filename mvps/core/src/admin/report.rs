@@ -1,5 +1,7 @@
 //! What an operator sees of an image: `mvps image show` and `mvps image list`.
 
+use std::collections::BTreeSet;
+
 use crate::engine::protocol::ManifestStore;
 use crate::format::manifest::{Manifest, Office, Pin, PinHolder, Pinned, Snapshot, Takeover};
 use crate::ids::ImageId;
@@ -33,6 +35,10 @@ pub struct ImageReport {
     pub page_size_bytes: u64,
     /// Which life of the name this is.
     pub incarnation: String,
+    /// The root key that the image's data key is wrapped with; `None` if it is not encrypted.
+    pub root_key: Option<String>,
+    /// Other root keys, which data keys of images are wrapped with that it shares segments with.
+    pub other_root_keys: Vec<String>,
     /// Segments in use.
     pub segments: u64,
     /// Map objects in use.
@@ -99,6 +105,13 @@ fn count<T>(list: &[T]) -> u64 {
     list.len() as u64
 }
 
+fn other_root_keys(manifest: &Manifest) -> Vec<String> {
+    let own = manifest.own_data_key().map(|key| key.root);
+    let all: BTreeSet<_> = manifest.data_keys.iter().map(|key| key.root).collect();
+    let others = all.into_iter().filter(|root| Some(*root) != own);
+    others.map(|root| root.to_string()).collect()
+}
+
 impl ImageReport {
     /// The report of `manifest`.
     #[must_use]
@@ -118,6 +131,8 @@ impl ImageReport {
             size_bytes: manifest.size_bytes,
             page_size_bytes: manifest.page_size.bytes() as u64,
             incarnation: manifest.incarnation.to_string(),
+            root_key: manifest.own_data_key().map(|key| key.root.to_string()),
+            other_root_keys: other_root_keys(manifest),
             segments: count(&manifest.segments),
             map_objects: count(&manifest.maps),
             stored_bytes: segments.chain(maps).fold(0, u64::saturating_add),

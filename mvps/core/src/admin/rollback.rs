@@ -49,15 +49,17 @@ pub fn resolve(newest: &Manifest, shown: &Shown) -> Result<Version, AdminError> 
 }
 
 impl Admin<'_> {
-    /// The manifest of the version that `shown` is in `newest`.
-    pub(super) async fn load_shown(
+    /// The manifest of the version that `shown` is in `newest`, with the data keys of that.
+    pub(crate) async fn load_shown(
         &self,
         newest: &Manifest,
         shown: &Shown,
     ) -> Result<Manifest, AdminError> {
         let version = resolve(newest, shown)?;
-        let found = self.manifests.load(&newest.image, version).await?;
+        let mut found = self.manifests.load(&newest.image, version).await?;
         if found.incarnation == newest.incarnation {
+            // The same keys, wrapped with the root key of now.
+            found.data_keys.clone_from(&newest.data_keys);
             return Ok(found);
         }
         // A pin keeps it, of the image that had the name before.

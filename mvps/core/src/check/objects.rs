@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 
 use super::report::{Finding, FindingKind};
+use crate::encryption::{ImageKeys, SegmentKey};
 use crate::engine::object_reads::{ObjectReads, Piece, ReadError};
 use crate::format::codec::{FormatError, ObjectSeed, RecordKind};
-use crate::format::frame::decode_frame;
+use crate::format::frame::{decode_frame, verify_sealed_frame};
 use crate::format::manifest::{ByteSpan, Manifest, MapObjectEntry, SegmentEntry, SegmentId};
 use crate::format::map_object::{Leaf, MAP_FOOTER_BYTES, MAP_HEADER_BYTES, MapFooter, MapHeader};
 use crate::format::object_name::ObjectName;
@@ -15,7 +16,7 @@ use crate::format::segment::{
     FrameEntry, SEGMENT_FOOTER_BYTES, SEGMENT_HEADER_BYTES, SegmentFooter, SegmentHeader,
     SegmentIndex,
 };
-use crate::ids::{PageNumber, PageSize};
+use crate::ids::{ImageId, Incarnation, PageNumber, PageSize};
 
 /// Frames are read in pieces of about this size.
 const DATA_PIECE_BYTES: u64 = 1 << 20;
@@ -65,13 +66,64 @@ fn require(holds: bool, kind: FindingKind, key: &ObjectName, reason: &str) -> Re
     }
 }
 
-/// Verifies a segment as `manifest` lists it; with `read_data` its frames too. Returns the bytes
+/// How the frames of segments are verified.
+#[derive(Debug, Clone)]
+pub(super) enum FrameChecks {
+    /// Not at all.
+    None,
+    /// Opened, decompressed, and compared with the index.
+    Open(ImageKeys),
+    /// The data keys cannot be had: where a frame is sealed, its content is not looked at. These
+    /// are the ones that there are, by image and incarnation.
+    Sealed(Vec<(ImageId, Incarnation)>),
+}
+
+/// How the frames of one segment are verified.
+enum SegmentFrames {
+    Open(Option<SegmentKey>),
+    Sealed,
+}
+
+impl FrameChecks {
+    fn of_segment(&self, name: &ObjectName) -> Option<SegmentFrames> {
+        match self {
+            Self::None => None,
+            Self::Open(keys) => Some(SegmentFrames::Open(name.segment_key(keys))),
+            Self::Sealed(owners) => {
+                let mut owners = owners.iter();
+                let sealed = owners.any(|owner| *owner == (name.image.clone(), name.incarnation));
+                Some(match sealed {
+                    true => SegmentFrames::Sealed,
+                    false => SegmentFrames::Open(None),
+                })
+            }
+        }
+    }
+}
+
+impl SegmentFrames {
+    fn pages(
+        &self,
+        seed: ObjectSeed,
+        page_size: PageSize,
+        stored: &Bytes,
+    ) -> Result<Vec<PageNumber>, FormatError> {
+        match self {
+            Self::Open(key) => {
+                decode_frame(seed, page_size, key.as_ref(), stored).map(|frame| frame.pages)
+            }
+            Self::Sealed => verify_sealed_frame(seed, page_size, stored),
+        }
+    }
+}
+
+/// Verifies a segment as `manifest` lists it, its frames too if `checks` say so. Returns the bytes
 /// of frames that were verified.
 pub(super) async fn verify_segment(
     reads: &ObjectReads,
     manifest: &Manifest,
     entry: &SegmentEntry,
-    read_data: bool,
+    checks: &FrameChecks,
 ) -> Result<u64, Finding> {
     let name = &entry.name;
     let header = read(reads, name, head(SEGMENT_HEADER_BYTES), |seed, bytes| {
@@ -105,10 +157,10 @@ pub(super) async fn verify_segment(
     let before_index = end <= entry.index.offset;
     let reason = "a frame reaches into the index";
     require(before_index, FindingKind::Damaged, name, reason)?;
-    if !read_data {
-        return Ok(0);
+    match checks.of_segment(name) {
+        Some(frames) => verify_frames(reads, name, page_size, &index, &frames).await,
+        None => Ok(0),
     }
-    verify_frames(reads, name, page_size, &index).await
 }
 
 async fn verify_frames(
@@ -116,6 +168,7 @@ async fn verify_frames(
     name: &ObjectName,
     page_size: PageSize,
     index: &SegmentIndex,
+    checks: &SegmentFrames,
 ) -> Result<u64, Finding> {
     let mut verified = 0;
     let mut rest = &index.frames[..];
@@ -137,12 +190,12 @@ async fn verify_frames(
             for frame in frames {
                 let from = (u64::from(frame.offset) - start) as usize;
                 let stored = bytes.slice(from..from + frame.stored_bytes as usize);
-                let decoded = decode_frame(seed, page_size, &stored)?;
+                let pages = checks.pages(seed, page_size, &stored)?;
                 let listed = frame
                     .runs
                     .iter()
                     .flat_map(|run| (run.first.0..run.end().0).map(PageNumber));
-                if !listed.eq(decoded.pages.iter().copied()) {
+                if !listed.eq(pages.iter().copied()) {
                     let reason = "it holds other pages than the index says".to_owned();
                     return Err(RecordKind::Frame.corrupt(reason));
                 }

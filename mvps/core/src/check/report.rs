@@ -86,6 +86,11 @@ pub struct ImageCheck {
     pub object_bytes: u64,
     /// Objects that were verified, those of other images included.
     pub objects_verified: u64,
+    /// Its newest version has a data key.
+    pub encrypted: bool,
+    /// Why the content of sealed segments was not opened, only its checksums verified, although
+    /// content was to be read.
+    pub unopened: Option<String>,
     /// Bytes of page content that were verified, as they are stored.
     pub data_bytes_verified: u64,
     /// Objects that nothing references; unknown if a manifest cannot be read.

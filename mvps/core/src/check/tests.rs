@@ -6,12 +6,14 @@ use bytes::Bytes;
 use super::*;
 use crate::collector::expiry::ExpiryPolicy;
 use crate::collector::{CollectionPolicy, Collector, Silent};
+use crate::encryption::{RootKey, RootKeys};
 use crate::engine::{Acknowledge, EngineConfig, Host, Intent, OpeningRequest, open};
 use crate::env::memory::testing::test_environment;
 use crate::env::memory::{MemoryBufferStores, MemoryObjectStore};
 use crate::env::{Environment, OperationKind};
 use crate::format::manifest::Manifest;
 use crate::format::object_name::{manifest_key, parse_manifest_key};
+use crate::format::segment::SegmentIndex;
 use crate::ids::{ImageId, PageSize, Version};
 use crate::store::RetryingStore;
 
@@ -29,8 +31,12 @@ struct World {
 impl World {
     /// A closed image with enough checkpoints for a folded map and segments after it.
     async fn written() -> Self {
+        Self::written_with(RootKeys::none()).await
+    }
+
+    async fn written_with(root_keys: RootKeys) -> Self {
         let (environment, objects) = test_environment(1, Arc::new(MemoryBufferStores::new()));
-        let host = Host::new(environment.clone(), 16 << 20);
+        let host = Host::new(environment.clone(), 16 << 20).with_root_keys(root_keys);
         let request = OpeningRequest {
             image: image(),
             page_size: PageSize::from_bits(12).unwrap(),
@@ -72,6 +78,13 @@ impl World {
     async fn check(&self, read_data: bool) -> ImageCheck {
         let checker = Checker::new(self.store(), read_data, Arc::new(|_| {}));
         checker.check(None).await.unwrap().images.remove(0)
+    }
+
+    /// Reads content, with these root keys.
+    async fn check_with(&self, root_keys: RootKeys) -> ImageCheck {
+        let checker = Checker::new(self.store(), true, Arc::new(|_| {}));
+        let report = checker.with_root_keys(root_keys).check(None).await;
+        report.unwrap().images.remove(0)
     }
 
     async fn collect(&self) {
@@ -282,4 +295,52 @@ async fn manifests_are_missed_too() {
         .await
         .unwrap();
     assert!(!report.is_clean(), "there is no such image");
+}
+
+fn root_keys(byte: u8) -> RootKeys {
+    RootKeys::new(vec![RootKey::new([byte; 32].into())])
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_encrypted_image_is_checked_as_far_as_the_keys_go() {
+    let world = World::written_with(root_keys(1)).await;
+    // The collector needs no key.
+    world.collect().await;
+    let structure = world.check(false).await;
+    assert_eq!(
+        (&structure.findings[..], &structure.unopened),
+        (&[][..], &None)
+    );
+    let opened = world.check_with(root_keys(1)).await;
+    assert_eq!((&opened.findings[..], &opened.unopened), (&[][..], &None));
+    assert!(opened.encrypted && opened.data_bytes_verified > 0);
+    for strange in [RootKeys::none(), root_keys(2)] {
+        let closed = world.check_with(strange).await;
+        assert_eq!(closed.findings, []);
+        let reason = closed.unopened.expect("it says so");
+        assert!(reason.contains("MVPS_TE_ROOT_KEY"), "{reason}");
+        assert_eq!(closed.data_bytes_verified, opened.data_bytes_verified);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn altered_content_under_a_right_checksum_is_found_with_the_key() {
+    let world = World::written_with(root_keys(1)).await;
+    let newest = world.newest();
+    let name = newest.segments.last().unwrap().name.clone();
+    let body = world.objects.peek(&name.key()).unwrap();
+    let entry = newest.segments.last().unwrap();
+    let at = entry.index.offset as usize;
+    let index = SegmentIndex::decode(name.seed(), &body[at..at + entry.index.bytes as usize]);
+    let frame = &index.unwrap().frames[0];
+    let range = frame.offset as usize..(frame.offset + frame.stored_bytes) as usize;
+    let mut altered = body.to_vec();
+    altered[range.end - 100] ^= 1;
+    let checksum = name.seed().checksum(&altered[range.start + 8..range.end]);
+    altered[range.start..range.start + 8].copy_from_slice(&checksum.to_le_bytes());
+    world.objects.poke(&name.key(), altered.into());
+    let found = world.check_with(root_keys(1)).await;
+    assert_eq!(kinds(&found), [FindingKind::Damaged], "{found:?}");
+    assert!(found.findings[0].reason.contains("altered"), "{found:?}");
+    assert_eq!(world.check_with(RootKeys::none()).await.findings, []);
 }

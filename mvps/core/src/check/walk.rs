@@ -7,8 +7,11 @@ use std::sync::{Arc, Mutex};
 use futures_util::FutureExt;
 use futures_util::stream::{self, StreamExt};
 
-use super::objects::{PageCounts, count_leaf, read, verify_map_object, verify_segment};
+use super::objects::{
+    FrameChecks, PageCounts, count_leaf, read, verify_map_object, verify_segment,
+};
 use super::report::{CheckProgress, CheckReport, Finding, FindingKind, ImageCheck, Leaks};
+use crate::encryption::{ImageKeys, KeyError, RootKeys};
 use crate::engine::object_reads::ObjectReads;
 use crate::engine::protocol::{ManifestError, ManifestStore};
 use crate::env::{ObjectEntry, StoreError};
@@ -37,6 +40,7 @@ pub struct Checker {
     manifests: ManifestStore,
     reads: ObjectReads,
     read_data: bool,
+    root_keys: RootKeys,
     observer: CheckObserver,
     progress: Mutex<CheckProgress>,
 }
@@ -60,9 +64,18 @@ impl Checker {
             reads: ObjectReads::new(store.clone()),
             store,
             read_data,
+            root_keys: RootKeys::none(),
             observer,
             progress: Mutex::default(),
         }
+    }
+
+    /// The same checker with these root keys: without them the content of images that are encrypted
+    /// is verified only as far as its checksums go.
+    #[must_use]
+    pub fn with_root_keys(mut self, root_keys: RootKeys) -> Self {
+        self.root_keys = root_keys;
+        self
     }
 
     /// Checks all images, or `only` one.
@@ -119,7 +132,10 @@ impl Checker {
         check.newest_version = Some(newest.version.0);
         let mut reachable = Reachable::of(&newest);
         let mut ledger = Ledger::default();
-        self.version(&newest, &mut ledger, &mut check, true).await;
+        check.encrypted = newest.own_data_key().is_some();
+        let checks = self.frame_checks(&newest, &mut check);
+        self.version(&newest, &checks, &mut ledger, &mut check)
+            .await;
         let unread: Vec<Version> = reachable.unread().collect();
         let mut loads = stream::iter(unread)
             .map(|version| {
@@ -131,7 +147,13 @@ impl Checker {
             match loaded {
                 Ok(manifest) => {
                     reachable.take_in(&manifest);
-                    self.version(&manifest, &mut ledger, &mut check, false)
+                    // The same keys as those of the newest, which has them as they are wrapped now;
+                    // but for what pins keep of a life before, or of an image that was deleted.
+                    let others =
+                        manifest.incarnation != newest.incarnation || newest.data_keys.is_empty();
+                    let own = others.then(|| self.frame_checks(&manifest, &mut check));
+                    let checks = own.as_ref().unwrap_or(&checks);
+                    self.version(&manifest, checks, &mut ledger, &mut check)
                         .await;
                 }
                 Err(error) => check.found(manifest_finding(image, Some(version), &error)),
@@ -145,17 +167,41 @@ impl Checker {
         check
     }
 
-    /// Verifies what `manifest` references and no version before it did.
+    /// How the frames of what `manifest` references are verified.
+    fn frame_checks(&self, manifest: &Manifest, check: &mut ImageCheck) -> FrameChecks {
+        if !self.read_data {
+            return FrameChecks::None;
+        }
+        match ImageKeys::unwrap(&self.root_keys, &manifest.image, &manifest.data_keys) {
+            Ok(keys) => FrameChecks::Open(keys),
+            Err(error) => {
+                if let KeyError::Altered { image, .. } = &error {
+                    let key = manifest_key(image, manifest.version);
+                    check.found(Finding::new(FindingKind::Damaged, key, &error));
+                }
+                check.unopened = Some(error.to_string());
+                let keys = manifest.data_keys.iter();
+                FrameChecks::Sealed(
+                    keys.map(|key| (key.image.clone(), key.incarnation))
+                        .collect(),
+                )
+            }
+        }
+    }
+
+    /// Verifies what `manifest` references and no version before it did. The live pages of the
+    /// first version that is walked are counted.
     async fn version(
         &self,
         manifest: &Manifest,
+        checks: &FrameChecks,
         ledger: &mut Ledger,
         check: &mut ImageCheck,
-        counts_live_pages: bool,
     ) {
+        let counts_live_pages = check.versions == 0;
         check.versions += 1;
         self.advance(|progress| progress.versions += 1);
-        self.segments(manifest, ledger, check).await;
+        self.segments(manifest, checks, ledger, check).await;
         self.map_objects(manifest, ledger, check).await;
         let Some(root) = manifest.root else {
             return;
@@ -169,7 +215,13 @@ impl Checker {
         }
     }
 
-    async fn segments(&self, manifest: &Manifest, ledger: &mut Ledger, check: &mut ImageCheck) {
+    async fn segments(
+        &self,
+        manifest: &Manifest,
+        checks: &FrameChecks,
+        ledger: &mut Ledger,
+        check: &mut ImageCheck,
+    ) {
         let mut fresh = Vec::new();
         for entry in &manifest.segments {
             match ledger.segments.get(&entry.name) {
@@ -190,7 +242,7 @@ impl Checker {
             }
         }
         let mut verified = stream::iter(fresh)
-            .map(|entry| verify_segment(&self.reads, manifest, entry, self.read_data).boxed())
+            .map(|entry| verify_segment(&self.reads, manifest, entry, checks).boxed())
             .buffered(READS_IN_FLIGHT_MAX);
         while let Some(result) = verified.next().await {
             check.objects_verified += 1;

@@ -47,6 +47,7 @@ pub fn compose_abandoned(
         snapshots: Vec::new(),
         pins: base.map_or_else(Vec::new, |base| base.pins.clone()),
         takeovers: base.map_or_else(Vec::new, |base| base.takeovers.clone()),
+        data_keys: Vec::new(),
     }
 }
 

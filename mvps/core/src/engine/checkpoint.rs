@@ -183,6 +183,7 @@ fn apply_segments(
 pub(super) fn segment_writer(publisher: &Publisher) -> SegmentWriter {
     let settings = SegmentSettings {
         compression_level: publisher.compression,
+        keys: Arc::clone(&publisher.keys),
         ..SegmentSettings::new(publisher.newest.page_size)
     };
     let names = publisher.names.clone();

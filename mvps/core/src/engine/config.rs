@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::cleaning::CompactionSettings;
+use super::segment_writer::COMPRESSION_LEVEL;
 
 /// Bytes in a kibibyte, mebibyte and gibibyte.
 const KIB: u64 = 1 << 10;
@@ -84,7 +85,7 @@ impl Default for EngineConfig {
             transactions_max: 1024,
             transaction_age_max: Duration::from_mins(5),
             lock_held_max: Duration::from_secs(30),
-            compression: Some(1),
+            compression: Some(COMPRESSION_LEVEL),
             cache_bytes: 256 * MIB,
             compaction: CompactionSettings::default(),
             owner: String::new(),

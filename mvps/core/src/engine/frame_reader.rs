@@ -23,6 +23,7 @@ use super::object_cache::{Footprint, ObjectCache, PieceKey};
 use super::object_reads::{ObjectReads, Piece, ReadError};
 use super::read_ahead::{ReadAhead, WINDOW_MAX_BYTES};
 use super::single_flight::{Departure, SingleFlight};
+use crate::encryption::ImageKeys;
 use crate::env::Spawner;
 use crate::format::frame::{FRAME_MAX_BYTES, Frame};
 use crate::format::manifest::ByteSpan;
@@ -84,11 +85,11 @@ impl FrameReads {
     }
 
     /// These frames, in their order.
-    async fn fetch(&self, page_size: PageSize, wanted: &[WantedFrame]) -> Vec<FetchedFrame> {
+    async fn fetch(&self, coding: &FrameCoding, wanted: &[WantedFrame]) -> Vec<FetchedFrame> {
         let keys: Vec<PieceKey> = wanted.iter().map(WantedFrame::key).collect();
         let mut flights = self
             .flights
-            .board(&keys, |missing| self.depart(page_size, wanted, missing));
+            .board(&keys, |missing| self.depart(coding, wanted, missing));
         // Adjacent frames share a flight, which is awaited once.
         flights.dedup_by(|next, last| next.ptr_eq(last));
         let landed = join_all(flights).await;
@@ -103,7 +104,7 @@ impl FrameReads {
     /// since the caller looked is not asked for again.
     fn depart(
         &self,
-        page_size: PageSize,
+        coding: &FrameCoding,
         wanted: &[WantedFrame],
         missing: &BTreeSet<PieceKey>,
     ) -> Vec<Departure<PieceKey, Landed>> {
@@ -120,17 +121,17 @@ impl FrameReads {
                 None => absent.push(frame),
             }
         }
-        departures.extend(spans_of(absent).map(|span| self.depart_span(page_size, span)));
+        departures.extend(spans_of(absent).map(|span| self.depart_span(coding.clone(), span)));
         departures
     }
 
-    fn depart_span(&self, page_size: PageSize, span: SpanRequest) -> Departure<PieceKey, Landed> {
+    fn depart_span(&self, coding: FrameCoding, span: SpanRequest) -> Departure<PieceKey, Landed> {
         let keys = span.keys();
         let (reads, spawner) = (self.reads.clone(), Arc::clone(&self.spawner));
         let (cache, spans) = (Arc::clone(&self.cache), Arc::clone(&self.spans));
         let request = async move {
             let _permit = spans.acquire_owned().await;
-            let landed = span.fetch(&reads, spawner.as_ref(), page_size).await;
+            let landed = span.fetch(&reads, spawner.as_ref(), &coding).await;
             landed.keep(&cache);
             landed
         };
@@ -169,20 +170,27 @@ impl WantedFrame {
 
 type FetchedFrame = Result<Arc<Frame>, ReadError>;
 
+/// What an image's frames are decoded with.
+#[derive(Clone)]
+struct FrameCoding {
+    page_size: PageSize,
+    keys: Arc<ImageKeys>,
+}
+
 /// Reads the pages of one image.
 pub struct FrameReader {
     frames: Arc<FrameReads>,
-    page_size: PageSize,
+    coding: FrameCoding,
     read_ahead: Mutex<ReadAhead>,
 }
 
 impl FrameReader {
-    /// A reader of an image with pages of this size.
+    /// A reader of an image with pages of this size and these data keys.
     #[must_use]
-    pub fn new(frames: Arc<FrameReads>, page_size: PageSize) -> Self {
+    pub fn new(frames: Arc<FrameReads>, page_size: PageSize, keys: Arc<ImageKeys>) -> Self {
         Self {
             frames,
-            page_size,
+            coding: FrameCoding { page_size, keys },
             read_ahead: Mutex::new(ReadAhead::new(page_size)),
         }
     }
@@ -226,7 +234,7 @@ impl FrameReader {
             contents.push(content);
         }
         let frames: Vec<WantedFrame> = missing.iter().map(|(_, frame)| frame.clone()).collect();
-        let fetched = self.frames.fetch(self.page_size, &frames).await;
+        let fetched = self.frames.fetch(&self.coding, &frames).await;
         for ((index, wanted), fetched) in missing.into_iter().zip(fetched) {
             let run = &runs[index];
             let location = run.location.expect("only runs with a location are missing");
@@ -239,13 +247,13 @@ impl FrameReader {
     /// Pages of one step of a [`Self::prefetch`] of many: no more memory than a window that is read
     /// ahead.
     pub(super) fn prefetch_window_pages(&self) -> u64 {
-        WINDOW_MAX_BYTES >> self.page_size.bits()
+        WINDOW_MAX_BYTES >> self.coding.page_size.bits()
     }
 
     /// Pages that may be prefetched at a time: more than half of the cache would drive out what
     /// came first.
     pub(super) fn prefetch_max_pages(&self) -> u64 {
-        (self.frames.cache_bytes / 2) >> self.page_size.bits()
+        (self.frames.cache_bytes / 2) >> self.coding.page_size.bits()
     }
 
     /// Brings the frames of runs that a look-up in `map` returned to the cache.
@@ -262,7 +270,7 @@ impl FrameReader {
                 }
             }
         }
-        let fetched = self.frames.fetch(self.page_size, &absent).await;
+        let fetched = self.frames.fetch(&self.coding, &absent).await;
         fetched.into_iter().try_for_each(|frame| frame.map(drop))
     }
 
@@ -283,7 +291,7 @@ impl FrameReader {
         let Ok(permit) = Arc::clone(&self.frames.windows).try_acquire_owned() else {
             return;
         };
-        let (frames, map, page_size) = (Arc::clone(&self.frames), map.clone(), self.page_size);
+        let (frames, map, coding) = (Arc::clone(&self.frames), map.clone(), self.coding.clone());
         let task = async move {
             // Whoever needs these pages meets the error again, and reports it.
             if let Ok(runs) = map.lookup(ahead).await {
@@ -291,7 +299,7 @@ impl FrameReader {
                 let located = runs.iter().filter_map(|run| Some((run, run.location?)));
                 let frame_of = |(run, at)| wanted(&map, run, &at).ok();
                 let list: Vec<_> = located.filter_map(frame_of).filter(absent).collect();
-                frames.fetch(page_size, &list).await;
+                frames.fetch(&coding, &list).await;
             }
             drop(permit);
         };
@@ -309,7 +317,7 @@ impl FrameReader {
         let slot = usize::from(location.slot);
         let count = usize::try_from(run.pages).unwrap_or(usize::MAX);
         let end = slot.saturating_add(count);
-        let page_bytes = self.page_size.bytes();
+        let page_bytes = self.coding.page_size.bytes();
         let expected = |pages: &[PageNumber]| {
             let numbers = run.first.0..run.first.0 + run.pages;
             pages.iter().map(|page| page.0).eq(numbers)

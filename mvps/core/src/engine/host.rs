@@ -7,6 +7,7 @@ use super::map::LeafReads;
 use super::map::leaf_reads::LEAF_CACHE_BYTES;
 use super::object_reads::ObjectReads;
 use super::transaction_room::TransactionRoom;
+use crate::encryption::RootKeys;
 use crate::env::Environment;
 use crate::store::RetryingStore;
 
@@ -23,6 +24,8 @@ pub struct Host {
     pub frames: Arc<FrameReads>,
     /// For what open transactions have written.
     pub transaction_room: TransactionRoom,
+    /// What data keys of images are wrapped with.
+    pub root_keys: Arc<RootKeys>,
 }
 
 impl Host {
@@ -45,6 +48,14 @@ impl Host {
             leaves,
             frames,
             transaction_room: TransactionRoom::default(),
+            root_keys: Arc::default(),
         }
+    }
+
+    /// The same host with these root keys; it begins with none.
+    #[must_use]
+    pub fn with_root_keys(mut self, root_keys: RootKeys) -> Self {
+        self.root_keys = Arc::new(root_keys);
+        self
     }
 }

@@ -29,6 +29,7 @@ use super::protocol::{
 };
 use super::rollback::{RollbackOrder, RolledBack, abandoned};
 use super::view::MapGuard;
+use crate::encryption::ImageKeys;
 use crate::env::{BufferStore, Moment};
 use crate::format::buffer_metadata::BufferMetadata;
 use crate::format::manifest::{Manifest, Office};
@@ -103,6 +104,8 @@ pub(super) struct Publisher {
     pub(super) names: ObjectNames,
     pub(super) map: Map,
     pub(super) cleaning: Cleaning,
+    /// What segments are sealed with.
+    pub(super) keys: Arc<ImageKeys>,
     /// Reads for cleaning, apart from what clients read.
     pub(super) reader: FrameReader,
     /// Guards of all maps that a view may still read through, by number.

@@ -59,7 +59,7 @@ pub use host::Host;
 pub use image::{Attachment, Image};
 pub use open::{OpenError, open};
 pub use protocol::{Intent, OpeningRequest};
-pub use published_version::PublishedVersion;
+pub use published_version::{PublishedVersion, PublishedVersionError};
 pub use rollback::RolledBack;
 pub use status::ImageStatus;
 pub use transaction::Transaction;

@@ -19,13 +19,14 @@ use super::map::Map;
 use super::object_reads::ReadError;
 use super::protocol::{
     ManifestStore, OpenError as OfficeError, Opened, Opener, OpeningRequest, TenureCheck,
-    open_image,
+    open_image, usable_keys,
 };
 use super::rollback::RollbackDesk;
 use super::schedule::Schedule;
 use super::task::{COMPLETIONS_MAX, ImageTask};
 use super::transactions::Transactions;
 use super::view::{MapGuard, View};
+use crate::encryption::ImageKeys;
 use crate::env::{BufferError, BufferStore, Recovered, Spawner, SpawnerExt};
 use crate::ids::PageSize;
 use crate::store::Patience;
@@ -67,17 +68,26 @@ pub async fn open(
         clock: &*environment.clock,
         entropy: &*environment.entropy,
         owner: &config.owner,
+        root_keys: &host.root_keys,
     };
     let opened = open_image(&opener, &mut recovered, &location, request).await?;
+    let keys = usable_keys(&host.root_keys, &opened.manifest).map_err(OfficeError::from)?;
     let store = Arc::clone(&recovered.store);
     let buffered = Buffered::recover(&*environment.spawner, recovered, &opened).await?;
     let map = Map::open(&opened.manifest, Arc::clone(&host.leaves)).await?;
     tracing::info!(
         image = %request.image, tenure = %opened.manifest.tenure, version = %opened.manifest.version,
         lsn = %opened.last_lsn, published_lsn = %opened.manifest.lsn, created = opened.created,
-        "opened"
+        encrypted = opened.manifest.own_data_key().is_some(), "opened"
     );
-    Ok(start(host, config, opened, manifests, store, buffered, map))
+    let parts = Parts {
+        manifests,
+        store,
+        buffered,
+        map,
+        keys: Arc::new(keys),
+    };
+    Ok(start(host, config, opened, parts))
 }
 
 /// What recovery found, without what is published already.
@@ -129,15 +139,23 @@ impl Buffered {
     }
 }
 
-fn start(
-    host: &Host,
-    config: EngineConfig,
-    opened: Opened,
+/// What an image is started with.
+struct Parts {
     manifests: ManifestStore,
-    buffer: Arc<dyn BufferStore>,
+    store: Arc<dyn BufferStore>,
     buffered: Buffered,
     map: Map,
-) -> Image {
+    keys: Arc<ImageKeys>,
+}
+
+fn start(host: &Host, config: EngineConfig, opened: Opened, parts: Parts) -> Image {
+    let Parts {
+        manifests,
+        store: buffer,
+        buffered,
+        map,
+        keys,
+    } = parts;
     let environment = &host.environment;
     let Opened {
         manifest,
@@ -156,6 +174,7 @@ fn start(
         manifest.lsn
     };
     let page_size: PageSize = manifest.page_size;
+    let frames = FrameReader::new(Arc::clone(&host.frames), page_size, Arc::clone(&keys));
     let mut generations = vec![buffered.active.clone()];
     generations.extend(buffered.sealed.iter().rev().cloned());
     let view = View {
@@ -165,7 +184,7 @@ fn start(
         generations,
         map: map.clone(),
         guard: Arc::clone(&guard),
-        frames: Arc::new(FrameReader::new(Arc::clone(&host.frames), page_size)),
+        frames: Arc::new(frames),
     };
     let (publish_view, views) = watch::channel(Arc::new(view));
     let impatient = host
@@ -202,7 +221,8 @@ fn start(
         names: ObjectNames::new(&manifest, Arc::clone(&environment.entropy)),
         map: map.clone(),
         cleaning,
-        reader: own_reader(host, page_size),
+        reader: own_reader(host, page_size, Arc::clone(&keys)),
+        keys,
         guards: BTreeMap::from([(guard.0, Arc::downgrade(&guard))]),
         retired_through: BTreeMap::new(),
         abandon,

@@ -11,7 +11,9 @@ use super::frame_reader::FrameReader;
 use super::host::Host;
 use super::map::Map;
 use super::object_reads::ReadError;
+use super::protocol::usable_keys;
 use super::view::{MapGuard, ReadBytes, View};
+use crate::encryption::KeyError;
 use crate::format::manifest::Manifest;
 use crate::ids::{ImageId, PageSize, Version};
 
@@ -24,14 +26,26 @@ pub struct PublishedVersion {
     host: Host,
 }
 
+/// Why a version was not opened.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PublishedVersionError {
+    /// Its map cannot be read.
+    #[error("cannot read the version's map: {0}")]
+    Map(#[from] ReadError),
+    /// Its data keys cannot be had.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+}
+
 impl PublishedVersion {
-    /// Opens the version that `manifest` publishes.
+    /// Opens the version that `manifest` publishes, with the data keys of the image's newest one.
     ///
     /// # Errors
-    /// [`ReadError`] if its map cannot be read.
-    pub async fn open(host: &Host, manifest: &Manifest) -> Result<Self, ReadError> {
+    /// [`PublishedVersionError`].
+    pub async fn open(host: &Host, manifest: &Manifest) -> Result<Self, PublishedVersionError> {
+        let keys = Arc::new(usable_keys(&host.root_keys, manifest)?);
         let map = Map::open(manifest, Arc::clone(&host.leaves)).await?;
-        let frames = FrameReader::new(Arc::clone(&host.frames), manifest.page_size);
+        let frames = FrameReader::new(Arc::clone(&host.frames), manifest.page_size, keys);
         let view = View {
             lsn: manifest.lsn,
             size_bytes: manifest.size_bytes,

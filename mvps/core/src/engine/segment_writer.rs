@@ -14,6 +14,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
+use crate::encryption::{ImageKeys, SegmentKey};
 use crate::env::{Spawner, StoreError};
 use crate::format::codec::ObjectSeed;
 use crate::format::frame::FrameEncoder;
@@ -41,7 +42,7 @@ const BATCH_BYTES: usize = 2 << 20;
 const BATCHES_IN_FLIGHT_MAX: usize = 4;
 
 /// What segments are like.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct SegmentSettings {
     /// Size of the image's pages.
     pub page_size: PageSize,
@@ -49,6 +50,8 @@ pub struct SegmentSettings {
     pub compression_level: Option<i32>,
     /// Content after which another segment begins.
     pub content_limit_bytes: u64,
+    /// What segments are sealed with.
+    pub keys: Arc<ImageKeys>,
 }
 
 impl SegmentSettings {
@@ -59,6 +62,7 @@ impl SegmentSettings {
             page_size,
             compression_level: Some(COMPRESSION_LEVEL),
             content_limit_bytes: SEGMENT_CONTENT_BYTES,
+            keys: Arc::default(),
         }
     }
 }
@@ -212,11 +216,11 @@ impl SegmentWriter {
         let page_size = self.settings.page_size;
         let segment = self.open.as_mut().expect("it was opened just now");
         segment.content_bytes += batch.content_bytes() as u64;
-        let seed = segment.seed;
+        let (seed, key) = (segment.seed, segment.key.clone());
         let (sender, receiver) = oneshot::channel();
         self.spawner.compute(Box::new(move || {
             // A writer that is gone no longer wants the frames.
-            let _ = sender.send(batch.encode(encoder, seed, page_size));
+            let _ = sender.send(batch.encode(encoder, seed, page_size, key.as_ref()));
         }));
         segment.in_flight.push_back(receiver);
         if segment.in_flight.len() >= BATCHES_IN_FLIGHT_MAX {
@@ -232,7 +236,7 @@ impl SegmentWriter {
                 let name = (self.names)();
                 let (store, spawner) = (self.store.clone(), Arc::clone(&self.spawner));
                 let upload = UploadWriter::new(store, spawner, name.key());
-                OpenSegment::begin(name, upload, self.settings.page_size).await?
+                OpenSegment::begin(name, upload, &self.settings).await?
             }
         };
         Ok(self.open.insert(segment))
@@ -254,6 +258,8 @@ impl SegmentWriter {
 struct OpenSegment {
     name: ObjectName,
     seed: ObjectSeed,
+    /// Derived from this name, which no segment had before and none gets again.
+    key: Option<SegmentKey>,
     upload: UploadWriter,
     /// Content taken, before compression.
     content_bytes: u64,
@@ -268,13 +274,14 @@ impl OpenSegment {
     async fn begin(
         name: ObjectName,
         mut upload: UploadWriter,
-        page_size: PageSize,
+        settings: &SegmentSettings,
     ) -> Result<Self, StoreError> {
-        let seed = name.seed();
+        let (seed, page_size) = (name.seed(), settings.page_size);
         upload
             .write(SegmentHeader { page_size }.encode(seed))
             .await?;
         Ok(Self {
+            key: name.segment_key(&settings.keys),
             name,
             seed,
             upload,

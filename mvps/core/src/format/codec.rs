@@ -85,10 +85,15 @@ impl RecordKind {
         }
     }
 
-    /// The format version that this code writes, and the newest that it reads.
+    /// The newest format version that this code knows. A record that needs nothing of it is written
+    /// in the version before, so that an mvps of before still reads it.
     #[must_use]
     pub const fn version(self) -> u16 {
-        1
+        match self {
+            // 2: encryption.
+            Self::Manifest | Self::Frame => 2,
+            _ => 1,
+        }
     }
 
     /// A [`FormatError::Corrupt`] of this kind.
@@ -165,12 +170,19 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// Begins an envelope.
+    /// Begins an envelope of the newest version.
     #[must_use]
     pub fn new(record: RecordKind) -> Self {
+        Self::of_version(record, record.version())
+    }
+
+    /// Begins an envelope of this version.
+    #[must_use]
+    pub fn of_version(record: RecordKind, version: u16) -> Self {
+        debug_assert!((1..=record.version()).contains(&version), "a known version");
         let mut bytes = Vec::with_capacity(128);
         bytes.extend_from_slice(&record.magic());
-        bytes.extend_from_slice(&record.version().to_le_bytes());
+        bytes.extend_from_slice(&version.to_le_bytes());
         bytes.extend_from_slice(&[0; 6]); // reserved, body length
         Self { bytes }
     }
@@ -198,6 +210,11 @@ impl Writer {
     /// Appends sixteen bytes.
     pub fn u128(&mut self, value: u128) {
         self.bytes.extend_from_slice(&value.to_le_bytes());
+    }
+
+    /// Appends bytes as they are.
+    pub fn bytes(&mut self, bytes: &[u8]) {
+        self.bytes.extend_from_slice(bytes);
     }
 
     /// Appends a number of variable length: seven bits per byte, least significant first, the top
@@ -267,6 +284,19 @@ impl<'a> Reader<'a> {
         seed: ObjectSeed,
         bytes: &'a [u8],
     ) -> Result<Self, FormatError> {
+        Self::open_any(record, seed, bytes).map(|(_, reader)| reader)
+    }
+
+    /// As [`Self::open`], for a record of which several versions are known; its version is returned
+    /// too.
+    ///
+    /// # Errors
+    /// [`FormatError::Corrupt`], [`FormatError::NewerFormat`].
+    pub fn open_any(
+        record: RecordKind,
+        seed: ObjectSeed,
+        bytes: &'a [u8],
+    ) -> Result<(u16, Self), FormatError> {
         let declared = envelope_bytes(record, bytes)
             .ok_or_else(|| record.corrupt("it does not begin with the magic bytes"))?;
         if declared != bytes.len() as u64 {
@@ -294,7 +324,7 @@ impl<'a> Reader<'a> {
             return Err(reader.corrupt("the header is not one that any version writes"));
         }
         reader.u32()?; // the body length, checked above
-        Ok(reader)
+        Ok((found, reader))
     }
 
     /// A [`FormatError::Corrupt`] of the record's kind.
@@ -349,6 +379,14 @@ impl<'a> Reader<'a> {
     /// [`FormatError::Corrupt`] at the end.
     pub fn u8(&mut self) -> Result<u8, FormatError> {
         self.array().map(u8::from_le_bytes)
+    }
+
+    /// The next `N` bytes.
+    ///
+    /// # Errors
+    /// [`FormatError::Corrupt`] at the end.
+    pub fn bytes<const N: usize>(&mut self) -> Result<[u8; N], FormatError> {
+        self.array()
     }
 
     /// The next two bytes.

@@ -7,6 +7,7 @@ mod validation;
 pub use validation::{InvalidManifest, OWNER_MAX_BYTES, READER_ID_MAX_BYTES};
 
 use super::object_name::ObjectName;
+use crate::encryption::WrappedDataKey;
 use crate::env::WallTime;
 use crate::ids::{
     ImageId, Incarnation, Lsn, ObjectSequence, PageSize, PublicationCounter, PublicationId, Tenure,
@@ -150,6 +151,10 @@ pub const TAKEOVERS_MAX: usize = 64;
 /// publication as long as fewer than this many others built on it before it looked.
 pub const OTHERS_MAX: usize = 256;
 
+/// Most data keys of a manifest: its own, and one for each image that it may share segments with. A
+/// clone of a clone of … that shares something with every one of them has the most.
+pub const DATA_KEYS_MAX: usize = 1024;
+
 /// One published version of an image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Manifest {
@@ -202,6 +207,30 @@ pub struct Manifest {
     pub pins: Vec<Pin>,
     /// Takeovers, oldest first.
     pub takeovers: Vec<Takeover>,
+    /// Data keys of the images whose segments are sealed, ascending by image and incarnation. The
+    /// newest manifest has them all and has them wrapped with the root key of now; those of earlier
+    /// versions may be wrapped with one that is no longer there.
+    pub data_keys: Vec<WrappedDataKey>,
+}
+
+impl Manifest {
+    /// The data key of what this image itself writes; none if that is in the clear.
+    #[must_use]
+    pub fn own_data_key(&self) -> Option<&WrappedDataKey> {
+        let mut keys = self.data_keys.iter();
+        keys.find(|key| key.incarnation == self.incarnation && key.image == self.image)
+    }
+
+    /// Adds `key`, or puts it in the place of that for the same image and incarnation.
+    pub fn put_data_key(&mut self, key: WrappedDataKey) {
+        let place = self.data_keys.binary_search_by(|have| {
+            (&have.image, have.incarnation).cmp(&(&key.image, key.incarnation))
+        });
+        match place {
+            Ok(at) => self.data_keys[at] = key,
+            Err(at) => self.data_keys.insert(at, key),
+        }
+    }
 }
 
 #[cfg(test)]

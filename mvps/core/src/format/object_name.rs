@@ -13,6 +13,7 @@
 use std::fmt;
 
 use super::codec::{FormatError, ObjectSeed, RecordKind};
+use crate::encryption::{ImageKeys, SegmentKey};
 use crate::ids::{EpochNumber, ImageId, Incarnation, ObjectSequence, Version};
 
 /// What kind of data object a name belongs to.
@@ -69,6 +70,12 @@ impl ObjectName {
     #[must_use]
     pub fn seed(&self) -> ObjectSeed {
         ObjectSeed::of_key(&self.key())
+    }
+
+    /// What seals the segment of this name, if its image has a data key among `keys`.
+    #[must_use]
+    pub fn segment_key(&self, keys: &ImageKeys) -> Option<SegmentKey> {
+        keys.segment_key(&self.image, self.incarnation, &self.key())
     }
 
     /// The name whose [`ObjectName::key`] is `key`.

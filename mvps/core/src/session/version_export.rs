@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use super::images::OpenFailure;
 use crate::admin::{Admin, AdminError, pin_version, release_reader};
+use crate::encryption::RootKeys;
 use crate::engine::protocol::{ManifestError, ManifestStore};
 use crate::engine::{EngineError, Host, PublishedVersion};
 use crate::env::{Clock, Entropy};
@@ -27,6 +28,7 @@ struct ReaderPin {
     manifests: ManifestStore,
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
+    root_keys: Arc<RootKeys>,
 }
 
 impl ReaderPin {
@@ -35,6 +37,7 @@ impl ReaderPin {
             manifests: &self.manifests,
             clock: &*self.clock,
             entropy: &*self.entropy,
+            root_keys: &self.root_keys,
         }
     }
 
@@ -73,6 +76,7 @@ impl VersionExport {
             manifests: manifests.clone(),
             clock: Arc::clone(&host.environment.clock),
             entropy: Arc::clone(&host.environment.entropy),
+            root_keys: Arc::clone(&host.root_keys),
         };
         let pinned = pin_version(&pin.admin(), image, shown, &pin.reader).await;
         let manifest = pinned.map_err(|error| failure(&error))?.manifest;
@@ -90,7 +94,7 @@ impl VersionExport {
                     tracing::warn!(%image, reader = %pin.reader, %error, "the pin stays");
                 }
                 Err(OpenFailure {
-                    reason: format!("cannot read the version's map: {error}"),
+                    reason: error.to_string(),
                     told: None,
                 })
             }

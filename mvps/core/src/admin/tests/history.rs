@@ -27,6 +27,7 @@ fn admin(world: &World) -> Admin<'_> {
         manifests: &world.manifests,
         clock: &*world.clock,
         entropy: &*world.entropy,
+        root_keys: &world.root_keys,
     }
 }
 

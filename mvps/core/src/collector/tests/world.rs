@@ -74,6 +74,7 @@ pub fn manifest(of: &str, version: u64, oldest: u64, names: &[ObjectName]) -> Ma
         snapshots: Vec::new(),
         pins: Vec::new(),
         takeovers: Vec::new(),
+        data_keys: Vec::new(),
         ..example.clone()
     }
 }

@@ -16,6 +16,7 @@ use bytes::{Bytes, BytesMut};
 use tokio::sync::mpsc;
 
 use super::round::Round;
+use crate::encryption::ImageKeys;
 use crate::engine::checkpoint::{CheckpointError, Written, conclude, segment_writer};
 use crate::engine::event::Completion;
 use crate::engine::frame_reader::{FrameReader, FrameReads};
@@ -65,11 +66,15 @@ impl Hurry {
 }
 
 /// A reader of frames that shares nothing with those of clients.
-pub(in crate::engine) fn own_reader(host: &Host, page_size: PageSize) -> FrameReader {
+pub(in crate::engine) fn own_reader(
+    host: &Host,
+    page_size: PageSize,
+    keys: Arc<ImageKeys>,
+) -> FrameReader {
     let reads = host.leaves.object_reads().clone();
     let spawner = Arc::clone(&host.environment.spawner);
     let frames = FrameReads::new(reads, spawner, CACHE_BYTES);
-    FrameReader::new(Arc::new(frames), page_size)
+    FrameReader::new(Arc::new(frames), page_size, keys)
 }
 
 impl Publisher {

@@ -25,7 +25,7 @@ fn view_of(world: &TestWorld, map: &Map) -> View {
         generations: Vec::new(),
         map: map.clone(),
         guard: Arc::new(MapGuard(1)),
-        frames: Arc::new(FrameReader::new(frames, page_size)),
+        frames: Arc::new(FrameReader::new(frames, page_size, Arc::default())),
     }
 }
 

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 
-use super::{FetchedFrame, WantedFrame};
+use super::{FetchedFrame, FrameCoding, WantedFrame};
+use crate::encryption::SegmentKey;
 use crate::engine::object_cache::{ObjectCache, PieceKey};
 use crate::engine::object_reads::{ObjectReads, Piece, ReadError};
 use crate::env::{Spawner, SpawnerExt};
@@ -83,10 +84,10 @@ impl SpanRequest {
         self,
         reads: &ObjectReads,
         spawner: &dyn Spawner,
-        page_size: PageSize,
+        coding: &FrameCoding,
     ) -> Landed {
         if self.frames.len() == 1 {
-            let frame = fetch_one(&self.frames[0], reads, page_size).await;
+            let frame = fetch_one(&self.frames[0], reads, coding).await;
             return Landed::new(vec![(self.frames[0].key(), frame)]);
         }
         let whole = reads
@@ -94,7 +95,7 @@ impl SpanRequest {
             .await;
         let (seed, pieces) = match whole {
             Ok(whole) => whole,
-            Err(ReadError::Corrupt { .. }) => return self.fetch_each(reads, page_size).await,
+            Err(ReadError::Corrupt { .. }) => return self.fetch_each(reads, coding).await,
             Err(error) => {
                 let failed = |frame: &WantedFrame| (frame.key(), Err(error.clone()));
                 return Landed::new(self.frames.iter().map(failed).collect());
@@ -109,8 +110,12 @@ impl SpanRequest {
                 from..from + frame.frame.stored_bytes as usize
             })
             .collect();
-        let decode = move || decode_all(seed, page_size, &pieces, &places);
-        let decoded = if self.is_raw() {
+        let key = self.frames[0].object.segment_key(&coding.keys);
+        // What is sealed is opened first, which is work too.
+        let at_once = key.is_none() && self.is_raw();
+        let page_size = coding.page_size;
+        let decode = move || decode_all(seed, page_size, key.as_ref(), &pieces, &places);
+        let decoded = if at_once {
             decode()
         } else {
             spawner.run(decode).await
@@ -119,7 +124,7 @@ impl SpanRequest {
         for (frame, decoded) in self.frames.iter().zip(decoded) {
             let fetched = match decoded {
                 Ok(decoded) => Ok(Arc::new(decoded)),
-                Err(_) => fetch_one(frame, reads, page_size).await,
+                Err(_) => fetch_one(frame, reads, coding).await,
             };
             landed.push((frame.key(), fetched));
         }
@@ -127,10 +132,10 @@ impl SpanRequest {
     }
 
     /// The span cannot be had as a whole: perhaps one of its frames lies beyond the object's end.
-    async fn fetch_each(&self, reads: &ObjectReads, page_size: PageSize) -> Landed {
+    async fn fetch_each(&self, reads: &ObjectReads, coding: &FrameCoding) -> Landed {
         let mut landed = Vec::with_capacity(self.frames.len());
         for frame in &self.frames {
-            landed.push((frame.key(), fetch_one(frame, reads, page_size).await));
+            landed.push((frame.key(), fetch_one(frame, reads, coding).await));
         }
         Landed::new(landed)
     }
@@ -139,12 +144,13 @@ impl SpanRequest {
 fn decode_all(
     seed: ObjectSeed,
     page_size: PageSize,
+    key: Option<&SegmentKey>,
     pieces: &[Bytes],
     places: &[Range<usize>],
 ) -> Vec<Result<Frame, FormatError>> {
     places
         .iter()
-        .map(|place| decode_frame(seed, page_size, &gathered(pieces, place)))
+        .map(|place| decode_frame(seed, page_size, key, &gathered(pieces, place)))
         .collect()
 }
 
@@ -162,8 +168,13 @@ fn gathered(pieces: &[Bytes], place: &Range<usize>) -> Bytes {
     own.freeze()
 }
 
-async fn fetch_one(wanted: &WantedFrame, reads: &ObjectReads, page_size: PageSize) -> FetchedFrame {
-    let decode = |seed, bytes: Bytes| decode_frame(seed, page_size, &bytes);
+async fn fetch_one(
+    wanted: &WantedFrame,
+    reads: &ObjectReads,
+    coding: &FrameCoding,
+) -> FetchedFrame {
+    let key = wanted.object.segment_key(&coding.keys);
+    let decode = |seed, bytes: Bytes| decode_frame(seed, coding.page_size, key.as_ref(), &bytes);
     let frame = reads.read(wanted.piece(), decode).await?;
     Ok(Arc::new(frame))
 }

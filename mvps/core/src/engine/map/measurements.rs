@@ -6,7 +6,9 @@ use bytes::Bytes;
 
 use super::test_world::{TestWorld, Write};
 use super::*;
+use crate::encryption::{ImageKeys, RootKey, RootKeys, WrappedDataKey};
 use crate::engine::segment_writer::SegmentWriter;
+use crate::env::memory::SeededEntropy;
 use crate::format::object_name::ObjectKind;
 use crate::store::UploadWriter;
 
@@ -118,9 +120,15 @@ async fn speed_of_writing_segments() {
         }
         plain.finish().await.unwrap();
         println!("{label}: plain upload {:.0} MiB/s", rate(start));
-        for level in [None, Some(1), Some(3)] {
+        for (level, sealed) in [None, Some(1), Some(3)]
+            .into_iter()
+            .flat_map(|level| [(level, false), (level, true)])
+        {
             let mut world = TestWorld::new();
             world.settings.compression_level = level;
+            if sealed {
+                world.settings.keys = Arc::new(keys_of(&world.names(ObjectKind::Segment)()));
+            }
             let names = Box::new(world.names(ObjectKind::Segment));
             let (store, spawner) = (world.store.clone(), Arc::clone(&world.spawner));
             let start = Instant::now();
@@ -132,9 +140,18 @@ async fn speed_of_writing_segments() {
             let written = writer.finish().await.unwrap();
             let stored_bytes: u64 = written.iter().map(|segment| segment.size_bytes).sum();
             let (rate, stored_mib) = (rate(start), stored_bytes >> 20);
-            println!("{label}: level {level:?} {rate:.0} MiB/s, {stored_mib} MiB stored");
+            println!(
+                "{label}: level {level:?}, sealed {sealed}: {rate:.0} MiB/s, {stored_mib} MiB stored"
+            );
         }
     }
+}
+
+fn keys_of(name: &ObjectName) -> ImageKeys {
+    let roots = RootKeys::new(vec![RootKey::new([7; 32].into())]);
+    let (image, life) = (&name.image, name.incarnation);
+    let key = WrappedDataKey::for_new_image(&roots, image, life, &SeededEntropy::new(1)).unwrap();
+    ImageKeys::unwrap(&roots, image, &[key]).unwrap()
 }
 
 /// `cargo test --release -p mvps-core -- --ignored --nocapture speed_of_reading`.

@@ -96,6 +96,7 @@ pub fn empty_manifest(page_size: PageSize) -> Manifest {
         snapshots: Vec::new(),
         pins: Vec::new(),
         takeovers: Vec::new(),
+        data_keys: Vec::new(),
     }
 }
 
@@ -132,7 +133,7 @@ impl TestWorld {
             spawner,
             manifest: empty_manifest(page_size),
             map: Map::empty(leaves),
-            reader: FrameReader::new(Arc::new(frames), page_size),
+            reader: FrameReader::new(Arc::new(frames), page_size, Arc::default()),
             settings: SegmentSettings::new(page_size),
             model: BTreeMap::new(),
             next_sequence: Arc::default(),
@@ -159,7 +160,7 @@ impl TestWorld {
     pub async fn write_segments(&self, writes: &[Write]) -> Vec<WrittenSegment> {
         let (store, spawner) = (self.store.clone(), Arc::clone(&self.spawner));
         let names = Box::new(self.names(ObjectKind::Segment));
-        let mut writer = SegmentWriter::new(store, spawner, self.settings, names);
+        let mut writer = SegmentWriter::new(store, spawner, self.settings.clone(), names);
         for write in writes {
             match *write {
                 Write::Pages { first, count, tag } => {
@@ -237,7 +238,11 @@ impl TestWorld {
     pub fn cold_reader(&self) -> FrameReader {
         let reads = ObjectReads::new(self.store.clone());
         let frames = FrameReads::new(reads, Arc::clone(&self.spawner), 64 << 20);
-        FrameReader::new(Arc::new(frames), self.settings.page_size)
+        FrameReader::new(
+            Arc::new(frames),
+            self.settings.page_size,
+            Arc::clone(&self.settings.keys),
+        )
     }
 
     /// Reads `first..end` through `map` and compares every page with the model.

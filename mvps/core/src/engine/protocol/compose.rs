@@ -163,6 +163,13 @@ pub enum RuleBroken {
         /// The base.
         base: Version,
     },
+    /// The data key of an image that the base shares segments with, or its own, would be lost, or
+    /// another would be there.
+    #[error("the data keys would not be those of version {version}")]
+    OtherDataKeys {
+        /// The base.
+        version: Version,
+    },
     /// Somebody is in office, or the image was deleted.
     #[error("version {version} is not clean, which a publication without its server needs")]
     NotClean {

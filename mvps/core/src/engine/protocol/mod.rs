@@ -25,11 +25,11 @@ pub use compose::{
     next_tenure,
 };
 pub use manifests::{ManifestError, ManifestStore};
-pub(crate) use opening::TakingOffice;
 pub use opening::{
     OPEN_ATTEMPTS_MAX, OpenError, Opened, Opener, is_drained, open_image, own_publication,
     recovered_metadata,
 };
+pub(crate) use opening::{TakingOffice, usable_keys};
 pub use opening_decision::{
     BufferState, Decision, Intent, LastCheckpoint, OpeningRequest, Refusal, RefusalReason,
     decide_opening,

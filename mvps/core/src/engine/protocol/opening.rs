@@ -9,6 +9,7 @@
 
 use bytes::Bytes;
 
+use crate::encryption::{ImageKeys, KeyError, RootKeys, WrappedDataKey};
 use crate::env::{BufferError, Clock, Entropy, EntropyExt, Moment, Recovered};
 use crate::format::buffer_metadata::{
     BufferMetadata, MapDigest, OwnPublication, PENDING_TENURES_MAX,
@@ -37,6 +38,8 @@ pub struct Opener<'a> {
     pub entropy: &'a dyn Entropy,
     /// Host and process, for messages to operators.
     pub owner: &'a str,
+    /// For new images; an existing one is opened only if they open its data keys.
+    pub root_keys: &'a RootKeys,
 }
 
 /// Why an image was not opened, by what the caller does next.
@@ -52,6 +55,9 @@ pub enum OpenError {
     /// tenure, and the buffer store remembers this one.
     #[error("cannot take office: {0}")]
     Publish(#[from] PublishError),
+    /// The image's data keys cannot be had. Nothing was published.
+    #[error(transparent)]
+    Key(#[from] KeyError),
     /// The buffer store failed.
     #[error(transparent)]
     Buffer(#[from] BufferError),
@@ -171,13 +177,20 @@ pub async fn open_image(
         let decision = decide_opening(newest.as_ref(), &office.buffer(), request);
         let body = match (decision, &newest) {
             (Decision::Refuse(refusal), _) => return Err(OpenError::Refused(refusal)),
-            (Decision::Open { size_bytes }, Some(base)) => office.compose_open(base, size_bytes),
+            (Decision::Open { size_bytes }, Some(base)) => {
+                // Before anybody is fenced.
+                usable_keys(opener.root_keys, base)?;
+                office.compose_open(base, size_bytes)
+            }
             (Decision::Create { size_bytes }, base) => {
+                let (image, incarnation) = (&request.image, Incarnation(opener.entropy.u128()));
+                let (roots, entropy) = (opener.root_keys, opener.entropy);
                 let new = NewImage {
-                    image: request.image.clone(),
-                    incarnation: Incarnation(opener.entropy.u128()),
+                    image: image.clone(),
+                    incarnation,
                     page_size: request.page_size,
                     size_bytes,
+                    data_key: WrappedDataKey::for_new_image(roots, image, incarnation, entropy),
                 };
                 office.compose_create(base.as_ref(), &new)
             }
@@ -189,6 +202,17 @@ pub async fn open_image(
         }
     }
     Err(OpenError::Contended)
+}
+
+/// The data keys of `manifest`, if it may be served with these root keys.
+pub(crate) fn usable_keys(roots: &RootKeys, manifest: &Manifest) -> Result<ImageKeys, KeyError> {
+    let image = &manifest.image;
+    let keys = ImageKeys::unwrap(roots, image, &manifest.data_keys)?;
+    if roots.require_encryption() && manifest.own_data_key().is_none() {
+        let image = image.clone();
+        return Err(KeyError::NotEncrypted { image });
+    }
+    Ok(keys)
 }
 
 /// One buffer store's way into office: the steps that opening and adopting share.

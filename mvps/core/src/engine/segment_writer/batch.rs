@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 
+use crate::encryption::SegmentKey;
 use crate::format::codec::ObjectSeed;
 use crate::format::frame::{FrameEncoder, frame_pages};
 use crate::format::segment::{FrameEntry, PageSpan};
@@ -45,6 +46,7 @@ impl Batch {
         mut encoder: FrameEncoder,
         seed: ObjectSeed,
         page_size: PageSize,
+        key: Option<&SegmentKey>,
     ) -> EncodedBatch {
         let mut bytes = Vec::with_capacity(self.content_bytes + self.content_bytes / 64);
         let mut frames = Vec::new();
@@ -53,7 +55,7 @@ impl Batch {
         let mut close = |frame: &mut Vec<(PageNumber, &[u8])>| {
             if !frame.is_empty() {
                 let offset = u32::try_from(bytes.len()).expect("a batch is short");
-                let stored_bytes = encoder.encode(seed, page_size, frame, &mut bytes);
+                let stored_bytes = encoder.encode(seed, page_size, key, frame, &mut bytes);
                 let runs = frame.iter().map(|(page, _)| single(*page)).collect();
                 frames.push(FrameEntry {
                     offset,

@@ -147,7 +147,7 @@ async fn a_store_that_refuses_fails_the_writer() {
     });
     let names = Box::new(world.names(crate::format::object_name::ObjectKind::Segment));
     let (store, spawner) = (world.store.clone(), world.spawner.clone());
-    let mut writer = SegmentWriter::new(store, spawner, world.settings, names);
+    let mut writer = SegmentWriter::new(store, spawner, world.settings.clone(), names);
     let data = content(1, 1, world.settings.page_size);
     writer
         .pages(PageNumber(1), Bytes::from(data))

@@ -311,6 +311,7 @@ async fn a_reader_keeps_the_segments_that_it_began_with() {
         frames: std::sync::Arc::new(crate::engine::cleaning::own_reader(
             &machine.host,
             view.page_size,
+            std::sync::Arc::default(),
         )),
         ..(*view).clone()
     };

@@ -39,6 +39,7 @@ impl<'a> Desk<'a> {
             manifests: &self.manifests,
             clock: &*self.machine.host.environment.clock,
             entropy: &*self.machine.entropy,
+            root_keys: &self.machine.host.root_keys,
         }
     }
 

@@ -6,6 +6,7 @@ mod cleaning;
 mod cleaning_crashes;
 mod closing;
 mod durability;
+mod encryption;
 mod extents;
 mod fencing;
 mod history;

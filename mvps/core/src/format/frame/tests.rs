@@ -3,6 +3,8 @@ use proptest::prelude::*;
 use super::*;
 use crate::format::damage::{check_damage, hex, segment_name};
 
+mod sealed;
+
 fn page_size() -> PageSize {
     PageSize::from_bits(12).unwrap()
 }
@@ -13,7 +15,8 @@ fn encode(level: Option<i32>, pages: &[(u64, Vec<u8>)]) -> Bytes {
         .map(|(page, data)| (PageNumber(*page), data.as_slice()))
         .collect();
     let mut out = b"before".to_vec();
-    let bytes = FrameEncoder::new(level).encode(segment_name().1, page_size(), &pages, &mut out);
+    let bytes =
+        FrameEncoder::new(level).encode(segment_name().1, page_size(), None, &pages, &mut out);
     assert_eq!(&out[..6], b"before");
     assert_eq!(out.len() - 6, bytes as usize);
     Bytes::from(out).slice(6..)
@@ -23,6 +26,7 @@ fn decode(bytes: &[u8]) -> Result<Frame, FormatError> {
     decode_frame(
         segment_name().1,
         page_size(),
+        None,
         &Bytes::copy_from_slice(bytes),
     )
 }
@@ -88,7 +92,7 @@ fn damage_is_refused() {
         assert!(decode(&frame[..length]).is_err(), "{length}");
     }
     let elsewhere = ObjectSeed::of_key("elsewhere");
-    assert!(decode_frame(elsewhere, page_size(), &frame).is_err());
+    assert!(decode_frame(elsewhere, page_size(), None, &frame).is_err());
 }
 
 /// `frame` with byte `offset` replaced, under a checksum that is right.
@@ -113,7 +117,7 @@ fn crafted_frames_are_refused_or_whole() {
                         assert!(frame.pages.is_sorted_by(|a, b| a < b));
                     }
                     Err(FormatError::NewerFormat { found, known, .. }) => {
-                        assert_eq!((offset, found, known), (8, u16::from(value), 1));
+                        assert_eq!((offset, found, known), (8, u16::from(value), 2));
                     }
                     Err(FormatError::Corrupt { .. }) => {}
                 }
@@ -139,7 +143,7 @@ fn a_frame_decodes_only_at_its_own_page_size() {
         for bits in 13..=16 {
             let size = PageSize::from_bits(bits).unwrap();
             assert!(
-                decode_frame(segment_name().1, size, &frame).is_err(),
+                decode_frame(segment_name().1, size, None, &frame).is_err(),
                 "{bits}"
             );
         }
@@ -173,7 +177,7 @@ fn compression_is_kept_only_if_it_pays() {
 #[test]
 fn a_raw_frame_is_not_copied() {
     let bytes = encode(None, &[(0, noise(0, 4096)), (8, noise(8, 4096))]);
-    let frame = decode_frame(segment_name().1, page_size(), &bytes).unwrap();
+    let frame = decode_frame(segment_name().1, page_size(), None, &bytes).unwrap();
     assert_eq!(frame.data.as_ptr(), bytes[bytes.len() - 8192..].as_ptr());
     assert_eq!(
         frame.page(PageNumber(8), 1, page_size()).unwrap(),
@@ -193,9 +197,10 @@ fn the_largest_frames_fit() {
             .rev()
             .collect();
         let mut out = Vec::new();
-        let bytes = FrameEncoder::new(Some(3)).encode(segment_name().1, size, &pages, &mut out);
+        let bytes =
+            FrameEncoder::new(Some(3)).encode(segment_name().1, size, None, &pages, &mut out);
         assert!(bytes as usize <= FRAME_STORED_MAX_BYTES);
-        let frame = decode_frame(segment_name().1, size, &Bytes::from(out)).unwrap();
+        let frame = decode_frame(segment_name().1, size, None, &Bytes::from(out)).unwrap();
         assert_eq!(frame.pages.len(), pages.len());
         assert_eq!(frame.data.len(), FRAME_MAX_BYTES);
     }

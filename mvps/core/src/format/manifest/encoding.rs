@@ -1,5 +1,7 @@
 //! Bytes of a manifest. Numbers are varints; the images and incarnations of object names are
 //! listed once, in an *origin table*, and names refer to it. Drawn in `mvps/docs/format.md`.
+//!
+//! Version 2 has data keys at the end, at least one; a manifest without any is of version 1.
 
 use bytes::Bytes;
 
@@ -7,6 +9,7 @@ use super::{
     ByteSpan, Manifest, MapObjectEntry, MapObjectId, Office, Pin, PinHolder, Pinned, RetiredObject,
     RootEntry, SegmentEntry, SegmentId, Snapshot, Takeover,
 };
+use crate::encryption::{RootKeyId, WRAP_NONCE_BYTES, WRAPPED_KEY_BYTES, WrappedDataKey};
 use crate::env::WallTime;
 use crate::format::codec::{FormatError, ObjectSeed, Reader, RecordKind, Writer};
 use crate::format::object_name::{ObjectKind, ObjectName, manifest_key};
@@ -14,6 +17,13 @@ use crate::ids::{
     EpochNumber, ImageId, Incarnation, Lsn, ObjectSequence, PageSize, PublicationCounter,
     PublicationId, Version,
 };
+
+/// Format versions.
+const WITHOUT_KEYS: u16 = 1;
+const WITH_KEYS: u16 = 2;
+
+/// A data key takes at least this.
+const DATA_KEY_MIN_BYTES: usize = 2 + 16 + 8 + WRAP_NONCE_BYTES + WRAPPED_KEY_BYTES;
 
 impl Manifest {
     /// Encodes the manifest as the object [`manifest_key`] of its image and version. The same
@@ -25,12 +35,19 @@ impl Manifest {
     pub fn encode(&self) -> Bytes {
         self.validate()
             .expect("a manifest that is published is valid");
-        let mut writer = Writer::new(RecordKind::Manifest);
+        let version = match self.data_keys.is_empty() {
+            true => WITHOUT_KEYS,
+            false => WITH_KEYS,
+        };
+        let mut writer = Writer::of_version(RecordKind::Manifest, version);
         let origins = Origins::of(self);
         self.write_head(&mut writer);
         origins.write(&mut writer);
         self.write_objects(&mut writer, &origins);
         self.write_history(&mut writer, &origins);
+        if version == WITH_KEYS {
+            self.write_data_keys(&mut writer);
+        }
         writer.finish(seed(&self.image, self.version))
     }
 
@@ -39,11 +56,17 @@ impl Manifest {
     /// # Errors
     /// [`FormatError`], also if it is another image's or version's, or breaks a rule.
     pub fn decode(image: &ImageId, version: Version, bytes: &[u8]) -> Result<Self, FormatError> {
-        let mut reader = Reader::open(RecordKind::Manifest, seed(image, version), bytes)?;
+        let seed = seed(image, version);
+        let (format, mut reader) = Reader::open_any(RecordKind::Manifest, seed, bytes)?;
         let mut manifest = read_head(&mut reader)?;
         let origins = Origins::read(&mut reader)?;
         read_objects(&mut reader, &origins, &mut manifest)?;
         read_history(&mut reader, &origins, &mut manifest)?;
+        if format == WITH_KEYS {
+            manifest.data_keys = read_many(&mut reader, DATA_KEY_MIN_BYTES, read_data_key)?;
+            let some = !manifest.data_keys.is_empty();
+            reader.require(some, "a manifest with keys has at least one")?;
+        }
         let used = Origins::of(&manifest).0 == origins.0;
         reader.require(used, "the origins are not those of the names")?;
         let in_place = manifest.image == *image && manifest.version == version;
@@ -135,6 +158,27 @@ impl Manifest {
             writer.varint(takeover.at.unix_ms);
         }
     }
+
+    fn write_data_keys(&self, writer: &mut Writer) {
+        writer.count(self.data_keys.len());
+        for key in &self.data_keys {
+            writer.text(key.image.as_str());
+            writer.u128(key.incarnation.0);
+            writer.u64(key.root.0);
+            writer.bytes(&key.nonce);
+            writer.bytes(&key.sealed);
+        }
+    }
+}
+
+fn read_data_key(reader: &mut Reader<'_>) -> Result<WrappedDataKey, FormatError> {
+    Ok(WrappedDataKey {
+        image: read_image(reader)?,
+        incarnation: Incarnation(reader.u128()?),
+        root: RootKeyId(reader.u64()?),
+        nonce: reader.bytes()?,
+        sealed: reader.bytes()?,
+    })
 }
 
 fn seed(image: &ImageId, version: Version) -> ObjectSeed {
@@ -286,6 +330,7 @@ fn read_head(reader: &mut Reader<'_>) -> Result<Manifest, FormatError> {
         snapshots: Vec::new(),
         pins: Vec::new(),
         takeovers: Vec::new(),
+        data_keys: Vec::new(),
     })
 }
 

@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::encryption::RootKeyId;
 use crate::format::codec::{FormatError, ObjectSeed};
 use crate::format::damage::{
     any_image, any_name, any_tenure, body_of, check_crafted, check_damage, check_newer, hex, image,
@@ -117,7 +118,24 @@ pub(crate) fn example_manifest() -> Manifest {
                 unix_ms: 1_790_000_000_000,
             },
         }],
+        data_keys: Vec::new(),
     }
+}
+
+/// The same, with a data key of its own and one of an image that it shares a segment with.
+fn encrypted_manifest() -> Manifest {
+    let mut manifest = example_manifest();
+    for name in [&manifest.segments[1].name, &manifest.segments[0].name] {
+        let key = WrappedDataKey {
+            image: name.image.clone(),
+            incarnation: name.incarnation,
+            root: RootKeyId(0x0123_4567_89ab_cdef),
+            nonce: [0x11; 12],
+            sealed: [0x22; 48],
+        };
+        manifest.data_keys.insert(0, key);
+    }
+    manifest
 }
 
 fn decode(bytes: &[u8]) -> Result<Manifest, FormatError> {
@@ -132,12 +150,55 @@ fn golden() {
 }
 
 #[test]
+fn golden_encrypted() {
+    let golden = encrypted_manifest().encode();
+    insta::assert_snapshot!(hex(&golden));
+    assert_eq!(decode(&golden).unwrap(), encrypted_manifest());
+    assert_eq!(
+        encrypted_manifest().own_data_key(),
+        golden_own_key().as_ref()
+    );
+    assert_eq!(example_manifest().own_data_key(), None);
+}
+
+fn golden_own_key() -> Option<WrappedDataKey> {
+    encrypted_manifest().data_keys.pop()
+}
+
+/// Version 2 is for keys alone: an mvps of before reads every other manifest.
+#[test]
+fn a_manifest_has_the_oldest_version_that_can_say_it() {
+    let seed = ObjectSeed::of_key(&manifest_key(&image("disk0"), Version(300)));
+    let (clear, encrypted) = (example_manifest().encode(), encrypted_manifest().encode());
+    assert_eq!((clear[4], encrypted[4]), (1, 2));
+    let relabelled = |golden: &[u8], version: u8, body: &[u8]| {
+        let mut bytes = golden.to_vec();
+        bytes[4] = version;
+        decode(&reseal(seed, &bytes, body))
+    };
+    let no_keys = [body_of(&clear), &[0]].concat();
+    for refused in [
+        relabelled(&clear, 2, body_of(&clear)),
+        relabelled(&clear, 2, &no_keys),
+        relabelled(&encrypted, 1, body_of(&encrypted)),
+    ] {
+        assert!(
+            matches!(refused, Err(FormatError::Corrupt { .. })),
+            "{refused:?}"
+        );
+    }
+}
+
+#[test]
 fn damage_is_refused() {
     let golden = example_manifest().encode();
     let seed = ObjectSeed::of_key(&manifest_key(&image("disk0"), Version(300)));
-    check_damage(&golden, decode);
-    check_newer(seed, &golden, decode);
-    check_crafted(seed, &golden, decode, Manifest::encode);
+    let encrypted = encrypted_manifest().encode();
+    check_newer(seed, &encrypted, decode);
+    for golden in [&golden, &encrypted] {
+        check_damage(golden, decode);
+        check_crafted(seed, golden, decode, Manifest::encode);
+    }
     assert!(Manifest::decode(&image("disk1"), Version(300), &golden).is_err());
     assert!(Manifest::decode(&image("disk0"), Version(301), &golden).is_err());
 }
@@ -258,6 +319,16 @@ fn rules_hold() {
     check("a reader id is short", &|m| {
         m.pins[0].holder = PinHolder::Reader("x".repeat(READER_ID_MAX_BYTES + 1));
     });
+    check("data keys ascend", &|m| {
+        m.data_keys = encrypted_manifest().data_keys;
+        m.data_keys.reverse();
+    });
+    check("data keys ascend", &|m| {
+        m.data_keys = vec![encrypted_manifest().data_keys[0].clone(); 2];
+    });
+    check("data keys are bounded", &|m| {
+        m.data_keys = vec![encrypted_manifest().data_keys[0].clone(); DATA_KEYS_MAX + 1];
+    });
     check("a pin names a version that was", &|m| {
         m.pins[0].pinned = Pinned::Version(Version(301));
     });
@@ -370,6 +441,9 @@ prop_compose! {
         ),
         snapshots in proptest::collection::btree_map("[a-z][a-z0-9._-]{0,20}", any::<u64>(), 0..4),
         pins in proptest::collection::vec(any_pin(), 0..4),
+        data_keys in proptest::collection::btree_map(
+            (any_image(), any::<u128>()), any::<(u64, u8, u8)>(), 0..4
+        ),
     ) -> Manifest {
         let page_size = PageSize::from_bits(bits).unwrap();
         let version = Version(numbers[0].max(1));
@@ -409,6 +483,15 @@ prop_compose! {
                 from,
                 at_lsn: Lsn(numbers[7]),
                 at: WallTime { unix_ms: numbers[2] },
+            }).collect(),
+            data_keys: data_keys.into_iter().map(|((image, life), (root, nonce, sealed))| {
+                WrappedDataKey {
+                    image,
+                    incarnation: Incarnation(life),
+                    root: RootKeyId(root),
+                    nonce: [nonce; 12],
+                    sealed: [sealed; 48],
+                }
             }).collect(),
         }
     }

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{ByteSpan, Manifest, OTHERS_MAX, PinHolder, Pinned, TAKEOVERS_MAX};
+use super::{ByteSpan, DATA_KEYS_MAX, Manifest, OTHERS_MAX, PinHolder, Pinned, TAKEOVERS_MAX};
 use crate::format::object_name::ObjectKind;
 use crate::ids::{ImageId, Version};
 
@@ -67,7 +67,16 @@ impl Manifest {
             "retired objects ascend",
         )?;
         self.validate_snapshots()?;
-        self.validate_pins()
+        self.validate_pins()?;
+        require(
+            self.data_keys.len() <= DATA_KEYS_MAX,
+            "data keys are bounded",
+        )?;
+        require(
+            self.data_keys
+                .is_sorted_by(|a, b| (&a.image, a.incarnation) < (&b.image, b.incarnation)),
+            "data keys ascend",
+        )
     }
 
     fn validate_segments(&self) -> Result<(), InvalidManifest> {

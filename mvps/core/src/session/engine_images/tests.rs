@@ -8,6 +8,7 @@ use bytes::Bytes;
 use super::EngineImages;
 use crate::admin::{self, Admin, AdminError};
 use crate::client::{Client, ClientError};
+use crate::encryption::RootKeys;
 use crate::engine::protocol::ManifestStore;
 use crate::engine::{EngineConfig, Host};
 use crate::env::memory::testing::test_environment;
@@ -225,6 +226,7 @@ fn another(world: &World, reader: &str) -> World {
 struct Desk {
     manifests: ManifestStore,
     environment: Environment,
+    root_keys: RootKeys,
 }
 
 impl Desk {
@@ -235,6 +237,7 @@ impl Desk {
         Self {
             manifests: ManifestStore::new(store),
             environment,
+            root_keys: RootKeys::none(),
         }
     }
 
@@ -243,6 +246,7 @@ impl Desk {
             manifests: &self.manifests,
             clock: &*self.environment.clock,
             entropy: &*self.environment.entropy,
+            root_keys: &self.root_keys,
         }
     }
 

@@ -16,6 +16,7 @@ use std::collections::BTreeSet;
 use super::others::leave_mark;
 use super::tenures::begin_tenure;
 use super::{FIRST_PUBLICATION, RuleBroken};
+use crate::encryption::WrappedDataKey;
 use crate::env::WallTime;
 use crate::format::manifest::{Manifest, Office, RetiredObject};
 use crate::ids::{ImageId, Incarnation, Lsn, ObjectSequence, PublicationId, Tenure, Version};
@@ -124,6 +125,8 @@ pub fn compose_tombstone(
     if crate::mutant::is("tombstone that drops pins") {
         next.pins.clear();
     }
+    // Whoever still reads the image's segments, a clone, has their keys itself.
+    next.data_keys.clear();
     leave_mark(&mut next, id);
     next
 }
@@ -137,11 +140,14 @@ pub struct CloneTarget {
     pub incarnation: Incarnation,
     /// Of a higher epoch than the name has seen.
     pub tenure: Tenure,
+    /// What its own segments are sealed with; in the clear without it.
+    pub data_key: Option<WrappedDataKey>,
 }
 
 /// Composes the first manifest of a clone: the content of `origin`, a version of another image, in
 /// nobody's office. `base` is the tombstone under the clone's name, if there is one. Everything
-/// that `origin` references has to be pinned for the clone first (protocol §5.1).
+/// that `origin` references has to be pinned for the clone first (protocol §5.1). The data keys of
+/// `origin` go on in the clone where it shares segments that they seal.
 ///
 /// # Errors
 /// [`RuleBroken`] if the result is not a valid manifest.
@@ -169,6 +175,16 @@ pub fn compose_clone(
     next.takeovers.clear();
     next.others.clear();
     next.pins.clear();
+    let shared: BTreeSet<_> = origin
+        .segments
+        .iter()
+        .map(|entry| (&entry.name.image, entry.name.incarnation))
+        .collect();
+    next.data_keys
+        .retain(|key| shared.contains(&(&key.image, key.incarnation)));
+    if let Some(own) = target.data_key {
+        next.put_data_key(own);
+    }
     if let Some(base) = base {
         next.lsn = next.lsn.max(base.lsn);
         next.next_segment = next.next_segment.max(base.next_segment);

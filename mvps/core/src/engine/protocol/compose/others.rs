@@ -4,6 +4,7 @@
 //! which it recognises its publication.
 
 use super::{RuleBroken, keep_last, successor};
+use crate::encryption::WrappedDataKey;
 use crate::env::WallTime;
 use crate::format::manifest::{Manifest, OTHERS_MAX, Pin, Snapshot};
 use crate::ids::{PublicationId, Version};
@@ -17,6 +18,8 @@ pub struct OthersPart {
     pub snapshots: Vec<Snapshot>,
     /// Pins.
     pub pins: Vec<Pin>,
+    /// Data keys: the same ones always, whatever they are wrapped with.
+    pub data_keys: Vec<WrappedDataKey>,
 }
 
 impl OthersPart {
@@ -27,6 +30,7 @@ impl OthersPart {
             oldest_retained: base.oldest_retained,
             snapshots: base.snapshots.clone(),
             pins: base.pins.clone(),
+            data_keys: base.data_keys.clone(),
         }
     }
 }
@@ -50,12 +54,24 @@ pub fn compose_by_other(
             to: part.oldest_retained.0,
         });
     }
+    let sealed = |key: &WrappedDataKey| (key.image.clone(), key.incarnation);
+    if !part
+        .data_keys
+        .iter()
+        .map(sealed)
+        .eq(base.data_keys.iter().map(sealed))
+    {
+        return Err(RuleBroken::OtherDataKeys {
+            version: base.version,
+        });
+    }
     let mut next = successor(base, at);
     next.oldest_retained = part.oldest_retained;
     next.snapshots = part.snapshots;
     next.snapshots
         .sort_by(|left, right| left.name.cmp(&right.name));
     next.pins = part.pins;
+    next.data_keys = part.data_keys;
     leave_mark(&mut next, id);
     next.validate()?;
     Ok(next)

@@ -1,6 +1,7 @@
 //! Publications that begin a tenure on what the image is: creating, opening, takeover.
 
 use super::{FIRST_PUBLICATION, keep_last, successor};
+use crate::encryption::WrappedDataKey;
 use crate::env::{Entropy, EntropyExt, WallTime};
 use crate::format::manifest::{
     Manifest, MapObjectId, OWNER_MAX_BYTES, Office, SegmentId, TAKEOVERS_MAX, Takeover,
@@ -29,6 +30,8 @@ pub struct NewImage {
     pub page_size: PageSize,
     /// Its size, a multiple of the page size.
     pub size_bytes: u64,
+    /// What its segments are sealed with; in the clear without it.
+    pub data_key: Option<WrappedDataKey>,
 }
 
 /// Composes the first manifest of an image, in office at once. `base` is the tombstone under the
@@ -70,6 +73,7 @@ pub fn compose_create(
             .filter(|_| !crate::mutant::is("a new life drops the pins"))
             .map_or_else(Vec::new, |base| base.pins.clone()),
         takeovers: Vec::new(),
+        data_keys: new.data_key.iter().cloned().collect(),
     }
 }
 

@@ -181,6 +181,7 @@ async fn others_change_their_part_only() {
         oldest_retained: Version(4),
         snapshots: Vec::new(),
         pins: Vec::new(),
+        data_keys: base.data_keys.clone(),
     };
     let next = compose_by_other(&base, PublicationId(9), part.clone(), AT).unwrap();
     assert_eq!(OthersPart::of(&next), part);
@@ -242,6 +243,7 @@ async fn a_new_image_under_a_tombstone_carries_pins_and_numbers() {
         incarnation: Incarnation(5),
         page_size: page_size(),
         size_bytes: GIB,
+        data_key: None,
     };
     let tenure = next_tenure(Some(&tombstone), &crate::env::memory::SeededEntropy::new(3));
     let created = compose_create(Some(&tombstone), &new, tenure, "host-1", AT);

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
+use crate::encryption::RootKeys;
 use crate::engine::protocol::{
     Intent, ManifestStore, OpenError, Opened, Opener, OpeningRequest, OthersPart, Outcome,
     PublishError, Publisher, Released, RuleBroken, WriterPart, compose_by_other,
@@ -48,6 +49,7 @@ pub(crate) struct World {
     pub(crate) manifests: ManifestStore,
     pub(crate) clock: Arc<TestClock>,
     pub(crate) entropy: Arc<SeededEntropy>,
+    pub(crate) root_keys: RootKeys,
 }
 
 impl World {
@@ -61,6 +63,7 @@ impl World {
             objects,
             clock,
             entropy,
+            root_keys: RootKeys::none(),
         }
     }
 
@@ -158,6 +161,7 @@ impl World {
             clock: &*self.clock,
             entropy: &*self.entropy,
             owner: "host-1, process 7",
+            root_keys: &self.root_keys,
         }
     }
 
