@@ -5,6 +5,7 @@
 
 mod command_line;
 mod crashes;
+mod encryption;
 mod harness;
 mod history;
 mod ownership;

@@ -24,13 +24,22 @@ pub const MIB: u64 = 1024 * 1024;
 /// A directory with an object store in it, and the buffer stores of any number of servers.
 pub struct Site {
     directory: TempDir,
+    root_keys: String,
 }
 
 impl Site {
     /// A new, empty one.
     pub fn new() -> Self {
         let directory = TempDir::with_prefix("mvps").expect("a scratch directory");
-        Self { directory }
+        Self {
+            directory,
+            root_keys: String::new(),
+        }
+    }
+
+    /// From now on programs have these root keys; none if the text is empty.
+    pub fn set_root_keys(&mut self, root_keys: &str) {
+        root_keys.clone_into(&mut self.root_keys);
     }
 
     /// A path in it.
@@ -47,6 +56,9 @@ impl Site {
             .env("MVPS_TE_IMAGE_STORE", "local")
             .env("MVPS_TE_IMAGE_STORE_LOCAL_PATH", self.path("objects"))
             .env("MVPS_TE_BUFFER_STORE_PATH", self.path(buffer));
+        if !self.root_keys.is_empty() {
+            command.env("MVPS_TE_ROOT_KEY", &self.root_keys);
+        }
         command
     }
 

@@ -23,7 +23,7 @@ pub use history::{
 pub use txn::{ClientTlsArgs, TxnArgs};
 
 use super::check::CheckArgs;
-use super::quantity::{ByteSize, parse_address, parse_span};
+use super::quantity::{ByteSize, Compression, parse_address, parse_span};
 
 /// A log-structured, transactional virtual block device: NBD in, S3-compatible object storage out.
 ///
@@ -178,6 +178,18 @@ pub struct TlsArgs {
     pub tls_required: bool,
 }
 
+/// Encryption of what is stored. The root keys have no flag: MVPS_TE_ROOT_KEY lists them (each 32
+/// bytes in base64, separated by commas; the first wraps, all unwrap). With a root key, images that
+/// are created or cloned are encrypted.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Encryption")]
+pub struct EncryptionArgs {
+    /// Refuse to open images that are not encrypted (those that are have a key of their own, and
+    /// MVPS_TE_ROOT_KEY opens it).
+    #[arg(long, env = "MVPS_TE_REQUIRE_ENCRYPTION", value_parser = BoolishValueParser::new())]
+    pub require_encryption: bool,
+}
+
 /// `mvps serve`.
 #[derive(Debug, Args)]
 pub struct ServeArgs {
@@ -197,6 +209,9 @@ pub struct ServeArgs {
     /// TLS.
     #[command(flatten)]
     pub tls: TlsArgs,
+    /// Encryption of what is stored.
+    #[command(flatten)]
+    pub encryption: EncryptionArgs,
     /// Object store.
     #[command(flatten)]
     pub images: ImageStoreArgs,
@@ -272,6 +287,15 @@ pub struct TuningArgs {
         value_parser = BoolishValueParser::new()
     )]
     pub cleaning: bool,
+    /// How pages are compressed in the object store: off, zstd or zstd:LEVEL. What does not get
+    /// smaller is stored as it is.
+    #[arg(
+        long,
+        env = "MVPS_TE_COMPRESSION",
+        value_name = "METHOD",
+        default_value = "zstd"
+    )]
+    pub compression: Compression,
     /// What a flush waits for, unless the token says otherwise.
     #[arg(
         long,
@@ -366,6 +390,8 @@ pub enum ImageCommand {
     Rollback(RollbackArgs),
     /// Grow the image.
     Resize(ResizeArgs),
+    /// Wrap the image's data keys with the first key of MVPS_TE_ROOT_KEY. No data is rewritten.
+    Rekey(ImageOperationArgs),
     /// Delete the image. What clones of it need is kept.
     Delete(DeleteArgs),
     /// List the versions that are kept: what can be rolled back to, cloned or attached to.
@@ -388,6 +414,7 @@ impl ImageCommand {
             Self::Clone(args) => &args.operation.log,
             Self::Rollback(args) => &args.operation.log,
             Self::Resize(args) => &args.operation.log,
+            Self::Rekey(args) => &args.operation.log,
             Self::Delete(args) => &args.operation.log,
             Self::Versions(args) => &args.operation.log,
             Self::Pins(args) => &args.operation.log,

@@ -10,6 +10,7 @@ use mvps_core::ids::ImageId;
 
 use super::image::open_store;
 use super::{ByteSize, ImageStoreArgs, LogArgs, OutputArgs, OutputFormat, ProgressLine};
+use crate::daemon::root_keys;
 
 /// `mvps check`.
 #[derive(Debug, Args)]
@@ -51,7 +52,7 @@ pub async fn carry_out(args: &CheckArgs) -> anyhow::Result<(String, ExitCode)> {
         );
         shown.show(progress.images, progress.images_done, words);
     });
-    let checker = Checker::new(store, args.read_data, observer);
+    let checker = Checker::new(store, args.read_data, observer).with_root_keys(root_keys()?);
     let report = checker.check(args.image.as_ref()).await;
     line.clear();
     let report = report?;
@@ -95,6 +96,11 @@ fn image_lines(image: &ImageCheck) -> Vec<String> {
             ByteSize(leaks.unsettled_bytes)
         )),
         _ => {}
+    }
+    if let Some(reason) = &image.unopened {
+        lines.push(format!(
+            "  NOT OPENED: of encrypted content only checksums were verified: {reason}"
+        ));
     }
     for finding in &image.findings {
         lines.push(format!("  WRONG: {}: {}", finding.key, finding.reason));

@@ -8,9 +8,10 @@ use std::path::Path;
 
 use anyhow::bail;
 use mvps_core::admin::{
-    self, Admin, Cloned, Deleted, PinsReport, Resized, RolledBack, SnapshotCreated,
+    self, Admin, Cloned, Deleted, PinsReport, Rekeyed, Resized, RolledBack, SnapshotCreated,
     SnapshotDeleted, SnapshotReport, VersionsReport,
 };
+use mvps_core::encryption::RootKeys;
 use mvps_core::engine::protocol::ManifestStore;
 use mvps_core::ids::{ImageId, Version};
 use mvps_core::token::Shown;
@@ -23,27 +24,36 @@ use super::{
     VersionsArgs,
 };
 use crate::control::{ControlError, Reply, Request, RollbackTo, ask};
+use crate::daemon::root_keys;
 use crate::runtime::{OsEntropy, TokioClock};
 
 /// An operator at the object store.
 struct Desk {
     manifests: ManifestStore,
     clock: TokioClock,
+    root_keys: RootKeys,
 }
 
 impl Desk {
     /// For a command that publishes.
     async fn open(args: &ImageStoreArgs) -> anyhow::Result<Self> {
-        Ok(Self::with(open_manifests_to_publish(args).await?))
+        let root_keys = root_keys()?;
+        Ok(Self::with(
+            open_manifests_to_publish(args).await?,
+            root_keys,
+        ))
     }
 
     async fn open_to_read(args: &ImageStoreArgs) -> anyhow::Result<Self> {
-        Ok(Self::with(open_manifests(args).await?))
+        Ok(Self::with(open_manifests(args).await?, RootKeys::none()))
     }
 
-    fn with(manifests: ManifestStore) -> Self {
-        let clock = TokioClock::new();
-        Self { manifests, clock }
+    fn with(manifests: ManifestStore, root_keys: RootKeys) -> Self {
+        Self {
+            manifests,
+            clock: TokioClock::new(),
+            root_keys,
+        }
     }
 
     fn admin(&self) -> Admin<'_> {
@@ -51,6 +61,7 @@ impl Desk {
             manifests: &self.manifests,
             clock: &self.clock,
             entropy: &OsEntropy,
+            root_keys: &self.root_keys,
         }
     }
 }
@@ -259,6 +270,49 @@ pub(super) async fn resize(args: &ResizeArgs) -> anyhow::Result<String> {
         format!("{image} has {size} now; clients see it when they attach again")
     };
     shown(operation.output.output, &done, text)
+}
+
+/// `mvps image rekey`.
+pub(super) async fn rekey(args: &ImageOperationArgs) -> anyhow::Result<String> {
+    let (image, operation) = (&args.image, &args.operation);
+    // The server wraps with its own first key: it must be the one that is meant.
+    let wanted = root_keys()?.first().map(|key| key.id().to_string());
+    let request = Request::Rekey {
+        image: image.to_string(),
+        root_key: wanted,
+    };
+    let done = match ask_server(&operation.buffer.buffer_store_path, &request).await? {
+        Some(Reply::Rekeyed(done)) => Rekeyed {
+            image: done.image,
+            version: done.version,
+            root_key: done.root_key,
+            data_keys: done.data_keys,
+            replaced: done.replaced,
+            in_office: None,
+        },
+        Some(_) => bail!("the server answered something else; is it of another version?"),
+        None => {
+            let desk = Desk::open(&operation.images).await?;
+            admin::rekey(&desk.admin(), image).await?
+        }
+    };
+    shown(operation.output.output, &done, rekeyed_text)
+}
+
+fn rekeyed_text(done: &Rekeyed) -> String {
+    let Rekeyed {
+        image, root_key, ..
+    } = done;
+    if done.data_keys == 0 {
+        return format!("the data keys of {image} are wrapped with root key {root_key} already");
+    }
+    let owner = done.in_office.as_ref().map_or_else(String::new, |owner| {
+        format!("\n{owner} has the image; it needs that key before it opens it the next time")
+    });
+    format!(
+        "the data keys of {image} are wrapped with root key {root_key}; it needs {} no more{owner}",
+        done.replaced.join(", ")
+    )
 }
 
 /// `mvps image delete`.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mvps_core::admin::{self, Adopted, ImageReport, ImageRow, TakeoverOutcome};
+use mvps_core::encryption::RootKeys;
 use mvps_core::engine::protocol::{ManifestStore, Opener};
 use mvps_core::store::{Patience, RetryingStore, probe_conditional_create};
 
@@ -36,6 +37,7 @@ pub async fn carry_out(command: ImageCommand) -> anyhow::Result<String> {
         ImageCommand::Clone(args) => history::clone(&args).await,
         ImageCommand::Rollback(args) => history::roll_back(&args).await,
         ImageCommand::Resize(args) => history::resize(&args).await,
+        ImageCommand::Rekey(args) => history::rekey(&args).await,
         ImageCommand::Delete(args) => history::delete(&args).await,
         ImageCommand::Versions(args) => history::versions(&args).await,
         ImageCommand::Pins(args) => history::pins(&args).await,
@@ -59,6 +61,8 @@ async fn adopt(args: &ImageAdoptArgs) -> anyhow::Result<String> {
         clock: &TokioClock::new(),
         entropy: &OsEntropy,
         owner: &owner,
+        // Whoever serves the image needs its keys; nothing is read here.
+        root_keys: &RootKeys::none(),
     };
     let adopted = admin::adopt(&opener, &*buffers, &args.name.image).await?;
     shown(args.name.output.output, &adopted, adopted_text)

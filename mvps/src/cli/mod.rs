@@ -31,7 +31,7 @@ pub use args::{
 };
 pub use check::CheckArgs;
 pub use progress::ProgressLine;
-pub use quantity::{ByteSize, parse_address, parse_span};
+pub use quantity::{ByteSize, Compression, parse_address, parse_span};
 pub use run::main;
 
 /// Parses a whole command line, the program's name first.

@@ -1,4 +1,4 @@
-//! Sizes, spans of time and addresses as an operator types them.
+//! Sizes, spans of time, addresses and levels of compression as an operator types them.
 
 use std::fmt;
 use std::str::FromStr;
@@ -111,9 +111,54 @@ pub fn parse_address(text: &str) -> Result<Address, String> {
     Ok(Address::Tcp(text.to_owned()))
 }
 
+/// How segments are compressed: `off`, `zstd` or `zstd:LEVEL`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Compression(pub Option<i32>);
+
+/// zstd's level if none is named.
+const COMPRESSION_LEVEL: i32 = mvps_core::engine::segment_writer::COMPRESSION_LEVEL;
+
+/// zstd's highest level. Its levels below 1 save little that level 1 does not.
+const COMPRESSION_LEVEL_MAX: i32 = 22;
+
+impl FromStr for Compression {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || format!("write off, zstd or zstd:LEVEL (1 to {COMPRESSION_LEVEL_MAX})");
+        match text.split_once(':') {
+            None if text == "off" => Ok(Self(None)),
+            None if text == "zstd" => Ok(Self(Some(COMPRESSION_LEVEL))),
+            Some(("zstd", level)) => {
+                let level: i32 = level.parse().map_err(|_| wrong())?;
+                let known = (1..=COMPRESSION_LEVEL_MAX).contains(&level);
+                known.then_some(Self(Some(level))).ok_or_else(wrong)
+            }
+            _ => Err(wrong()),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn compression() {
+        let check = |text: &str, expected: Option<Option<i32>>| {
+            let parsed = text.parse::<Compression>().ok();
+            assert_eq!(parsed.map(|found| found.0), expected, "{text}");
+        };
+        check("off", Some(None));
+        check("zstd", Some(Some(COMPRESSION_LEVEL)));
+        check("zstd:1", Some(Some(1)));
+        check("zstd:22", Some(Some(22)));
+        for wrong in [
+            "", "on", "none", "zstd:", "zstd:0", "zstd:23", "zstd:-1", "zstd:1:2", "lz4", "off:1",
+        ] {
+            check(wrong, None);
+        }
+    }
 
     #[test]
     fn sizes() {

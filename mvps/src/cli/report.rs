@@ -170,6 +170,15 @@ pub fn image(image: &ImageReport) -> String {
         };
         line("pin", format!("{} keeps {kept}", pin.holder));
     }
+    if let Some(root_key) = &image.root_key {
+        line("encrypted", format!("under root key {root_key}"));
+    }
+    if !image.other_root_keys.is_empty() {
+        line(
+            "shares with",
+            format!("images under {}", image.other_root_keys.join(", ")),
+        );
+    }
     for takeover in &image.takeovers {
         line(
             "takeover",

@@ -26,6 +26,7 @@ fn serve_is_the_default() {
         assert_eq!(args.tuning.checkpoint_bytes, ByteSize(256 << 20));
         assert_eq!(args.tuning.buffer_limit_bytes, ByteSize(8 << 30));
         assert_eq!(args.tuning.cache_bytes, ByteSize(256 << 20));
+        assert_eq!(args.tuning.compression, Compression(Some(1)));
         assert_eq!(args.tuning.durability, DurabilityArg::Local);
         assert_eq!(args.log.log_format, LogFormat::Human);
     }
@@ -75,6 +76,7 @@ fn every_subcommand_parses() {
         "mvps image show disk0",
         "mvps image takeover disk0 --image-store s3 --image-store-s3-bucket b",
         "mvps image adopt disk0 --buffer-store-path /b",
+        "mvps image rekey disk0 --output json",
         "mvps image clone disk0@monday copy --output json",
         "mvps image clone disk0 copy --version 7",
         "mvps image rollback disk0@monday --discard-unpublished",

@@ -36,6 +36,14 @@ pub enum Request {
         /// To this size.
         size_bytes: u64,
     },
+    /// Wrap the data keys of an open image with the server's first root key.
+    Rekey {
+        /// The image.
+        image: String,
+        /// The id of the root key that is meant; any if it is left out.
+        #[serde(default)]
+        root_key: Option<String>,
+    },
 }
 
 /// What to go back to.
@@ -69,6 +77,8 @@ pub enum Reply {
     RolledBack(RollbackDone),
     /// To [`Request::Resize`].
     Resized(ResizeDone),
+    /// To [`Request::Rekey`].
+    Rekeyed(RekeyDone),
     /// The image is not open here, so this server has nothing to do with it.
     NotOpen {
         /// The image.
@@ -114,6 +124,21 @@ pub struct ResizeDone {
     pub from_bytes: u64,
     /// The size it has.
     pub size_bytes: u64,
+}
+
+/// The data keys of an open image are wrapped with the server's first root key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RekeyDone {
+    /// The image.
+    pub image: String,
+    /// The version that says so.
+    pub version: u64,
+    /// The id of the root key.
+    pub root_key: String,
+    /// Data keys that were wrapped again.
+    pub data_keys: u64,
+    /// Root keys that the image needs no more.
+    pub replaced: Vec<String>,
 }
 
 /// What a server does.

@@ -1,13 +1,14 @@
 //! What an operator asks of the server about the history of an open image.
 
 use mvps_core::admin;
+use mvps_core::encryption::ROOT_KEY_VARIABLE;
 use mvps_core::engine::Image;
 use mvps_core::engine::protocol::ManifestStore;
 use mvps_core::ids::{ImageId, Version};
 use mvps_core::token::Shown;
 
 use super::operator::Operator;
-use crate::control::{CheckpointDone, ResizeDone, RollbackDone};
+use crate::control::{CheckpointDone, RekeyDone, ResizeDone, RollbackDone};
 
 /// Why a request was not carried out.
 pub(super) enum NotDone {
@@ -82,6 +83,43 @@ impl Operator {
             image: name.to_owned(),
             from_bytes,
             size_bytes: image.size_bytes(),
+        })
+    }
+}
+
+impl Operator {
+    /// Wraps the image's data keys with this server's first root key, which is to be `wanted`: so
+    /// the server can still open the image when it does the next time.
+    pub(super) async fn rekey(
+        &self,
+        name: &str,
+        wanted: Option<&str>,
+    ) -> Result<RekeyDone, NotDone> {
+        let image = self.open_here(name).await?;
+        let roots = &self.host.root_keys;
+        let first = roots.first().map(|key| key.id().to_string());
+        if wanted.is_some() && first.as_deref() != wanted {
+            return Err(NotDone::Failed(format!(
+                "the first root key of the server that has {name} open is {}: start it with the \
+                 new key first in {ROOT_KEY_VARIABLE} and the old one behind it, then rekey",
+                first.as_deref().unwrap_or("none")
+            )));
+        }
+        let environment = &self.host.environment;
+        let manifests = ManifestStore::new(self.host.store.clone());
+        let desk = admin::Admin {
+            manifests: &manifests,
+            clock: &*environment.clock,
+            entropy: &*environment.entropy,
+            root_keys: roots,
+        };
+        let done = admin::rekey(&desk, image.id()).await.map_err(failed)?;
+        Ok(RekeyDone {
+            image: done.image,
+            version: done.version,
+            root_key: done.root_key,
+            data_keys: done.data_keys,
+            replaced: done.replaced,
         })
     }
 }

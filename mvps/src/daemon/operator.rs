@@ -100,6 +100,10 @@ impl ControlHandler for Operator {
             Request::Resize { image, size_bytes } => {
                 reply(self.resize(&image, size_bytes).await, Reply::Resized)
             }
+            Request::Rekey { image, root_key } => {
+                let done = self.rekey(&image, root_key.as_deref());
+                reply(done.await, Reply::Rekeyed)
+            }
         }
     }
 }

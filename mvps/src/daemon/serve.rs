@@ -23,6 +23,7 @@ use super::keys::ServerKeys;
 use super::listening::{bind_all, shown};
 use super::operator::Operator;
 use super::reader_id;
+use super::root_keys::root_keys_of_server;
 use super::settings::{EMBEDDED_PATH, ImageStoreChoice};
 use super::signals::StopSignals;
 use super::stores::{open_buffer_stores, open_object_store, this_process};
@@ -59,6 +60,7 @@ async fn serve(args: &ServeArgs, cores: NonZeroUsize) -> anyhow::Result<ExitCode
     let security = tls::load(&args.tls)?;
     let lock = FolderLock::take(&args.buffer.buffer_store_path)?;
     let reader = reader_id::load_or_make(&args.buffer.buffer_store_path, &OsEntropy)?;
+    let root_keys = root_keys_of_server(args.encryption.require_encryption)?;
     let keys = ServerKeys::load(args.jwt_public_key.as_deref(), &choice, &OsEntropy)?;
     let listeners = bind_all(&TokioNetwork, &args.listen).await?;
     let control = ControlServer::bind(&args.buffer.buffer_store_path)
@@ -71,7 +73,7 @@ async fn serve(args: &ServeArgs, cores: NonZeroUsize) -> anyhow::Result<ExitCode
             tracing::info!(signal, "ended before the object store answered");
             return Ok(Drained::Whole.exit_code());
         }
-        host = probed_host(args, &choice, cores) => host?,
+        host = probed_host(args, &choice, cores) => host?.with_root_keys(root_keys),
     };
 
     let clock = Arc::clone(&host.environment.clock);
@@ -183,6 +185,7 @@ fn engine_config(tuning: &TuningArgs) -> EngineConfig {
         checkpoint_bytes: tuning.checkpoint_bytes.0,
         buffer_limit_bytes: tuning.buffer_limit_bytes.0,
         cache_bytes: tuning.cache_bytes.0,
+        compression: tuning.compression.0,
         compaction: CompactionSettings {
             cleaning: tuning.cleaning,
             ..CompactionSettings::for_checkpoints_of(tuning.checkpoint_bytes.0)
