@@ -80,7 +80,7 @@ pub(super) enum FrameChecks {
 
 /// How the frames of one segment are verified.
 enum SegmentFrames {
-    Open(Option<SegmentKey>),
+    Open(Option<Box<SegmentKey>>),
     Sealed,
 }
 
@@ -88,7 +88,7 @@ impl FrameChecks {
     fn of_segment(&self, name: &ObjectName) -> Option<SegmentFrames> {
         match self {
             Self::None => None,
-            Self::Open(keys) => Some(SegmentFrames::Open(name.segment_key(keys))),
+            Self::Open(keys) => Some(SegmentFrames::Open(name.segment_key(keys).map(Box::new))),
             Self::Sealed(owners) => {
                 let mut owners = owners.iter();
                 let sealed = owners.any(|owner| *owner == (name.image.clone(), name.incarnation));
@@ -110,7 +110,7 @@ impl SegmentFrames {
     ) -> Result<Vec<PageNumber>, FormatError> {
         match self {
             Self::Open(key) => {
-                decode_frame(seed, page_size, key.as_ref(), stored).map(|frame| frame.pages)
+                decode_frame(seed, page_size, key.as_deref(), stored).map(|frame| frame.pages)
             }
             Self::Sealed => verify_sealed_frame(seed, page_size, stored),
         }

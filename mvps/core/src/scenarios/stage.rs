@@ -396,6 +396,7 @@ impl Actor {
             manifests: &self.manifests,
             clock: &*self.host.environment.clock,
             entropy: &*self.entropy,
+            root_keys: &self.host.root_keys,
         }
     }
 
