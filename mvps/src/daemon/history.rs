@@ -95,16 +95,16 @@ impl Operator {
         name: &str,
         wanted: Option<&str>,
     ) -> Result<RekeyDone, NotDone> {
-        let image = self.open_here(name).await?;
         let roots = &self.host.root_keys;
         let first = roots.first().map(|key| key.id().to_string());
         if wanted.is_some() && first.as_deref() != wanted {
             return Err(NotDone::Failed(format!(
-                "the first root key of the server that has {name} open is {}: start it with the \
+                "the first root key of the server that has {name} is {}: start it with the \
                  new key first in {ROOT_KEY_VARIABLE} and the old one behind it, then rekey",
                 first.as_deref().unwrap_or("none")
             )));
         }
+        let image = self.open_here(name).await?;
         let environment = &self.host.environment;
         let manifests = ManifestStore::new(self.host.store.clone());
         let desk = admin::Admin {

@@ -146,7 +146,12 @@ impl NewClone<'_> {
         };
         let (newest, version) = self.admin.publish_part(self.source, pin).await?;
         let shown = Shown::Version(version);
-        let origin = self.admin.load_shown(&newest, &shown).await?;
+        let mut origin = self.admin.load_shown(&newest, &shown).await?;
+        // Under the first root key: nobody who retires another one would think of the clone.
+        for key in &mut origin.data_keys {
+            let (roots, entropy) = (self.admin.root_keys, self.admin.entropy);
+            *key = key.wrapped_again(roots, self.source, entropy)?;
+        }
         Ok((newest, origin))
     }
 

@@ -293,6 +293,24 @@ async fn clones_have_keys_of_their_own_and_those_of_what_they_share() {
     assert_eq!(read_all(&disk, 0..4).await, [2, 3, 1, 1]);
 }
 
+/// Whoever takes the old root key away has rekeyed the images that the listing names; a clone that
+/// had kept its source's old wrapping would be lost.
+#[tokio::test(start_paused = true)]
+async fn a_clone_wraps_what_it_shares_with_the_first_root_key() {
+    let world = World::new();
+    let old = machine(&world, 1, &[1]);
+    let disk = old.open().await;
+    write(&disk, 0, 7).await;
+    disk.image().close().await.expect("it closes");
+    let both = machine(&world, 2, &[2, 1]);
+    let (operator, child) = (Operator::at(&both), other("child"));
+    clone_image(&operator.admin(), &image(), &Shown::Newest, &child)
+        .await
+        .expect("a clone");
+    let disk = machine(&world, 3, &[2]).open_named(&child).await;
+    assert_eq!(read(&disk, 0).await, 7);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_clear_image_stays_as_it_is_and_its_clone_is_encrypted() {
     let world = World::new();
