@@ -2,7 +2,7 @@
 //! import, and that nothing is left half done.
 //!
 //! The scan is by line, without comments and strings; unit tests (below `#[cfg(test)]` at the
-//! start of a line, and files called `tests.rs`, `testing.rs` or `measurements.rs`) are exempt
+//! start of a line, `scenarios/`, and files called `tests.rs`, `testing.rs` or `measurements.rs`) are exempt
 //! from the rules on the core.
 
 use std::path::Path;
@@ -123,9 +123,15 @@ fn found(path: &Path, line: usize, what: &str) -> String {
 
 fn is_test_file(path: &Path) -> bool {
     let is_tests = |name: &std::ffi::OsStr| {
-        ["tests", "tests.rs", "testing.rs", "measurements.rs"]
-            .iter()
-            .any(|test| name == *test)
+        [
+            "tests",
+            "tests.rs",
+            "scenarios",
+            "testing.rs",
+            "measurements.rs",
+        ]
+        .iter()
+        .any(|test| name == *test)
     };
     path.iter().any(is_tests)
 }
