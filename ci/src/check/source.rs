@@ -2,8 +2,8 @@
 //! import, and that nothing is left half done.
 //!
 //! The scan is by line, without comments and strings; unit tests (below `#[cfg(test)]` at the
-//! start of a line, `scenarios/`, and files called `tests.rs`, `testing.rs` or `measurements.rs`) are exempt
-//! from the rules on the core.
+//! start of a line, in `scenarios/`, and in files called `tests.rs`, `testing.rs` or
+//! `measurements.rs`) are exempt from the rules on the core.
 
 use std::path::Path;
 
