@@ -11,6 +11,7 @@
 //! Must never: answer from a frame that did not verify, or write.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
@@ -31,12 +32,19 @@ use crate::format::map_object::FrameLocation;
 use crate::format::object_name::ObjectName;
 use crate::ids::{PageNumber, PageSize};
 
+mod lending;
 mod span;
 
+use lending::Lending;
 use span::{Landed, SpanRequest, spans_of};
 
 /// Memory for decoded frames, unless configured.
 pub const FRAME_CACHE_BYTES: u64 = 256 << 20;
+
+/// One part in this many of the cache's limit is what pieces may take beyond the frames that are
+/// slices of them. A sequential read wastes an eighth of what it brings, so that this suffices for
+/// a cache that is full of it.
+const LENT_FOR_NOTHING_DIVISOR: u64 = 4;
 
 /// Requests for frames under way at once, of all images: bounds what they bring to memory to
 /// 32 x 4 MiB, and leaves the store's own limit room for uploads.
@@ -58,6 +66,7 @@ pub struct FrameReads {
     spawner: Arc<dyn Spawner>,
     cache: Arc<ObjectCache<Frame>>,
     cache_bytes: u64,
+    lending: Arc<Lending>,
     flights: SingleFlight<PieceKey, Landed>,
     spans: Arc<Semaphore>,
     windows: Arc<Semaphore>,
@@ -72,6 +81,7 @@ impl FrameReads {
             spawner,
             cache: Arc::new(ObjectCache::new(cache_bytes, FRAME_MAX_BYTES as u64)),
             cache_bytes,
+            lending: Arc::new(Lending::new(cache_bytes / LENT_FOR_NOTHING_DIVISOR)),
             flights: SingleFlight::new(),
             spans: Arc::new(Semaphore::new(SPANS_IN_FLIGHT_MAX)),
             windows: Arc::new(Semaphore::new(WINDOWS_IN_FLIGHT_MAX)),
@@ -129,9 +139,12 @@ impl FrameReads {
         let keys = span.keys();
         let (reads, spawner) = (self.reads.clone(), Arc::clone(&self.spawner));
         let (cache, spans) = (Arc::clone(&self.cache), Arc::clone(&self.spans));
+        let lending = Arc::clone(&self.lending);
         let request = async move {
             let _permit = spans.acquire_owned().await;
-            let landed = span.fetch(&reads, spawner.as_ref(), &coding).await;
+            let landed = span
+                .fetch(&reads, spawner.as_ref(), &coding, &lending)
+                .await;
             landed.keep(&cache);
             landed
         };
@@ -182,6 +195,27 @@ pub struct FrameReader {
     frames: Arc<FrameReads>,
     coding: FrameCoding,
     read_ahead: Mutex<ReadAhead>,
+    /// Pages that reads are waiting for.
+    waiting_pages: AtomicU64,
+}
+
+/// Counts pages as waited for while it lives.
+struct Waiting<'a> {
+    count: &'a AtomicU64,
+    pages: u64,
+}
+
+impl<'a> Waiting<'a> {
+    fn new(count: &'a AtomicU64, pages: u64) -> Self {
+        count.fetch_add(pages, Ordering::Relaxed);
+        Self { count, pages }
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.count.fetch_sub(self.pages, Ordering::Relaxed);
+    }
 }
 
 impl FrameReader {
@@ -192,6 +226,7 @@ impl FrameReader {
             frames,
             coding: FrameCoding { page_size, keys },
             read_ahead: Mutex::new(ReadAhead::new(page_size)),
+            waiting_pages: AtomicU64::new(0),
         }
     }
 
@@ -233,6 +268,8 @@ impl FrameReader {
             }
             contents.push(content);
         }
+        let pages = missing.iter().map(|(index, _)| runs[*index].pages).sum();
+        let _waiting = Waiting::new(&self.waiting_pages, pages);
         let frames: Vec<WantedFrame> = missing.iter().map(|(_, frame)| frame.clone()).collect();
         let fetched = self.frames.fetch(&self.coding, &frames).await;
         for ((index, wanted), fetched) in missing.into_iter().zip(fetched) {
@@ -283,7 +320,7 @@ impl FrameReader {
                 .read_ahead
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner);
-            streams.observe(pages)
+            streams.observe(pages, self.waiting_pages.load(Ordering::Relaxed))
         };
         let Some(ahead) = ahead else {
             return;

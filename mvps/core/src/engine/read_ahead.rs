@@ -3,7 +3,8 @@
 //! Job: recognise readers that go through the image in order, a few of them at the same time and
 //! each with several requests in flight, and say which pages to fetch before they are asked for.
 //! The window grows with what a reader has read in order, so that random reads cost nothing and a
-//! long sequential read soon has a full window under way.
+//! long sequential read soon has a full window under way. Readers that keep the store busy with
+//! requests of their own get no help: fetching what they are about to ask for only costs them.
 //!
 //! Must never: read anything. It decides; `frame_reader` fetches.
 
@@ -61,7 +62,12 @@ impl ReadAhead {
     }
 
     /// Takes note of a read of `pages`, and returns the pages to be fetched ahead of it, if any.
-    pub fn observe(&mut self, pages: Range<PageNumber>) -> Option<Range<PageNumber>> {
+    /// `waiting_pages` are those that other reads are waiting for at this moment.
+    pub fn observe(
+        &mut self,
+        pages: Range<PageNumber>,
+        waiting_pages: u64,
+    ) -> Option<Range<PageNumber>> {
         let (first, end) = (pages.start.0, pages.end.0);
         if first >= end {
             return None;
@@ -93,7 +99,7 @@ impl ReadAhead {
         stream.end = end;
         stream.reads = stream.reads.saturating_add(1);
         stream.fetched_to = stream.fetched_to.max(end);
-        if stream.reads < BELIEVED_AFTER_READS {
+        if stream.reads < BELIEVED_AFTER_READS || waiting_pages >= self.window_max / 2 {
             return None;
         }
         // Wait until half the window is used up, so that what is fetched is worth a request.
@@ -116,7 +122,7 @@ mod tests {
         let page_size = PageSize::from_bits(12).unwrap();
         let mut ahead = ReadAhead::new(page_size);
         let observe = |&(first, count): &(u64, u64)| {
-            let fetch = ahead.observe(PageNumber(first)..PageNumber(first + count));
+            let fetch = ahead.observe(PageNumber(first)..PageNumber(first + count), 0);
             fetch.map(|pages| (pages.start.0, pages.end.0))
         };
         let got: Vec<_> = reads.iter().map(observe).collect();
@@ -182,13 +188,34 @@ mod tests {
         let mut fetched_to = 0;
         for read in 0..1_000_u64 {
             let end = (read + 1) * 256;
-            if let Some(fetch) = ahead.observe(PageNumber(read * 256)..PageNumber(end)) {
+            if let Some(fetch) = ahead.observe(PageNumber(read * 256)..PageNumber(end), 0) {
                 assert!(fetch.start.0 >= end.min(fetched_to).max(fetched_to));
                 fetched_to = fetch.end.0;
                 assert!(fetched_to - end <= window_max);
             }
         }
         assert!(fetched_to > 999 * 256, "a long stream is always ahead");
+    }
+
+    #[test]
+    fn a_reader_with_half_a_window_of_requests_under_way_gets_no_help() {
+        let page_size = PageSize::from_bits(12).unwrap();
+        let half = (WINDOW_MAX_BYTES >> 12) / 2;
+        let mut ahead = ReadAhead::new(page_size);
+        let mut observe = |read: u64, waiting_pages| {
+            ahead.observe(
+                PageNumber(read * 8)..PageNumber(read * 8 + 8),
+                waiting_pages,
+            )
+        };
+        let busy = (0..6).map(|read| observe(read, half)).collect::<Vec<_>>();
+        assert_eq!(busy, [const { None }; 6]);
+        let ahead = observe(6, half - 1).expect("the requests are done");
+        assert_eq!(
+            ahead.start,
+            PageNumber(56),
+            "what it read itself is not fetched again"
+        );
     }
 
     #[test]

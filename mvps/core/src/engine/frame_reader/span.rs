@@ -3,17 +3,15 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 
+use super::lending::Lending;
 use super::{FetchedFrame, FrameCoding, WantedFrame};
-use crate::encryption::SegmentKey;
 use crate::engine::object_cache::{ObjectCache, PieceKey};
 use crate::engine::object_reads::{ObjectReads, Piece, ReadError};
 use crate::env::{Spawner, SpawnerExt};
-use crate::format::codec::{FormatError, ObjectSeed};
 use crate::format::frame::{FRAME_MAX_BYTES, Frame, decode_frame};
 use crate::format::manifest::ByteSpan;
-use crate::ids::PageSize;
 
 /// Most bytes of one request: long enough that a store's latency does not dominate, short enough
 /// that several run side by side for one large read. A read of 1 MiB is one request, its frames'
@@ -85,6 +83,7 @@ impl SpanRequest {
         reads: &ObjectReads,
         spawner: &dyn Spawner,
         coding: &FrameCoding,
+        lending: &Arc<Lending>,
     ) -> Landed {
         if self.frames.len() == 1 {
             let frame = fetch_one(&self.frames[0], reads, coding).await;
@@ -113,8 +112,12 @@ impl SpanRequest {
         let key = self.frames[0].object.segment_key(&coding.keys);
         // What is sealed is opened first, which is work too.
         let at_once = key.is_none() && self.is_raw();
-        let page_size = coding.page_size;
-        let decode = move || decode_all(seed, page_size, key.as_ref(), &pieces, &places);
+        let (page_size, lending) = (coding.page_size, Arc::clone(lending));
+        let decode = move || {
+            let taken = lending.take(pieces, &places);
+            let decode = |bytes: &Bytes| decode_frame(seed, page_size, key.as_ref(), bytes);
+            taken.iter().map(decode).collect::<Vec<_>>()
+        };
         let decoded = if at_once {
             decode()
         } else {
@@ -139,33 +142,6 @@ impl SpanRequest {
         }
         Landed::new(landed)
     }
-}
-
-fn decode_all(
-    seed: ObjectSeed,
-    page_size: PageSize,
-    key: Option<&SegmentKey>,
-    pieces: &[Bytes],
-    places: &[Range<usize>],
-) -> Vec<Result<Frame, FormatError>> {
-    places
-        .iter()
-        .map(|place| decode_frame(seed, page_size, key, &gathered(pieces, place)))
-        .collect()
-}
-
-/// Bytes `place` of the pieces put together. Copied, because a frame that was stored raw would keep
-/// the bytes of all others in memory.
-fn gathered(pieces: &[Bytes], place: &Range<usize>) -> Bytes {
-    let mut own = BytesMut::with_capacity(place.len());
-    let mut start = 0;
-    for piece in pieces {
-        let from = place.start.clamp(start, start + piece.len()) - start;
-        let to = place.end.clamp(start, start + piece.len()) - start;
-        own.extend_from_slice(&piece[from..to]);
-        start += piece.len();
-    }
-    own.freeze()
 }
 
 async fn fetch_one(
@@ -206,25 +182,6 @@ impl Landed {
         for (key, frame) in self.frames.iter() {
             if let Ok(frame) = frame {
                 cache.insert(*key, Arc::clone(frame));
-            }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn any_place_is_gathered_from_any_pieces() {
-        let whole: Vec<u8> = (0..40).collect();
-        for cut in 0..=40 {
-            for other in cut..=40 {
-                let pieces = [&whole[..cut], &whole[cut..other], &whole[other..]];
-                let pieces = pieces.map(Bytes::copy_from_slice);
-                for place in [0..40, 0..1, 39..40, 7..23, 20..20] {
-                    assert_eq!(gathered(&pieces, &place), &whole[place.clone()]);
-                }
             }
         }
     }
