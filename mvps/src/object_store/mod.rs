@@ -4,6 +4,8 @@
 //! Those are the core's ([`mvps_core::store::RetryingStore`]), so that the simulation exercises
 //! them. Both pass the core's conformance suite.
 
+#[cfg(test)]
+mod agreement;
 mod local;
 mod s3;
 mod s3_error;

@@ -466,4 +466,4 @@ impl ObjectStore for S3ObjectStore {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

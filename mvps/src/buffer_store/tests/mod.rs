@@ -1,6 +1,7 @@
 //! The adapter against real files: conformance, kills, damage, failures. Each row of the decision
 //! file's table of facts has a test here that fails if the fact is not handled.
 
+mod agreement;
 mod damage;
 mod failures;
 mod kill;

@@ -13,7 +13,12 @@ fn any_port() -> std::net::SocketAddr {
 
 /// As [`S3ObjectStore::connect`], but with credentials that do not come from the environment,
 /// which a test must not set.
-async fn connect(endpoint: String, bucket: &str, secret: &str, prefix: &str) -> S3ObjectStore {
+pub(in crate::object_store) async fn connect(
+    endpoint: String,
+    bucket: &str,
+    secret: &str,
+    prefix: &str,
+) -> S3ObjectStore {
     let location = S3Location {
         bucket: bucket.to_owned(),
         prefix: prefix.to_owned(),
