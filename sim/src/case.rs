@@ -6,11 +6,13 @@
 //! variant ack before sync      the known-bad engine that it catches; if none, a bug that was fixed
 //! expects oracle 1 (flushed)   what the variant violates
 //! set clients 1                a number of the plan
-//! skip events 0-3,5            choices that are drawn and then not carried out, by their number
+//! only operations 3,7-9        all other choices of the kind are drawn and then not carried out
+//! skip events 0-3,5            neither are these
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::time::Duration;
 
 use crate::journal::Choice;
 use crate::plan::Plan;
@@ -31,8 +33,57 @@ pub struct Case {
     pub expects: Option<String>,
     /// Numbers of the plan, by the names of [`KNOBS`].
     pub settings: BTreeMap<String, u64>,
+    /// What alone happens, of kinds of choices that are listed.
+    pub only: BTreeMap<Choice, Numbers>,
     /// What does not happen.
     pub skips: BTreeMap<Choice, Numbers>,
+}
+
+/// A part of a plan that a case sets as a number.
+trait Knob {
+    fn value(&self) -> u64;
+    fn turn(&mut self, value: u64);
+}
+
+impl Knob for u64 {
+    fn value(&self) -> u64 {
+        *self
+    }
+
+    fn turn(&mut self, value: u64) {
+        *self = value;
+    }
+}
+
+impl Knob for bool {
+    fn value(&self) -> u64 {
+        u64::from(*self)
+    }
+
+    fn turn(&mut self, value: u64) {
+        *self = value > 0;
+    }
+}
+
+impl Knob for Option<u64> {
+    fn value(&self) -> u64 {
+        self.unwrap_or(0)
+    }
+
+    fn turn(&mut self, value: u64) {
+        *self = (value > 0).then_some(value);
+    }
+}
+
+/// In milliseconds.
+impl Knob for Duration {
+    fn value(&self) -> u64 {
+        u64::try_from(self.as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn turn(&mut self, value: u64) {
+        *self = Self::from_millis(value);
+    }
 }
 
 macro_rules! knobs {
@@ -40,7 +91,7 @@ macro_rules! knobs {
         /// Numbers of a plan that a case sets, and the least that each can be.
         pub const KNOBS: &[(&str, u64)] = &[$(($name, $least)),*];
 
-        fn knob<'a>(plan: &'a mut Plan, name: &str) -> Option<&'a mut u64> {
+        fn knob<'a>(plan: &'a mut Plan, name: &str) -> Option<&'a mut dyn Knob> {
             match name {
                 $($name => Some(&mut plan.$($field).+),)*
                 _ => None,
@@ -56,6 +107,18 @@ knobs! {
     "durable" 0 durable;
     "object_store" 0 object_store;
     "drift_ppm" 0 drift_ppm;
+    "over_nbd" 0 over_nbd;
+    "grows" 0 grows;
+    "collectors" 0 collectors;
+    "abrupt" 0 abrupt;
+    "hostile" 0 hostile;
+    "cuts" 0 cuts;
+    "leaving" 0 leaving;
+    "bandwidth" 0 profile.bandwidth;
+    "think_max_ms" 1 think_max;
+    "linger_max_ms" 0 linger_max;
+    "disk_max_ms" 1 disk_max;
+    "operations.write" 1 operations.write;
     "operations.unaligned" 0 operations.unaligned;
     "operations.read" 0 operations.read;
     "operations.trim" 0 operations.trim;
@@ -74,6 +137,11 @@ knobs! {
     "store.bit_flip" 0 store.bit_flip;
     "store.conflict" 0 store.conflict;
     "store.slow" 0 store.slow;
+    "store.slow_reads" 0 store.slow_reads;
+    "store.body_stalled" 0 store.body_stalled;
+    "store.wrong_object" 0 store.wrong_object;
+    "store.partial_delete" 0 store.partial_delete;
+    "store.completion_fails" 0 store.completion_fails;
     "events.kill" 0 events.kill;
     "events.power_cut" 0 events.power_cut;
     "events.restart" 0 events.restart;
@@ -87,6 +155,8 @@ knobs! {
     "events.clock_jump" 0 events.clock_jump;
     "events.buffer_fault" 0 events.buffer_fault;
     "events.intruder" 0 events.intruder;
+    "events.trip" 0 events.trip;
+    "events.rot" 0 events.rot;
 }
 
 impl Case {
@@ -94,7 +164,7 @@ impl Case {
     #[must_use]
     pub fn of(seed: u64) -> Self {
         let mut plan = Plan::of(seed);
-        let mut value = |name: &str| *knob(&mut plan, name).expect("it is in the list");
+        let mut value = |name: &str| knob(&mut plan, name).expect("it is in the list").value();
         let settings = KNOBS
             .iter()
             .map(|(name, _)| ((*name).to_owned(), value(name)));
@@ -110,7 +180,10 @@ impl Case {
     pub fn plan(&self) -> Plan {
         let mut plan = Plan::of(self.seed);
         for (name, value) in &self.settings {
-            *knob(&mut plan, name).expect("parsing knows the names") = *value;
+            let knob = knob(&mut plan, name).expect("parsing knows the names");
+            if knob.value() != *value {
+                knob.turn(*value);
+            }
         }
         plan
     }
@@ -146,10 +219,15 @@ impl Case {
                 KNOBS.iter().find(|(known, _)| *known == name)?;
                 self.settings.insert(name.to_owned(), value.parse().ok()?);
             }
-            "skip" => {
+            "only" | "skip" => {
                 let (name, numbers) = rest.split_once(' ')?;
                 let choice = Choice::ALL.into_iter().find(|it| it.name() == name)?;
-                self.skips.insert(choice, parse_numbers(numbers)?);
+                let listed = if word == "only" {
+                    &mut self.only
+                } else {
+                    &mut self.skips
+                };
+                listed.insert(choice, parse_numbers(numbers)?);
             }
             _ => return None,
         }
@@ -172,6 +250,9 @@ impl fmt::Display for Case {
         for (name, value) in &self.settings {
             writeln!(formatter, "set {name} {value}")?;
         }
+        for (choice, numbers) in &self.only {
+            writeln!(formatter, "only {} {}", choice.name(), ranges(numbers))?;
+        }
         for (choice, numbers) in &self.skips {
             if !numbers.is_empty() {
                 writeln!(formatter, "skip {} {}", choice.name(), ranges(numbers))?;
@@ -181,8 +262,14 @@ impl fmt::Display for Case {
     }
 }
 
+/// What stands for no number at all.
+const NONE: &str = "none";
+
 /// `0-3,5` for 0, 1, 2, 3 and 5.
 fn ranges(numbers: &Numbers) -> String {
+    if numbers.is_empty() {
+        return NONE.to_owned();
+    }
     let mut runs: Vec<(u64, u64)> = Vec::new();
     for number in numbers {
         match runs.last_mut() {
@@ -202,6 +289,9 @@ fn ranges(numbers: &Numbers) -> String {
 
 fn parse_numbers(text: &str) -> Option<Numbers> {
     let mut numbers = Numbers::new();
+    if text == NONE {
+        return Some(numbers);
+    }
     for run in text.split(',') {
         let (first, last) = run.split_once('-').unwrap_or((run, run));
         let (first, last): (u64, u64) = (first.parse().ok()?, last.parse().ok()?);
@@ -227,8 +317,14 @@ mod tests {
         case.settings.insert("store.late".to_owned(), 0);
         let numbers = Numbers::from([0, 1, 2, 5, 7, 8]);
         case.skips.insert(Choice::Event, numbers);
+        case.only.insert(Choice::Operation, Numbers::from([3]));
+        case.only.insert(Choice::Fault, Numbers::new());
         let text = case.to_string();
         assert!(text.contains("skip events 0-2,5,7-8"), "{text}");
+        assert!(
+            text.contains("only operations 3\nonly faults none"),
+            "{text}"
+        );
         assert_eq!(Case::parse(&text), Ok(case));
     }
 

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 
 use crate::case::Case;
-use crate::journal::{Journal, Timeline};
+use crate::journal::{Journal, PLANTED_VARIABLE, Timeline};
 use crate::mutants::{self, MUTANT_VARIABLE};
 use crate::runner::{Outcome, run_plan_here};
 use crate::shrink::{FAILURE, Shrinker, Verdict, oracle_of};
@@ -35,7 +35,7 @@ pub fn run_here(path: &str, timeline: Timeline) -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    let journal = Journal::new(timeline).skipping(case.skips.clone());
+    let journal = Journal::new(timeline).choosing(case.only.clone(), case.skips.clone());
     let outcome = run_plan_here(case.plan(), &journal);
     let choices: Vec<String> = journal.choices().iter().map(u64::to_string).collect();
     println!("CHOICES {}", choices.join(" "));
@@ -49,12 +49,19 @@ pub fn run_here(path: &str, timeline: Timeline) -> ExitCode {
     }
 }
 
+/// Why a run is expected to fail: the variable of its process that says so, and its value.
+type Cause<'a> = Option<(&'static str, &'a str)>;
+
+fn as_variant(name: &str) -> Cause<'_> {
+    Some((MUTANT_VARIABLE, name))
+}
+
 /// Runs the case at `path` in a process of its own.
-fn run_apart(program: &Path, path: &Path, variant: Option<&str>) -> Verdict {
+fn run_apart(program: &Path, path: &Path, cause: Cause<'_>) -> Verdict {
     let output = Command::new(program)
         .args(["case", "--quiet"])
         .arg(path)
-        .envs(variant.map(|name| (MUTANT_VARIABLE, name)))
+        .envs(cause)
         .stdin(Stdio::null())
         .output();
     let Ok(output) = output else {
@@ -107,7 +114,7 @@ fn judge_all(variants: bool) -> Result<usize, String> {
             return Err(format!("{shown} fails: {oracle}"));
         }
         if let (Some(program), Some(variant)) = (&with_variants, &case.variant) {
-            let found = run_apart(program, path, Some(variant)).oracle;
+            let found = run_apart(program, path, as_variant(variant)).oracle;
             if found != case.expects {
                 let expected = case.expects.unwrap_or_default();
                 return Err(format!(
@@ -139,6 +146,31 @@ fn shrink_to_file(seed: u64, variant: Option<&str>, runs_max: u64) -> Result<Pat
         Some(_) => mutants::build()?,
         None => std::env::current_exe().map_err(|error| error.to_string())?,
     };
+    let mut shrunk = shrink_seed(&program, seed, variant.and_then(as_variant), runs_max)?;
+    shrunk.case.variant = variant.map(str::to_owned);
+    let name = variant.map_or(String::new(), |name| format!("-{}", name.replace(' ', "-")));
+    let path = folder().join(format!("seed-{seed}{name}.case"));
+    std::fs::create_dir_all(folder()).map_err(|error| error.to_string())?;
+    std::fs::write(&path, shrunk.case.to_string()).map_err(|error| error.to_string())?;
+    println!("{}", shrunk.case);
+    Ok(path)
+}
+
+/// A case that was made small.
+struct Shrunk {
+    case: Case,
+    /// Choices that it carries out.
+    size: usize,
+    /// Runs that it took.
+    runs: u64,
+}
+
+fn shrink_seed(
+    program: &Path,
+    seed: u64,
+    cause: Cause<'_>,
+    runs_max: u64,
+) -> Result<Shrunk, String> {
     let candidate = std::env::temp_dir().join(format!("sim-{}.case", std::process::id()));
     let mut runs = 0;
     let run = |case: &Case| {
@@ -147,31 +179,61 @@ fn shrink_to_file(seed: u64, variant: Option<&str>, runs_max: u64) -> Result<Pat
             return Verdict::default();
         }
         runs += 1;
-        let verdict = run_apart(&program, &candidate, variant);
-        if runs % 20 == 0 {
+        let verdict = run_apart(program, &candidate, cause);
+        if runs % 50 == 0 {
             println!("  {runs} runs");
         }
         verdict
     };
-    let whole = Case {
-        variant: variant.map(str::to_owned),
-        ..Case::of(seed)
-    };
-    let shrinker = Shrinker::new(whole, runs_max, run)
+    let size_before = |verdict: &Verdict| verdict.size(&Case::of(seed));
+    let shrinker = Shrinker::new(Case::of(seed), runs_max, run)
         .ok_or_else(|| format!("seed {seed} does not fail: nothing to shrink"))?;
     let before = shrinker.last().clone();
     let (mut case, after) = shrinker.shrink();
     // It was written by this process, and nobody else wants it.
     let _ = std::fs::remove_file(&candidate);
-    let skipped: usize = case.skips.values().map(|numbers| numbers.len()).sum();
+    let size = after.size(&case);
     case.remarks = vec![format!(
-        "shrunk from seed {seed}: {} events of its timeline became {}; {skipped} choices skipped",
-        before.events, after.events
+        "shrunk from seed {seed}: {size} of {} choices, {} of {} events, after {runs} runs",
+        size_before(&before),
+        after.events,
+        before.events
     )];
-    let name = variant.map_or(String::new(), |name| format!("-{}", name.replace(' ', "-")));
-    let path = folder().join(format!("seed-{seed}{name}.case"));
-    std::fs::create_dir_all(folder()).map_err(|error| error.to_string())?;
-    std::fs::write(&path, case.to_string()).map_err(|error| error.to_string())?;
-    println!("{case}");
-    Ok(path)
+    Ok(Shrunk { case, size, runs })
+}
+
+/// What the planted oracle forbids: two choices of clients and one of the driver.
+const PLANTED: &str = " flush |FAULT process: kill| flush ";
+
+/// Choices that may be left of it.
+const PLANTED_SIZE_MAX: usize = 6;
+
+/// Runs that making it small may take.
+const PLANTED_RUNS_MAX: u64 = 200;
+
+/// Seeds of which one does what is forbidden.
+const PLANTED_SEEDS: u64 = 20;
+
+/// Shrinking works: a planted failure becomes small.
+#[must_use]
+pub fn shrinks(program: &Path) -> ExitCode {
+    let cause = Some((PLANTED_VARIABLE, PLANTED));
+    let shrunk = (0..PLANTED_SEEDS)
+        .map(|seed| shrink_seed(program, seed, cause, PLANTED_RUNS_MAX))
+        .find_map(Result::ok);
+    match shrunk {
+        Some(Shrunk { case, size, runs }) if size <= PLANTED_SIZE_MAX => {
+            let seed = case.seed;
+            println!("a planted failure of seed {seed} shrinks to {size} choices in {runs} runs");
+            ExitCode::SUCCESS
+        }
+        Some(Shrunk { case, size, .. }) => {
+            eprintln!("shrunk to {size} choices, not to {PLANTED_SIZE_MAX}:\n{case}");
+            ExitCode::FAILURE
+        }
+        None => {
+            eprintln!("no seed does what is forbidden");
+            ExitCode::FAILURE
+        }
+    }
 }

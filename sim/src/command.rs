@@ -10,6 +10,7 @@
 //! case [--quiet] PATH                  replay a case, with its timeline
 //! cases [--variants]                   every case; also that each catches its variant
 //! worlds [--ops K] [--only WORLD]      small worlds, all of them, or one with its events
+//! planted                              a planted failure is made small
 //! fidelity                             the simulated stores against the suites of real ones
 //! ```
 #![expect(
@@ -103,7 +104,9 @@ fn optimised() -> ExitCode {
     }));
     println!("known-bad variants of the engine");
     let variants = mutants::judge(&program, mutants::SEEDS, None);
-    let good = [fixed, fresh, variants]
+    println!("a planted failure is made small");
+    let shrinks = cases::shrinks(&program);
+    let good = [fixed, fresh, variants, shrinks]
         .iter()
         .all(|it| *it == ExitCode::SUCCESS);
     if good && covered {
@@ -173,6 +176,10 @@ fn run(arguments: &[String]) -> Result<ExitCode, String> {
             ))
         }
         Some("fidelity") => Ok(fidelity::main()),
+        Some("planted") => {
+            let program = std::env::current_exe().map_err(|error| error.to_string())?;
+            Ok(cases::shrinks(&program))
+        }
         Some("coverage") => {
             let summary = many(0..coverage::SEEDS, run_apart);
             let ended = finish(&summary);
@@ -194,7 +201,7 @@ fn run(arguments: &[String]) -> Result<ExitCode, String> {
 const USAGE: &str = "run --seed N [--quiet | --block B] | swarm --minutes M [--from N] | \
                      batch --seeds K [--from N] | coverage | mutants [--seeds K] [--only NAME] | \
                      shrink --seed N [--variant NAME] [--runs R] | case [--quiet] PATH | \
-                     cases [--variants] | worlds [--ops K] [--only WORLD] | fidelity";
+                     cases [--variants] | worlds [--ops K] [--only WORLD] | planted | fidelity";
 
 fn text_of<'a>(arguments: &'a [String], name: &str) -> Option<&'a str> {
     let at = arguments.iter().position(|it| it == name)?;

@@ -24,6 +24,10 @@ pub type Checks = [u64; ORACLES + 1];
 /// Last events that a failure shows.
 const TAIL_EVENTS: usize = 80;
 
+/// Names what a planted oracle forbids, separated by bars: that all of it is in the timeline, in
+/// this order. It is there to be violated, so that shrinking can be tested.
+pub const PLANTED_VARIABLE: &str = "SIM_PLANTED";
+
 /// A kind of choice that a case can switch off, one by one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Choice {
@@ -63,8 +67,11 @@ struct Pages {
     faults: BTreeMap<&'static str, Fault>,
     checks: Checks,
     marks: BTreeMap<&'static str, u64>,
+    only: BTreeMap<Choice, BTreeSet<u64>>,
     skips: BTreeMap<Choice, BTreeSet<u64>>,
     choices: BTreeMap<Choice, u64>,
+    /// What the planted oracle still waits for; nothing if there is none.
+    planted: VecDeque<String>,
 }
 
 /// A fault that was injected.
@@ -102,15 +109,25 @@ impl Journal {
             faults: BTreeMap::new(),
             checks: [0; ORACLES + 1],
             marks: BTreeMap::new(),
+            only: BTreeMap::new(),
             skips: BTreeMap::new(),
             choices: BTreeMap::new(),
+            planted: planted(),
         })))
     }
 
-    /// These choices will be drawn and not carried out.
+    /// The choices of `skips`, and of the kinds in `only` all others, will be drawn and not carried
+    /// out.
     #[must_use]
-    pub fn skipping(self, skips: BTreeMap<Choice, BTreeSet<u64>>) -> Self {
-        self.pages().skips = skips;
+    pub fn choosing(
+        self,
+        only: BTreeMap<Choice, BTreeSet<u64>>,
+        skips: BTreeMap<Choice, BTreeSet<u64>>,
+    ) -> Self {
+        let mut pages = self.pages();
+        pages.only = only;
+        pages.skips = skips;
+        drop(pages);
         self
     }
 
@@ -121,8 +138,10 @@ impl Journal {
         let next = pages.choices.entry(choice).or_default();
         let number = *next;
         *next += 1;
-        let skipped = pages.skips.get(&choice);
-        !skipped.is_some_and(|numbers| numbers.contains(&number))
+        let listed = |lists: &BTreeMap<Choice, BTreeSet<u64>>| {
+            lists.get(&choice).map(|numbers| numbers.contains(&number))
+        };
+        listed(&pages.only).unwrap_or(true) && !listed(&pages.skips).unwrap_or(false)
     }
 
     /// How many choices of each kind were drawn, in the order of [`Choice::ALL`].
@@ -156,7 +175,15 @@ impl Journal {
         if pages.tail.len() == TAIL_EVENTS {
             pages.tail.pop_front();
         }
+        let met = pages.planted.front().is_some_and(|it| line.contains(it));
         pages.tail.push_back(line);
+        if met {
+            pages.planted.pop_front();
+            if pages.planted.is_empty() {
+                drop(pages);
+                self.fail("0 (planted)", format_args!("everything was met"));
+            }
+        }
     }
 
     /// Counts that a fault was injected, and records it.
@@ -225,6 +252,12 @@ impl Journal {
     pub fn marks(&self) -> BTreeMap<&'static str, u64> {
         self.pages().marks.clone()
     }
+}
+
+fn planted() -> VecDeque<String> {
+    let listed = std::env::var(PLANTED_VARIABLE).unwrap_or_default();
+    let parts = listed.split('|').filter(|part| !part.is_empty());
+    parts.map(str::to_owned).collect()
 }
 
 /// Simulated time since the beginning.

@@ -1,15 +1,16 @@
-//! Makes a failing run small: switches off what it does not need, as long as it fails the same way.
+//! Makes a failing run small: leaves out what it does not need, as long as it fails the same way.
 //!
 //! Delta debugging over three kinds of choices (what happens to servers, requests of clients,
-//! faults of the store) and over the numbers of the plan. A choice that is switched off is still
-//! drawn, so that what comes before it stays as it was; what comes after may be quite another
-//! run, which counts if it fails in the same oracle.
+//! faults of the store) and over the numbers of the plan. A choice that is left out is still drawn,
+//! so that the arguments of the others stay what they were. What is left is listed as what alone
+//! happens, so whatever a run draws beyond it does not happen either: a run never becomes larger
+//! by being made smaller, but for the very first pass over the numbers.
 
 use crate::case::{Case, KNOBS, Numbers};
 use crate::journal::Choice;
 
 /// Runs of the simulation that one shrinking may take, when nothing else is asked for.
-pub const RUNS_MAX: u64 = 400;
+pub const RUNS_MAX: u64 = 600;
 
 /// How a case went.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -20,6 +21,30 @@ pub struct Verdict {
     pub choices: Vec<u64>,
     /// Events of its timeline.
     pub events: u64,
+}
+
+impl Verdict {
+    fn drawn(&self, choice: Choice) -> u64 {
+        self.choices.get(choice as usize).copied().unwrap_or(0)
+    }
+
+    /// The choices of a kind that `case` carried out.
+    fn happened(&self, case: &Case, choice: Choice) -> Numbers {
+        let skipped = case.skips.get(&choice);
+        let only = case.only.get(&choice);
+        let happens = |number: &u64| {
+            only.is_none_or(|it| it.contains(number))
+                && !skipped.is_some_and(|it| it.contains(number))
+        };
+        (0..self.drawn(choice)).filter(happens).collect()
+    }
+
+    /// How many choices `case` carried out, of all kinds: the size of a case.
+    #[must_use]
+    pub fn size(&self, case: &Case) -> usize {
+        let of = |choice| self.happened(case, choice).len();
+        Choice::ALL.into_iter().map(of).sum()
+    }
 }
 
 /// What the line begins with by which a case's process tells how it failed: the runtime writes
@@ -65,12 +90,14 @@ impl<R: FnMut(&Case) -> Verdict> Shrinker<R> {
 
     /// The smallest case that was found, what it violates, and how its run looks.
     pub fn shrink(mut self) -> (Case, Verdict) {
+        self.numbers(usize::MAX);
         loop {
             let before = self.case.clone();
-            self.numbers();
-            for choice in [Choice::Event, Choice::Operation, Choice::Fault] {
+            for choice in [Choice::Event, Choice::Fault, Choice::Operation] {
                 self.choices(choice);
             }
+            let size = self.last.size(&self.case);
+            self.numbers(size);
             if self.case == before || self.runs_left == 0 {
                 break;
             }
@@ -79,68 +106,99 @@ impl<R: FnMut(&Case) -> Verdict> Shrinker<R> {
         (self.case, self.last)
     }
 
-    /// Keeps `candidate` if it fails the same way.
-    fn attempt(&mut self, candidate: Case) -> bool {
+    /// Keeps `candidate` if it fails the same way and is no larger than `size_max`.
+    fn attempt(&mut self, candidate: Case, size_max: usize) -> bool {
         if self.runs_left == 0 {
             return false;
         }
         self.runs_left -= 1;
         let verdict = (self.run)(&candidate);
         let same = verdict.oracle.as_ref() == Some(&self.oracle);
-        if same {
+        let kept = same && verdict.size(&candidate) <= size_max;
+        if kept {
             self.case = candidate;
             self.last = verdict;
         }
-        same
+        kept
     }
 
-    /// Numbers of the plan: the least, or half.
-    fn numbers(&mut self) {
+    /// Numbers of the plan: many at once to the least, then each, or half of it.
+    fn numbers(&mut self, size_max: usize) {
+        let mut at_once = KNOBS.len();
+        while at_once > 1 && self.runs_left > 0 {
+            for some in KNOBS.chunks(at_once) {
+                self.set(some.iter().copied(), size_max);
+            }
+            at_once = at_once.div_ceil(3);
+        }
         for (name, least) in KNOBS {
+            if self.set([(*name, *least)], size_max) {
+                continue;
+            }
             while let Some(value) = self.case.settings.get(*name).copied() {
-                if value <= *least {
-                    break;
-                }
-                let mut smaller = |to: u64| {
-                    let mut candidate = self.case.clone();
-                    candidate.settings.insert((*name).to_owned(), to);
-                    self.attempt(candidate)
-                };
-                if smaller(*least) || value / 2 <= *least || !smaller(value / 2) {
+                if value / 2 <= *least || !self.set([(*name, value / 2)], size_max) {
                     break;
                 }
             }
         }
     }
 
-    /// Choices: large runs of them first, then smaller ones, to single ones.
+    /// Makes numbers smaller that are larger than this.
+    fn set(&mut self, numbers: impl IntoIterator<Item = (&'static str, u64)>, size: usize) -> bool {
+        let mut candidate = self.case.clone();
+        for (name, value) in numbers {
+            if let Some(current) = candidate.settings.get_mut(name) {
+                *current = value.min(*current);
+            }
+        }
+        candidate != self.case && self.attempt(candidate, size)
+    }
+
+    /// What of a kind is needed: nothing, or runs of choices left out, long ones first.
     fn choices(&mut self, choice: Choice) {
-        let drawn = self.last.choices.get(choice as usize).copied().unwrap_or(0);
-        let mut length = drawn.next_power_of_two() / 2;
-        if drawn > 0 && self.skip(choice, (0..drawn).collect()) {
+        let happened = self.happened(choice);
+        let mut length = happened.len().div_ceil(2);
+        if happened.is_empty() || self.keep(choice, Numbers::new()) {
             return;
         }
-        while length > 0 {
-            let mut first = 0;
-            while first < self.drawn(choice) {
-                let numbers = (first..first + length).collect();
-                self.skip(choice, numbers);
-                first += length;
+        loop {
+            let changed = self.sweep(choice, length);
+            if length <= 1 && !changed || self.runs_left == 0 {
+                return;
             }
-            length /= 2;
+            length = length.div_ceil(2);
         }
     }
 
-    fn drawn(&self, choice: Choice) -> u64 {
-        self.last.choices.get(choice as usize).copied().unwrap_or(0)
+    fn happened(&self, choice: Choice) -> Vec<u64> {
+        let happened = self.last.happened(&self.case, choice);
+        happened.into_iter().collect()
     }
 
-    fn skip(&mut self, choice: Choice, numbers: Numbers) -> bool {
+    /// Leaves out each run of `length` choices that is not needed.
+    fn sweep(&mut self, choice: Choice, length: usize) -> bool {
+        let (mut at, mut changed) = (0, false);
+        loop {
+            let happened = self.happened(choice);
+            if at >= happened.len() || self.runs_left == 0 {
+                return changed;
+            }
+            let end = (at + length).min(happened.len());
+            let rest = happened[..at].iter().chain(&happened[end..]);
+            if self.keep(choice, rest.copied().collect()) {
+                changed = true;
+            } else {
+                at = end;
+            }
+        }
+    }
+
+    /// Only these happen, of their kind.
+    fn keep(&mut self, choice: Choice, numbers: Numbers) -> bool {
         let mut candidate = self.case.clone();
-        let skips = candidate.skips.entry(choice).or_default();
-        let before = skips.len();
-        skips.extend(numbers);
-        skips.len() > before && self.attempt(candidate)
+        candidate.only.insert(choice, numbers);
+        let size = self.last.size(&self.case);
+        self.attempt(candidate, size)
     }
 }
 
@@ -148,17 +206,16 @@ impl<R: FnMut(&Case) -> Verdict> Shrinker<R> {
 mod tests {
     use super::*;
 
+    fn happens(case: &Case, choice: Choice, number: u64) -> bool {
+        let only = case.only.get(&choice);
+        only.is_none_or(|it| it.contains(&number))
+    }
+
     /// Fails if event 6 and operations 40 and 41 happen, with two clients at least.
     fn model(case: &Case) -> Verdict {
-        let happens = |choice: Choice, number: u64| {
-            !case
-                .skips
-                .get(&choice)
-                .is_some_and(|it| it.contains(&number))
-        };
-        let fails = happens(Choice::Event, 6)
-            && happens(Choice::Operation, 40)
-            && happens(Choice::Operation, 41)
+        let fails = happens(case, Choice::Event, 6)
+            && happens(case, Choice::Operation, 40)
+            && happens(case, Choice::Operation, 41)
             && case.settings["clients"] >= 2;
         Verdict {
             oracle: fails.then(|| "oracle 5 (reads)".to_owned()),
@@ -167,37 +224,68 @@ mod tests {
         }
     }
 
-    #[test]
-    fn only_what_is_needed_remains() {
+    fn whole() -> Case {
         let mut case = Case::of(1);
         case.settings.insert("clients".to_owned(), 5);
-        let (case, verdict) = Shrinker::new(case, 1000, model).expect("it fails").shrink();
+        case
+    }
+
+    #[test]
+    fn only_what_is_needed_remains() {
+        let mut runs = 0;
+        let counted = |case: &Case| {
+            runs += 1;
+            model(case)
+        };
+        let shrinker = Shrinker::new(whole(), 1000, counted).expect("it fails");
+        let (case, verdict) = shrinker.shrink();
         assert_eq!(verdict.oracle.as_deref(), Some("oracle 5 (reads)"));
         assert_eq!(case.expects.as_deref(), Some("oracle 5 (reads)"));
         assert_eq!(case.settings["clients"], 2);
-        assert_eq!(case.settings["store.late"], 0);
-        let kept = |choice: Choice, drawn: u64| -> Vec<u64> {
-            (0..drawn)
-                .filter(|it| !case.skips[&choice].contains(it))
-                .collect()
+        for (name, least) in KNOBS.iter().filter(|(name, _)| *name != "clients") {
+            assert_eq!(case.settings[*name], *least, "{name}");
+        }
+        assert_eq!(case.only[&Choice::Event], Numbers::from([6]));
+        assert_eq!(case.only[&Choice::Operation], Numbers::from([40, 41]));
+        assert!(case.only[&Choice::Fault].is_empty());
+        assert_eq!(verdict.size(&case), 3);
+        assert!(runs < 120, "{runs} runs");
+    }
+
+    /// What is left out makes the run go on for longer, and draw more.
+    #[test]
+    fn a_run_that_goes_on_does_not_grow() {
+        let model = |case: &Case| {
+            let drawn = if happens(case, Choice::Operation, 40) {
+                50
+            } else {
+                5000
+            };
+            let fails = (0..drawn).filter(|it| happens(case, Choice::Operation, *it));
+            Verdict {
+                oracle: (fails.count() >= 3).then(|| "oracle 1".to_owned()),
+                choices: vec![0, drawn, 0],
+                events: drawn,
+            }
         };
-        assert_eq!(kept(Choice::Event, 10), [6]);
-        assert_eq!(kept(Choice::Operation, 100), [40, 41]);
-        assert!(kept(Choice::Fault, 50).is_empty());
+        let (case, verdict) = Shrinker::new(whole(), 1000, model)
+            .expect("it fails")
+            .shrink();
+        assert_eq!(verdict.size(&case), 3, "{case}");
     }
 
     #[test]
     fn what_does_not_fail_is_not_shrunk_and_the_budget_is_kept() {
         let healthy = |_: &Case| Verdict::default();
         assert!(Shrinker::new(Case::of(1), 10, healthy).is_none());
-        let mut case = Case::of(1);
-        case.settings.insert("clients".to_owned(), 5);
         let mut runs = 0;
         let counted = |case: &Case| {
             runs += 1;
             model(case)
         };
-        Shrinker::new(case, 10, counted).expect("it fails").shrink();
+        Shrinker::new(whole(), 10, counted)
+            .expect("it fails")
+            .shrink();
         assert_eq!(runs, 11);
     }
 

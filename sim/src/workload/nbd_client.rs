@@ -17,6 +17,7 @@ use tokio::sync::watch;
 use super::hand::Hand;
 use super::nbd_server::{Doorbell, KNOCK_AGAIN, SECRET};
 use super::server::image_id;
+use crate::journal::Choice;
 use crate::model::content::Effect;
 use crate::model::operations::OperationId;
 use crate::world::machine::{Process, Site};
@@ -173,7 +174,9 @@ impl NbdClient {
         stop: &watch::Receiver<bool>,
     ) -> Result<(), ClientError> {
         while !*stop.borrow() {
-            let outcome = match self.hand.draws.weighted(&[70, 10, self.leaving()]) {
+            let what = self.hand.draws.weighted(&[70, 10, self.leaving()]);
+            let outcome = match what {
+                _ if !self.hand.site.journal.happens(Choice::Operation) => Ok(()),
                 0 => self.step(client).await,
                 1 => self.burst(client).await,
                 _ => {
