@@ -32,7 +32,8 @@ pub trait BufferBench: Send {
     /// draws what is lost.
     async fn cut_power(&mut self, chance: &SeededEntropy);
 
-    /// A sync or a seal was completed: [`Self::cut_power`] takes nothing of what was written so far.
+    /// A sync or an opening was completed: [`Self::cut_power`] takes nothing of what was written so
+    /// far.
     fn synced(&mut self) {}
 }
 
@@ -291,7 +292,9 @@ pub async fn check_power_cuts(bench: &mut dyn BufferBench, seed: u64, cuts: usiz
             .collect();
         assert_eq!(found, expected, "{seed}, cut {cut}: no prefix");
         let mut last = recovered.last_lsn;
+        // Opening syncs what it found.
         let mut synced = recovered.last_lsn;
+        bench.synced();
         for _ in 0..entropy.below(30) {
             match entropy.below(8) {
                 0 => {
@@ -299,10 +302,7 @@ pub async fn check_power_cuts(bench: &mut dyn BufferBench, seed: u64, cuts: usiz
                     bench.synced();
                     synced = last;
                 }
-                1 => {
-                    drop(recovered.store.seal().await.expect("a seal"));
-                    bench.synced();
-                }
+                1 => drop(recovered.store.seal().await.expect("a seal")),
                 _ => {
                     let Step::Commit(records, last_lsn) = batch(&entropy, &mut last) else {
                         continue;
