@@ -9,7 +9,8 @@
 //! shrink --seed N [--variant NAME] [--runs R]   a failing seed as a small case in sim/cases
 //! case [--quiet] PATH                  replay a case, with its timeline
 //! cases [--variants]                   every case; also that each catches its variant
-//! worlds [--ops K] [--only WORLD]      small worlds, all of them, or one with its events
+//! worlds [--ops K] [--part I/N]        small worlds, all of them, or one part of N
+//! worlds --only WORLD                  one of them, with its events
 //! planted                              a planted failure is made small
 //! fidelity                             the simulated stores against the suites of real ones
 //! ```
@@ -29,7 +30,7 @@ use crate::journal::Timeline;
 use crate::mutants::{self, MUTANT_VARIABLE};
 use crate::runner::{Outcome, Summary, run_apart, run_here, run_many, run_twice, run_twice_as};
 use crate::shrink;
-use crate::worlds;
+use crate::worlds::{self, enumerate::Part};
 
 /// Seeds that once found a bug, or that reach something rare.
 pub const REGRESSION_SEEDS: &[u64] = &[];
@@ -65,7 +66,7 @@ pub fn test_main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let outcomes = [
-        worlds::command::main(worlds::command::TEST_OPERATIONS),
+        worlds::command::main(worlds::command::TEST_OPERATIONS, Part::WHOLE),
         fidelity::main(),
         cases::check_all(false),
         first_seeds(),
@@ -171,9 +172,10 @@ fn run(arguments: &[String]) -> Result<ExitCode, String> {
                 return Ok(worlds::command::only(world));
             }
             let operations = number("--ops")?.and_then(|it| usize::try_from(it).ok());
-            Ok(worlds::command::main(
-                operations.unwrap_or(worlds::command::OPERATIONS),
-            ))
+            let operations = operations.unwrap_or(worlds::command::OPERATIONS);
+            let part = text_of(arguments, "--part").map_or(Some(Part::WHOLE), Part::parse);
+            let part = part.ok_or("--part needs I/N, from 1/N to N/N")?;
+            Ok(worlds::command::main(operations, part))
         }
         Some("fidelity") => Ok(fidelity::main()),
         Some("planted") => {
@@ -201,7 +203,7 @@ fn run(arguments: &[String]) -> Result<ExitCode, String> {
 const USAGE: &str = "run --seed N [--quiet | --block B] | swarm --minutes M [--from N] | \
                      batch --seeds K [--from N] | coverage | mutants [--seeds K] [--only NAME] | \
                      shrink --seed N [--variant NAME] [--runs R] | case [--quiet] PATH | \
-                     cases [--variants] | worlds [--ops K] [--only WORLD] | planted | fidelity";
+                     cases [--variants] | worlds [--ops K] [--part I/N | --only WORLD] | planted | fidelity";
 
 fn text_of<'a>(arguments: &'a [String], name: &str) -> Option<&'a str> {
     let at = arguments.iter().position(|it| it == name)?;

@@ -1,4 +1,4 @@
-//! `worlds --ops K [--only WORLD]`.
+//! `worlds --ops K [--part I/N | --only WORLD]`.
 #![expect(
     clippy::print_stdout,
     clippy::print_stderr,
@@ -7,7 +7,7 @@
 
 use std::process::ExitCode;
 
-use super::enumerate::{Report, alphabet, enumerate, replay};
+use super::enumerate::{Part, Report, alphabet, enumerate, replay};
 
 /// Longest workloads when nothing else is asked for.
 pub const OPERATIONS: usize = 3;
@@ -17,13 +17,16 @@ pub const TEST_OPERATIONS: usize = 2;
 
 /// Enumerates, and reports.
 #[must_use]
-pub fn main(operations: usize) -> ExitCode {
+pub fn main(operations: usize, part: Part) -> ExitCode {
     println!("small worlds: all workloads over");
     println!("{}", alphabet());
+    if part != Part::WHOLE {
+        println!("  of them part {} of {}", part.index + 1, part.of);
+    }
     let quietly = std::panic::take_hook();
     // A panic of the engine is reported with its world.
     std::panic::set_hook(Box::new(|_| {}));
-    let report = enumerate(operations, |report| println!("  {}", line(report)));
+    let report = enumerate(operations, part, |report| println!("  {}", line(report)));
     std::panic::set_hook(quietly);
     println!("  of the call, of the buffer store, worlds:");
     for ((call, disk), count) in &report.outcomes {

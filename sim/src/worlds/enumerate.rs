@@ -14,6 +14,33 @@ use crate::runner::message;
 /// So many failures are shown; one mistake fails thousands of worlds.
 const FAILURES_MAX: usize = 10;
 
+/// Which of all workloads: every `of`th, from `index` on. The parts together are all of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Part {
+    /// Counted from 0.
+    pub index: usize,
+    /// How many parts there are.
+    pub of: usize,
+}
+
+impl Part {
+    /// All workloads.
+    pub const WHOLE: Self = Self { index: 0, of: 1 };
+
+    /// Reads `I/N`, where the first part is `1/N`.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let (number, of) = text.split_once('/')?;
+        let (number, of): (usize, usize) = (number.parse().ok()?, of.parse().ok()?);
+        let index = number.checked_sub(1)?;
+        (index < of).then_some(Self { index, of })
+    }
+
+    fn has(self, number: usize) -> bool {
+        number % self.of == self.index
+    }
+}
+
 /// What came of an enumeration.
 #[derive(Debug, Default)]
 pub struct Report {
@@ -61,8 +88,9 @@ impl Report {
     }
 }
 
-/// Runs every world of every workload of up to `operations` operations, and tells of each length.
-pub fn enumerate(operations: usize, mut progress: impl FnMut(&Report)) -> Report {
+/// Runs every world of every workload of up to `operations` operations that is in `part`, and tells
+/// of each length.
+pub fn enumerate(operations: usize, part: Part, mut progress: impl FnMut(&Report)) -> Report {
     let began = Instant::now();
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let mut sum = Report {
@@ -71,19 +99,21 @@ pub fn enumerate(operations: usize, mut progress: impl FnMut(&Report)) -> Report
     };
     for length in 0..=operations {
         sum.operations = length;
-        let words = words(length);
-        let (next, part) = (AtomicUsize::new(0), Mutex::new(Report::default()));
+        let words = words(length).into_iter().enumerate();
+        let words = words.filter(|(number, _)| part.has(*number));
+        let words: Vec<Word> = words.map(|(_, word)| word).collect();
+        let (next, reports) = (AtomicUsize::new(0), Mutex::new(Report::default()));
         std::thread::scope(|scope| {
             for _ in 0..cores {
                 scope.spawn(|| {
                     while let Some(word) = words.get(next.fetch_add(1, Ordering::SeqCst)) {
                         let report = all_of(word);
-                        part.lock().expect("adding does not panic").add(report);
+                        reports.lock().expect("adding does not panic").add(report);
                     }
                 });
             }
         });
-        sum.add(part.into_inner().expect("adding does not panic"));
+        sum.add(reports.into_inner().expect("adding does not panic"));
         sum.took = began.elapsed();
         progress(&sum);
     }
@@ -157,4 +187,23 @@ pub fn alphabet() -> String {
         format!("  {sign}  {what}")
     };
     ALPHABET.map(describe).join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_are_read_and_cover_everything_once() {
+        for wrong in ["", "1", "0/3", "4/3", "1/0", "a/b"] {
+            assert_eq!(Part::parse(wrong), None, "{wrong}");
+        }
+        assert_eq!(Part::parse("1/1"), Some(Part::WHOLE));
+        let parts = ["1/3", "2/3", "3/3"].map(|it| Part::parse(it).expect("a part"));
+        for number in 0..10 {
+            assert_eq!(parts.iter().filter(|it| it.has(number)).count(), 1);
+        }
+        let of = |part| enumerate(1, part, |_| ()).worlds;
+        assert_eq!(parts.map(of).iter().sum::<usize>(), of(Part::WHOLE));
+    }
 }
