@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 
 use crate::case::Case;
-use crate::journal::{Journal, PLANTED_VARIABLE, Timeline};
+use crate::journal::{Choice, Journal, PLANTED_VARIABLE, Timeline};
 use crate::mutants::{self, MUTANT_VARIABLE};
 use crate::runner::{Outcome, run_plan_here};
 use crate::shrink::{FAILURE, Shrinker, Verdict, oracle_of};
@@ -185,7 +185,6 @@ fn shrink_seed(
         }
         verdict
     };
-    let size_before = |verdict: &Verdict| verdict.size(&Case::of(seed));
     let shrinker = Shrinker::new(Case::of(seed), runs_max, run)
         .ok_or_else(|| format!("seed {seed} does not fail: nothing to shrink"))?;
     let before = shrinker.last().clone();
@@ -193,11 +192,15 @@ fn shrink_seed(
     // It was written by this process, and nobody else wants it.
     let _ = std::fs::remove_file(&candidate);
     let size = after.size(&case);
+    let whole = Case::of(seed);
+    let of = |choice: Choice| {
+        let (left, all) = (after.size_of(&case, choice), before.size_of(&whole, choice));
+        format!("{left} of {all} {}, ", choice.name())
+    };
+    let what: String = Choice::ALL.into_iter().map(of).collect();
+    let (lines, lines_before) = (after.events, before.events);
     case.remarks = vec![format!(
-        "shrunk from seed {seed}: {size} of {} choices, {} of {} events, after {runs} runs",
-        size_before(&before),
-        after.events,
-        before.events
+        "shrunk from seed {seed}: {what}{lines} of {lines_before} lines, after {runs} runs"
     )];
     Ok(Shrunk { case, size, runs })
 }

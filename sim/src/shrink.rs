@@ -39,10 +39,16 @@ impl Verdict {
         (0..self.drawn(choice)).filter(happens).collect()
     }
 
+    /// How many choices of a kind `case` carried out.
+    #[must_use]
+    pub fn size_of(&self, case: &Case, choice: Choice) -> usize {
+        self.happened(case, choice).len()
+    }
+
     /// How many choices `case` carried out, of all kinds: the size of a case.
     #[must_use]
     pub fn size(&self, case: &Case) -> usize {
-        let of = |choice| self.happened(case, choice).len();
+        let of = |choice| self.size_of(case, choice);
         Choice::ALL.into_iter().map(of).sum()
     }
 }
