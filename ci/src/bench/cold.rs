@@ -24,6 +24,8 @@ struct Cold {
     plain: &'static [&'static str],
     /// Bytes of the row for one byte that the plain client reads.
     share: f64,
+    /// How often it is measured in each run: more where it takes a second or two.
+    times: usize,
 }
 
 const FRAME_SHARE: f64 = 4096.0 / FRAME_BYTES as f64;
@@ -41,6 +43,7 @@ const COLD: [Cold; 3] = [
             "1",
         ],
         share: FRAME_SHARE,
+        times: 1,
     },
     Cold {
         row: &READS[1],
@@ -54,6 +57,7 @@ const COLD: [Cold; 3] = [
             "32",
         ],
         share: FRAME_SHARE,
+        times: 1,
     },
     Cold {
         row: &READS[2],
@@ -68,6 +72,7 @@ const COLD: [Cold; 3] = [
             "--sequential",
         ],
         share: 1.0,
+        times: rows::SHORT_ROW_TIMES,
     },
 ];
 
@@ -89,8 +94,9 @@ pub fn measure(
     plain_sdk::measure(server.endpoint(), "plain/cold", &object)?;
     let mut table = Table::default();
     for run in 0..options.runs {
-        for cold in &COLD {
-            let name = format!("cold-{}-{run}", cold.row.name);
+        let times = |cold: &'static Cold| (0..cold.times).map(move |time| (cold, time));
+        for (cold, time) in COLD.iter().flat_map(times) {
+            let name = format!("cold-{}-{run}-{time}", cold.row.name);
             let mut daemon = start(binary, server, place, &name, NO_TIMER)?;
             let uri = daemon.uri("cold", DISK_BYTES)?;
             let bounds: Vec<String> = cold.fio.iter().map(ToString::to_string).collect();
