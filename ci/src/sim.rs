@@ -20,7 +20,7 @@ pub struct Options {
     #[arg(long, default_value_t = 60)]
     minutes: u64,
     /// Longest workloads of the small worlds.
-    #[arg(long, default_value_t = 3)]
+    #[arg(long, default_value_t = 4)]
     operations: u64,
     /// The first fresh seed; the time, if nothing is said.
     #[arg(long)]
