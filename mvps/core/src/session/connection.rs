@@ -219,7 +219,13 @@ where
     let mut refused = false;
     loop {
         let (input, output) = transport.buffers_mut();
-        match negotiation.step(input, output)? {
+        let step = negotiation.step(input, output)?;
+        if let Step::Contexts(_) | Step::Wanted(_) = &step {
+            // Answers may be long, and must not pile up where nobody reads them.
+            let sent = within(clock, time_left, transport.send()).await?;
+            sent.map_err(|error| Ended::Lost(error.kind()))?;
+        }
+        match step {
             Step::NeedMore => exchange(transport, clock, time_left).await?,
             Step::StartTls => return Ok(Negotiated::StartTls),
             Step::Close => {

@@ -12,7 +12,7 @@ use crate::engine::{EngineError, Extent, Since};
 use crate::ids::Version;
 use crate::nbd::{
     self, Context, ContextName, ContextPurpose, ContextQuery, ContextStatus, ContextsRequest,
-    EXTENTS_MAX, StatusExtent,
+    StatusExtent,
 };
 
 /// See the module's text.
@@ -33,12 +33,12 @@ impl<B> Contexts<B> {
         self.selected.len()
     }
 
-    /// What each context says of `range`: `open` opens what it compares with, `extents` tells what
-    /// is set there.
+    /// What each context says of `range`, in at most `extents_max` extents: `open` opens what it
+    /// compares with, `extents` tells what is set there.
     pub(super) async fn status<'a, O, E>(
         &'a self,
         range: Range<u64>,
-        one: bool,
+        extents_max: usize,
         open: impl Fn(Since) -> O,
         extents: impl Fn(Range<u64>, Option<&'a B>, usize) -> E,
     ) -> Result<Vec<ContextStatus>, EngineError>
@@ -46,7 +46,6 @@ impl<B> Contexts<B> {
         O: Future<Output = Result<B, EngineError>>,
         E: Future<Output = Result<Vec<Extent>, EngineError>>,
     {
-        let extents_max = if one { 1 } else { EXTENTS_MAX };
         let mut statuses = Vec::with_capacity(self.selected.len());
         for (context, base) in &self.selected {
             let base = match &context.name {

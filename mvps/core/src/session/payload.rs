@@ -5,7 +5,8 @@
 //! image's own share, so a waiting image stops no other. Small writes of a connection that has
 //! nothing else in flight need no room: a connection always gets on, whatever others do.
 //!
-//! The content of reads, from their begin until the client has taken it, has room of its own: what
+//! The content of reads and the extents of statuses, from their begin until the client has taken
+//! them, have room of their own: what
 //! they wait for may be an object store that is away, or a client that does not read, and neither
 //! must stop a write. Here, too, a little per connection is exempt.
 
@@ -137,7 +138,7 @@ impl PayloadQueue {
         }
     }
 
-    /// Makes sure that there is room for all that is under way, with a read that is about to begin:
+    /// Makes sure that there is room for all that is under way, with what is about to begin:
     /// `bytes` altogether. Pending until there is: ask for the same again then.
     pub(super) fn poll_reach(&mut self, context: &mut Context<'_>, bytes: u64) -> Poll<()> {
         let held = self.reads.as_ref().map_or(0, Taken::bytes);
@@ -165,6 +166,11 @@ impl PayloadQueue {
             None => self.reads = Some(more),
         }
         Poll::Ready(())
+    }
+
+    /// Gives up what [`Self::poll_reach`] waits for.
+    pub(super) fn stop_reaching(&mut self) {
+        self.reads_waiting = None;
     }
 
     /// Gives back what is not needed for `bytes` that are under way.

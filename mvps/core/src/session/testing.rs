@@ -23,6 +23,8 @@ struct State {
     content: Vec<u8>,
     log: Vec<String>,
     failures: VecDeque<EngineError>,
+    /// Whether every other page counts as set, whatever the content.
+    is_fragmented: bool,
 }
 
 /// See the module's text. Clones are one disk.
@@ -39,11 +41,17 @@ impl MemoryDisk {
             content: vec![0; SIZE_BYTES],
             log: Vec::new(),
             failures: VecDeque::new(),
+            is_fragmented: false,
         };
         Self {
             state: Arc::new(Mutex::new(state)),
             running: Arc::new(watch::Sender::new(true)),
         }
+    }
+
+    /// From now on there are as many extents as there can be.
+    pub(crate) fn fragment(&self) {
+        self.state.lock().unwrap().is_fragmented = true;
     }
 
     /// Holds changes up, or lets them go.
@@ -125,6 +133,17 @@ fn extents(content: &[u8], base: Option<&Vec<u8>>, range: Range<u64>) -> Vec<Ext
     extents
 }
 
+/// Whole pages, set by turns.
+fn pages(range: &Range<u64>) -> Vec<Extent> {
+    let page_bytes = PAGE_BYTES as u64;
+    let pages = range.start / page_bytes..range.end / page_bytes;
+    let page = |number: u64| Extent {
+        length_bytes: page_bytes,
+        is_set: number.is_multiple_of(2),
+    };
+    pages.map(page).collect()
+}
+
 impl Disk for MemoryDisk {
     type Transaction = MemoryTransaction;
     /// The content that there was.
@@ -143,7 +162,11 @@ impl Disk for MemoryDisk {
         extents_max: usize,
     ) -> Result<Vec<Extent>, EngineError> {
         self.note(format!("extents {}..{}", range.start, range.end))?;
-        let mut extents = extents(&self.content(0, SIZE_BYTES), base, range);
+        let is_fragmented = self.state.lock().unwrap().is_fragmented;
+        let mut extents = match is_fragmented {
+            true => pages(&range),
+            false => extents(&self.content(0, SIZE_BYTES), base, range),
+        };
         extents.truncate(extents_max);
         Ok(extents)
     }

@@ -17,8 +17,11 @@ use crate::env::memory::testing::TestClock;
 use crate::nbd::{
     Broken, ClientNegotiation, ClientStep, ContextName, ContextsRequest, Cookie, Errno, Export,
     ExportName, Framing, Opening, REQUEST_BYTES, Refusal, Request, SIMPLE_REPLY_BYTES, SimpleReply,
-    ZeroFlags,
+    Wishes, ZeroFlags,
 };
+
+mod lists;
+mod statuses;
 
 const PIPE_BYTES: usize = 64 * 1024;
 
@@ -34,11 +37,15 @@ struct Wire {
 
 impl Wire {
     async fn attach(admission: OneDisk) -> Self {
+        Self::attach_wishing(admission, Opening::Go).await
+    }
+
+    async fn attach_wishing(admission: OneDisk, wishes: impl Into<Wishes>) -> Self {
         let (stream, served) = tokio::io::duplex(PIPE_BYTES);
         let session =
             tokio::spawn(async move { serve(served, &admission, &TestClock::start()).await });
         let mut wire = Self { stream, session };
-        let mut negotiation = ClientNegotiation::new(token(), Opening::Go);
+        let mut negotiation = ClientNegotiation::new(token(), wishes);
         let (mut input, mut output) = (BytesMut::new(), BytesMut::new());
         while let ClientStep::NeedMore = negotiation.step(&mut input, &mut output).unwrap() {
             wire.stream.write_all(&output).await.unwrap();

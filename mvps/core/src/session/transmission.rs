@@ -29,7 +29,10 @@ use super::connection::Ended;
 use super::contexts::Contexts;
 use super::disk::{Disk, DiskTransaction};
 use super::errno;
-use super::limits::{BYTES_IN_FLIGHT_MAX, RECEIVES_PER_TURN, REQUESTS_IN_FLIGHT_MAX};
+use super::limits::{
+    BYTES_IN_FLIGHT_MAX, EXTENT_WEIGHT_BYTES, PAYLOAD_EXEMPT_BYTES, RECEIVES_PER_TURN,
+    REQUESTS_IN_FLIGHT_MAX, STATUS_SHORT_BYTES,
+};
 use super::payload::{PayloadQueue, PayloadRoom, Taken};
 use crate::engine::{Acknowledge, Durability, EngineError};
 use crate::nbd::{Bounds, ContextStatus, Errno, Failure, Incoming, Piece, ReplyTo, Request};
@@ -107,11 +110,14 @@ enum Arriving {
     Worthless(ReplyTo, Errno),
 }
 
-/// What a write brings along.
-#[derive(Default)]
-struct Payload {
+/// What a request has beside its header.
+struct Given {
+    /// A write's payload.
     content: Bytes,
+    /// Where the payload is counted.
     room: Option<Taken>,
+    /// Most extents of each context that it may be answered with.
+    extents_max: usize,
 }
 
 struct OpenTransaction<T> {
@@ -293,9 +299,13 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, D: Disk> Transmission<'a, S, D> {
                     let Some(content) = self.transport.take_payload() else {
                         return;
                     };
-                    let room = room.take();
+                    let given = Given {
+                        content,
+                        room: room.take(),
+                        extents_max: 0,
+                    };
                     self.arriving = Arriving::Header;
-                    self.begin(context, to, request, Payload { content, room });
+                    self.begin(context, to, request, given);
                 }
                 Arriving::Worthless(to, errno) => {
                     if self.transport.is_skipping() {
@@ -320,18 +330,10 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, D: Disk> Transmission<'a, S, D> {
     ) -> bool {
         match incoming {
             Incoming::Valid { to, request } => {
+                let Poll::Ready(extents_max) = self.poll_answer_room(context, &request) else {
+                    return false;
+                };
                 let occupied = self.occupied_bytes();
-                if occupied > 0 && occupied + self.weight(&request) > BYTES_IN_FLIGHT_MAX {
-                    return false;
-                }
-                if let Request::Read { length, .. } = request
-                    && self
-                        .room
-                        .poll_reach(context, occupied + u64::from(length))
-                        .is_pending()
-                {
-                    return false;
-                }
                 let payload_bytes = request.payload_bytes();
                 let room = self
                     .room
@@ -341,7 +343,12 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, D: Disk> Transmission<'a, S, D> {
                 };
                 self.transport.consume(header_bytes);
                 if payload_bytes == 0 {
-                    self.begin(context, to, request, Payload::default());
+                    let given = Given {
+                        content: Bytes::new(),
+                        room: None,
+                        extents_max,
+                    };
+                    self.begin(context, to, request, given);
                 } else {
                     self.transport.expect_payload(payload_bytes as usize);
                     self.arriving = Arriving::Payload(to, request, room);
@@ -363,6 +370,31 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, D: Disk> Transmission<'a, S, D> {
             }
         }
         true
+    }
+
+    /// Makes sure that there is room for what a request brings and is answered with; ready with the
+    /// most extents of each context that the answer may have.
+    fn poll_answer_room(&mut self, context: &mut Context<'_>, request: &Request) -> Poll<usize> {
+        let extents_max = self.extents_most(request);
+        let occupied = self.occupied_bytes();
+        let weight = self.weight(request, extents_max);
+        if occupied > 0 && occupied + weight > BYTES_IN_FLIGHT_MAX {
+            return Poll::Pending;
+        }
+        let is_status = matches!(request, Request::BlockStatus { .. });
+        if !is_status && !matches!(request, Request::Read { .. }) {
+            return Poll::Ready(extents_max);
+        }
+        if self.room.poll_reach(context, occupied + weight).is_ready() {
+            return Poll::Ready(extents_max);
+        }
+        if !is_status || occupied + STATUS_SHORT_BYTES > PAYLOAD_EXEMPT_BYTES {
+            return Poll::Pending;
+        }
+        self.room.stop_reaching();
+        let extents = STATUS_SHORT_BYTES / EXTENT_WEIGHT_BYTES / self.contexts.len() as u64;
+        let extents = usize::try_from(extents).expect("it is small");
+        Poll::Ready(extents.min(extents_max))
     }
 
     /// Polls an operation for the first time, which is what gives it its place in the order. The

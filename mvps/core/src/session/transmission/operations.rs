@@ -5,20 +5,36 @@ use std::task::Context;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::{Answer, Control, Payload, Ticket, Transmission};
+use super::{Answer, Control, Given, Ticket, Transmission};
 use crate::engine::EngineError;
-use crate::nbd::{Errno, Failure, Piece, ReplyTo, Request};
+use crate::nbd::{EXTENTS_MAX, Errno, Failure, Piece, ReplyTo, Request};
 use crate::session::connection::Ended;
 use crate::session::disk::{Disk, DiskTransaction};
-use crate::session::limits::STATUS_WEIGHT_BYTES;
+use crate::session::limits::EXTENT_WEIGHT_BYTES;
 use crate::session::payload::Taken;
 
 impl<'a, S: AsyncRead + AsyncWrite + Unpin, D: Disk> Transmission<'a, S, D> {
-    /// What a request counts towards [`super::BYTES_IN_FLIGHT_MAX`].
-    pub(super) fn weight(&self, request: &Request) -> u64 {
+    /// What a request counts towards [`super::BYTES_IN_FLIGHT_MAX`] that may be answered with
+    /// `extents_max` extents of each context.
+    pub(super) fn weight(&self, request: &Request, extents_max: usize) -> u64 {
         match request {
             Request::Read { length, .. } | Request::Write { length, .. } => u64::from(*length),
-            Request::BlockStatus { .. } => STATUS_WEIGHT_BYTES * self.contexts.len() as u64,
+            Request::BlockStatus { .. } => {
+                (extents_max * self.contexts.len()) as u64 * EXTENT_WEIGHT_BYTES
+            }
+            _ => 0,
+        }
+    }
+
+    /// Most extents of one context that a request can be answered with: no extent but the first and
+    /// the last is shorter than a page.
+    pub(super) fn extents_most(&self, request: &Request) -> usize {
+        match request {
+            Request::BlockStatus { one: true, .. } => 1,
+            Request::BlockStatus { length, .. } => {
+                let pages = length / self.terms.page_bytes + 2;
+                usize::try_from(pages).map_or(EXTENTS_MAX, |pages| pages.min(EXTENTS_MAX))
+            }
             _ => 0,
         }
     }
@@ -29,12 +45,12 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, D: Disk> Transmission<'a, S, D> {
         context: &mut Context<'_>,
         to: ReplyTo,
         request: Request,
-        payload: Payload,
+        given: Given,
     ) {
         let disk = self.disk;
         let ticket = Ticket {
             to,
-            bytes: self.weight(&request),
+            bytes: self.weight(&request, given.extents_max),
             is_part: false,
         };
         match (request, &self.transaction) {
@@ -59,8 +75,8 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, D: Disk> Transmission<'a, S, D> {
             | (Request::Commit { .. } | Request::Rollback | Request::Lock, None) => {
                 self.fail(to, Errno::Invalid.into(), false);
             }
-            (_, None) => self.begin_plain(context, ticket, request, payload),
-            (_, Some(_)) => self.begin_in_transaction(context, ticket, request, payload),
+            (_, None) => self.begin_plain(context, ticket, request, given),
+            (_, Some(_)) => self.begin_in_transaction(context, ticket, request, given),
         }
     }
 
@@ -79,7 +95,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, D: Disk> Transmission<'a, S, D> {
         context: &mut Context<'_>,
         ticket: Ticket,
         request: Request,
-        payload: Payload,
+        given: Given,
     ) {
         let (disk, contexts) = (self.disk, self.contexts);
         match request {
@@ -91,14 +107,10 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, D: Disk> Transmission<'a, S, D> {
                 let read = disk.read(offset, length);
                 self.start(context, ticket, content(read, length, whole));
             }
-            Request::BlockStatus {
-                offset,
-                length,
-                one,
-            } => {
+            Request::BlockStatus { offset, length, .. } => {
                 let status = contexts.status(
                     offset..offset + length,
-                    one,
+                    given.extents_max,
                     move |since| async move { disk.base(&since).await },
                     |range, base, extents_max| disk.extents(range, base, extents_max),
                 );
@@ -109,7 +121,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, D: Disk> Transmission<'a, S, D> {
             | Request::Trim { length: 0, .. }
             | Request::WriteZeroes { length: 0, .. } => self.reply(ticket.to, Answer::Done),
             Request::Write { offset, fua, .. } => {
-                let Payload { content, room } = payload;
+                let Given { content, room, .. } = given;
                 let write = disk.write(offset, content, self.terms.acknowledge(fua));
                 self.start(context, ticket, outcome(holding(room, write)));
             }
@@ -144,7 +156,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, D: Disk> Transmission<'a, S, D> {
         context: &mut Context<'_>,
         ticket: Ticket,
         request: Request,
-        payload: Payload,
+        given: Given,
     ) {
         let page_bytes = self.terms.page_bytes;
         let size_bytes = self.terms.bounds.size_bytes;
@@ -165,16 +177,12 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, D: Disk> Transmission<'a, S, D> {
                     async move { content(transaction.read(offset, length), length, whole).await };
                 self.start(context, ticket, read);
             }
-            Request::BlockStatus {
-                offset,
-                length,
-                one,
-            } => {
+            Request::BlockStatus { offset, length, .. } => {
                 let status = async move {
                     let transaction = &transaction;
                     let status = contexts.status(
                         offset..offset + length,
-                        one,
+                        given.extents_max,
                         move |since| async move { disk.base(&since).await },
                         |range, base, extents_max| transaction.extents(range, base, extents_max),
                     );
@@ -196,7 +204,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, D: Disk> Transmission<'a, S, D> {
             | Request::WriteZeroes { length: 0, .. } => self.reply(ticket.to, Answer::Done),
             Request::Write { offset, fua, .. } => {
                 open.fua |= fua;
-                let Payload { content, room } = payload;
+                let Given { content, room, .. } = given;
                 let write = async move { transaction.write(offset, content).await };
                 self.start(context, change, outcome(holding(room, write)));
             }
