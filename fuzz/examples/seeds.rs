@@ -90,16 +90,15 @@ fn main() {
     }
     frames();
     tokens();
-    for (name, opening) in [
-        ("go", Opening::Go),
-        ("info", Opening::Describe),
-        ("export-name", Opening::ExportName { no_zeroes: true }),
-        (
-            "export-name-zeroes",
-            Opening::ExportName { no_zeroes: false },
-        ),
+    let export_name = |no_zeroes| Opening::ExportName { no_zeroes };
+    // The last number is by what `client` knows the opening.
+    for (name, opening, selector) in [
+        ("go", Opening::Go, 128),
+        ("export-name-zeroes", export_name(false), 129),
+        ("export-name", export_name(true), 130),
+        ("info", Opening::Describe, 131),
     ] {
-        conversation(name, opening);
+        conversation(name, opening, selector);
     }
     requests();
 }
@@ -171,7 +170,7 @@ fn tokens() {
 }
 
 /// What client and server say to each other, each side for the other one's target.
-fn conversation(name: &str, opening: Opening) {
+fn conversation(name: &str, opening: Opening, selector: u8) {
     let export_name = ExportName::new("d".to_owned()).expect("it is short");
     let mut client = ClientNegotiation::new(export_name, opening);
     let (mut from_client, mut from_server) = (BytesMut::new(), BytesMut::new());
@@ -185,12 +184,6 @@ fn conversation(name: &str, opening: Opening) {
         server.grant(&export(), &mut from_server);
     }
     write("negotiation", name, &[&[0], &from_client[..]].concat());
-    let selector = match opening {
-        Opening::Go => 128,
-        Opening::ExportName { no_zeroes: false } => 129,
-        Opening::ExportName { no_zeroes: true } => 130,
-        Opening::Describe => 131,
-    };
     let mut said = vec![selector];
     said.extend_from_slice(&from_server);
     for (cookie, content) in [(1, 512), (2, 0), (3, 0), (4, 1)] {
@@ -227,6 +220,11 @@ fn requests() {
         length,
         whole: false,
     };
+    let status = |offset: u64, length: u64, one: bool| Request::BlockStatus {
+        offset,
+        length,
+        one,
+    };
     let plain = [
         write_page(4096, 4096),
         read(0, 8192),
@@ -248,11 +246,19 @@ fn requests() {
         read(65535, 2),
         Request::Flush,
         read(4000, 200),
+        Request::Read {
+            offset: 0,
+            length: 16384,
+            whole: true,
+        },
+        status(0, 65536, false),
+        status(4095, 2, true),
     ];
     let transaction = [
         Request::Begin,
         write_page(0, 600),
         read(0, 700),
+        status(0, 16384, false),
         Request::Lock,
         write_page(0, 0),
         Request::Commit { fua },
@@ -262,16 +268,28 @@ fn requests() {
         Request::Rollback,
         Request::Commit { fua },
     ];
-    for (name, requests) in [("plain", &plain[..]), ("transaction", &transaction[..])] {
-        let mut bytes = vec![0];
-        for (cookie, request) in (1..).zip(requests) {
-            assert!(request.encode(Framing::Simple, Cookie(cookie), &mut bytes));
-            let payload = Bytes::from(vec![0xaa; request.payload_bytes() as usize]);
-            bytes.extend_from_slice(&payload);
+    // As `requests` numbers them: what is negotiated.
+    let forms = [
+        ("", 0, Framing::Simple),
+        ("-structured", 2, Framing::Structured),
+        ("-extended", 4, Framing::Extended),
+    ];
+    for (form, number, framing) in forms {
+        for (name, requests) in [("plain", &plain[..]), ("transaction", &transaction[..])] {
+            let mut bytes = vec![number << 4];
+            for (cookie, request) in (1..).zip(requests) {
+                assert!(request.encode(framing, Cookie(cookie), &mut bytes));
+                let payload = Bytes::from(vec![0xaa; request.payload_bytes() as usize]);
+                bytes.extend_from_slice(&payload);
+            }
+            write("requests", &format!("{name}{form}"), &bytes);
+            bytes[0] |= 0x83;
+            bytes.splice(1..1, [7, 30, 200]);
+            write(
+                "requests",
+                &format!("{name}{form}-read-only-in-pieces"),
+                &bytes,
+            );
         }
-        write("requests", name, &bytes);
-        bytes[0] = 0x83;
-        bytes.splice(1..1, [7, 30, 200]);
-        write("requests", &format!("{name}-read-only-in-pieces"), &bytes);
     }
 }

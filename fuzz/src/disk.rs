@@ -62,12 +62,29 @@ impl Change {
     }
 }
 
-/// All of it has content, and all of it may differ from anything.
-fn extents(range: &Range<u64>) -> Vec<Extent> {
-    vec![Extent {
-        length_bytes: range.end - range.start,
-        is_set: true,
-    }]
+/// What is set in `range` of `content`: a page is unless it holds only zeroes. At most `count_max`
+/// extents, from the beginning.
+pub fn extents(content: &[u8], range: &Range<u64>, count_max: usize) -> Vec<Extent> {
+    let mut extents: Vec<Extent> = Vec::new();
+    let mut at = range.start;
+    while at < range.end {
+        let page = at / PAGE_BYTES * PAGE_BYTES;
+        let end = (page + PAGE_BYTES).min(range.end);
+        let page = usize::try_from(page).expect("within the disk");
+        let page_bytes = usize::try_from(PAGE_BYTES).expect("it is small");
+        let is_set = content[page..][..page_bytes].iter().any(|byte| *byte != 0);
+        let count = extents.len();
+        match extents.last_mut() {
+            Some(last) if last.is_set == is_set => last.length_bytes += end - at,
+            _ if count == count_max => break,
+            _ => extents.push(Extent {
+                length_bytes: end - at,
+                is_set,
+            }),
+        }
+        at = end;
+    }
+    extents
 }
 
 fn read(content: &[u8], offset: u64, length: u32) -> Vec<Piece> {
@@ -95,9 +112,9 @@ impl Disk for FlatDisk {
         &self,
         range: Range<u64>,
         _: Option<&()>,
-        _: usize,
+        count_max: usize,
     ) -> Result<Vec<Extent>, EngineError> {
-        Ok(extents(&range))
+        Ok(extents(&self.content(), &range, count_max))
     }
 
     async fn base(&self, _: &Since) -> Result<(), EngineError> {
@@ -164,9 +181,10 @@ impl DiskTransaction for FlatTransaction {
         &self,
         range: Range<u64>,
         _: Option<&()>,
-        _: usize,
+        count_max: usize,
     ) -> Result<Vec<Extent>, EngineError> {
-        Ok(extents(&range))
+        let content = self.content.lock().expect("one thread");
+        Ok(extents(&content, &range, count_max))
     }
 
     async fn read(&self, offset: u64, length: u32) -> Result<Vec<Piece>, EngineError> {

@@ -1,4 +1,5 @@
-//! The transmission phase with simple replies: any bytes, in any pieces, after a good handshake.
+//! The transmission phase: any bytes, in any pieces, after a good handshake, with simple replies,
+//! structured ones or extended headers, and with or without `base:allocation`.
 //!
 //! Oracle: a second reading of the same bytes, straight from the protocol's text ("Transmission
 //! phase" and DESIGN §5), says of each request in turn what its reply must be, with which payload,
@@ -6,42 +7,59 @@
 
 use mvps_core::session::{Ended, serve};
 
-use crate::disk::{Change, Everybody, FlatDisk, PAGE_BYTES, SIZE_BYTES};
+use crate::disk::{Change, Everybody, FlatDisk, PAGE_BYTES, SIZE_BYTES, extents};
 use crate::stream::Script;
 use crate::world::World;
 
+mod handshake;
+mod reply;
+
+use handshake::{Form, Framing};
+use reply::Reply;
+
 const PAYLOAD_MAX_BYTES: u64 = 32 << 20;
 const PAYLOAD_SKIPPED_MAX_BYTES: u64 = 64 << 20;
-const REQUEST_MAGIC: u32 = 0x2560_9513;
-const REPLY_MAGIC: u32 = 0x6744_6698;
+
+/// Most extents of one reply; no range of this disk has as many.
+const EXTENTS_MAX: usize = 16 * 1024;
+
+const READ: u16 = 0;
+const WRITE: u16 = 1;
+const BLOCK_STATUS: u16 = 7;
 
 const FLAG_FUA: u16 = 1;
 const FLAG_NO_HOLE: u16 = 1 << 1;
+const FLAG_DF: u16 = 1 << 2;
+const FLAG_REQ_ONE: u16 = 1 << 3;
+const FLAG_PAYLOAD_LEN: u16 = 1 << 5;
 /// Flags that the protocol knows, and that a server may or may not.
 const FLAGS_OPTIONAL: u16 = 0b11_1100;
 
-/// One input: whether the export is read-only, how many pieces, their lengths, then the requests.
+/// One input: what was negotiated and whether the export is read-only, how many pieces, their
+/// lengths, then the requests.
 ///
 /// # Panics
 /// On a finding.
 pub fn run(data: &[u8]) {
     let [first, rest @ ..] = data else { return };
     let read_only = first & 0x80 != 0;
+    let form = Form::of(first >> 4 & 7);
     let Some((pieces, requests)) = rest.split_at_checked(usize::from(first % 8)) else {
         return;
     };
-    let mut sent = handshake();
+    let handshake = form.handshake();
+    let mut sent = handshake.clone();
     sent.extend_from_slice(requests);
     // Where the stream is in step to the end, all of it is answered then.
-    sent.extend_from_slice(&goodbye());
+    sent.extend_from_slice(&form.goodbye());
     let disk = FlatDisk::new();
     let mut world = World::new();
     let (stream, received) = Script::new(sent.clone(), pieces);
     let clock = world.clock.clone();
     let ended = world.run(serve(stream, &Everybody::new(&disk, read_only), &clock));
     let received = received.lock().expect("one thread");
-    let mut judge = Judge::new(read_only, &received);
-    let in_step = judge.requests(&sent[handshake().len()..]);
+    let mut judge = Judge::new(form, read_only, &received);
+    let in_step = judge.requests(&sent[handshake.len()..]);
     if in_step {
         assert_eq!(ended, Ended::Disconnected);
         assert!(judge.replies.is_empty(), "a reply to no request");
@@ -50,21 +68,6 @@ pub fn run(data: &[u8]) {
             "the disk holds something else"
         );
     }
-}
-
-/// Fixed newstyle, no zeroes, GO of the export `d` without wishes.
-fn handshake() -> Vec<u8> {
-    let mut bytes = vec![0, 0, 0, 3];
-    bytes.extend_from_slice(b"IHAVEOPT");
-    bytes.extend_from_slice(&[0, 0, 0, 7, 0, 0, 0, 7, 0, 0, 0, 1, b'd', 0, 0]);
-    bytes
-}
-
-fn goodbye() -> [u8; 28] {
-    let mut bytes = [0; 28];
-    bytes[..4].copy_from_slice(&REQUEST_MAGIC.to_be_bytes());
-    bytes[7] = 2;
-    bytes
 }
 
 struct Header {
@@ -76,19 +79,23 @@ struct Header {
 }
 
 impl Header {
-    fn take(bytes: &mut &[u8]) -> Option<Option<Self>> {
-        let (header, rest) = bytes.split_first_chunk::<28>()?;
+    /// The next header; `Some(None)` if the stream is out of step.
+    fn take(framing: Framing, bytes: &mut &[u8]) -> Option<Option<Self>> {
+        let (header, rest) = bytes.split_at_checked(framing.request_bytes())?;
         *bytes = rest;
         let half = |at: usize| u16::from_be_bytes([header[at], header[at + 1]]);
         let word = |at: usize| u64::from(half(at)) << 16 | u64::from(half(at + 2));
-        let cookie = *header[8..16].first_chunk().expect("eight bytes");
-        let known = word(0) == u64::from(REQUEST_MAGIC);
+        let long = |at: usize| word(at) << 32 | word(at + 4);
+        let known = word(0) == u64::from(framing.request_magic());
         Some(known.then(|| Self {
             flags: half(4),
             kind: half(6),
-            cookie,
-            offset: word(16) << 32 | word(20),
-            length: word(24),
+            cookie: *header[8..16].first_chunk().expect("eight bytes"),
+            offset: long(16),
+            length: match framing {
+                Framing::Extended => long(24),
+                _ => word(24),
+            },
         }))
     }
 
@@ -108,6 +115,8 @@ enum Expected {
     Failure,
     Success,
     Content(Vec<u8>),
+    /// Extents, and their flags.
+    Status(Vec<(u64, u64)>),
     /// Success or failure; a success means this.
     Optional(Option<Change>),
 }
@@ -120,51 +129,54 @@ struct Transaction {
 }
 
 struct Judge<'a> {
+    form: Form,
     read_only: bool,
     content: Vec<u8>,
     transaction: Option<Transaction>,
+    /// The number of `base:allocation`.
+    context: Option<u32>,
     replies: &'a [u8],
 }
 
 impl<'a> Judge<'a> {
     /// Begins where the replies do.
-    fn new(read_only: bool, received: &'a [u8]) -> Self {
-        let mut replies = &received[18..];
-        loop {
-            let word =
-                |at: usize| u32::from_be_bytes(*replies[at..].first_chunk().expect("4 bytes"));
-            let (kind, length) = (word(12), word(16) as usize);
-            replies = &replies[20 + length..];
-            if kind == 1 {
-                break;
-            }
-        }
+    fn new(form: Form, read_only: bool, received: &'a [u8]) -> Self {
+        let (context, replies) = form.replies(received);
         Self {
+            form,
             read_only,
             content: FlatDisk::new().content(),
             transaction: None,
+            context,
             replies,
         }
     }
 
     /// Reads all requests; whether the stream stayed in step up to the goodbye.
     fn requests(&mut self, mut bytes: &[u8]) -> bool {
-        while let Some(header) = Header::take(&mut bytes) {
+        while let Some(header) = Header::take(self.form.framing, &mut bytes) {
             let Some(header) = header else { return false };
             if header.kind == 2 {
                 return true;
             }
-            let carries = if header.kind == 1 { header.length } else { 0 };
+            let flagged = header.flags & FLAG_PAYLOAD_LEN != 0;
+            let carries = match (header.kind, self.form.framing) {
+                (WRITE, _) => header.length,
+                (_, Framing::Extended) if flagged => header.length,
+                _ => 0,
+            };
+            if carries > PAYLOAD_SKIPPED_MAX_BYTES {
+                return false;
+            }
+            let length = usize::try_from(carries).expect("it is bounded");
+            let Some((payload, rest)) = bytes.split_at_checked(length) else {
+                return false;
+            };
+            bytes = rest;
             let expected = match header.kind {
-                1 if carries > PAYLOAD_SKIPPED_MAX_BYTES => return false,
-                1 => {
-                    let length = usize::try_from(carries).expect("it is bounded");
-                    let Some((payload, rest)) = bytes.split_at_checked(length) else {
-                        return false;
-                    };
-                    bytes = rest;
-                    self.write(&header, payload)
-                }
+                WRITE => self.write(&header, payload),
+                // There is no other request with a payload.
+                _ if flagged && self.form.framing == Framing::Extended => Expected::Failure,
                 _ => self.other(&header),
             };
             if self.replies.is_empty() {
@@ -174,6 +186,11 @@ impl<'a> Judge<'a> {
             self.reply(&header, expected);
         }
         false
+    }
+
+    fn view(&self) -> &[u8] {
+        let open = self.transaction.as_ref();
+        open.map_or(&self.content, |open| &open.view)
     }
 
     fn change(&mut self, change: Change) {
@@ -191,6 +208,10 @@ impl<'a> Judge<'a> {
         if refused || header.flags & !(FLAG_FUA | FLAGS_OPTIONAL) != 0 {
             return Expected::Failure;
         }
+        let known = match self.form.framing {
+            Framing::Extended => FLAG_FUA | FLAG_PAYLOAD_LEN,
+            _ => FLAG_FUA,
+        };
         let deletes = payload.is_empty()
             && self.transaction.is_some()
             && header.offset % PAGE_BYTES == 0
@@ -200,7 +221,7 @@ impl<'a> Judge<'a> {
         } else {
             Change::Write(header.offset, payload.to_vec().into())
         };
-        self.accept(header, FLAG_FUA, change)
+        self.accept(header, known, change)
     }
 
     /// A change that must happen, unless it has flags beside `known` that are only optional.
@@ -213,24 +234,35 @@ impl<'a> Judge<'a> {
     }
 
     fn other(&mut self, header: &Header) -> Expected {
-        let hole = if header.kind == 6 { FLAG_NO_HOLE } else { 0 };
-        let known = FLAG_FUA | hole;
+        let own = match header.kind {
+            READ if self.form.framing != Framing::Simple => FLAG_DF,
+            6 => FLAG_NO_HOLE,
+            BLOCK_STATUS => FLAG_REQ_ONE,
+            _ => 0,
+        };
+        let known = FLAG_FUA | own;
         let (offset, length) = (header.offset, header.length);
         if header.flags & !(known | FLAGS_OPTIONAL) != 0 {
             return Expected::Failure;
         }
         let optional = header.flags & !known != 0;
         match header.kind {
-            0 if !header.in_range() => Expected::Failure,
-            0 if optional => Expected::Failure,
-            0 => {
-                let view = self
-                    .transaction
-                    .as_ref()
-                    .map_or(&self.content, |open| &open.view);
+            READ | BLOCK_STATUS if !header.in_range() || optional => Expected::Failure,
+            READ => {
                 let offset = usize::try_from(offset).expect("in range");
                 let length = usize::try_from(length).expect("in range");
-                Expected::Content(view[offset..][..length].to_vec())
+                Expected::Content(self.view()[offset..][..length].to_vec())
+            }
+            BLOCK_STATUS if self.context.is_none() || length == 0 => Expected::Failure,
+            BLOCK_STATUS => {
+                let one = header.flags & FLAG_REQ_ONE != 0;
+                let count_max = if one { 1 } else { EXTENTS_MAX };
+                let found = extents(self.view(), &(offset..offset + length), count_max);
+                // A hole that reads as zeroes, or neither ("base:allocation metadata context").
+                let flags = |is_set| if is_set { 0 } else { 3 };
+                let found = found.iter();
+                let found = found.map(|extent| (extent.length_bytes, flags(extent.is_set)));
+                Expected::Status(found.collect())
             }
             3 => Expected::Optional(None),
             4 | 6 if self.read_only || !header.in_range() => Expected::Failure,
@@ -276,40 +308,27 @@ impl<'a> Judge<'a> {
     }
 
     fn reply(&mut self, header: &Header, expected: Expected) {
-        let (reply, rest) = self
-            .replies
-            .split_first_chunk::<16>()
-            .expect("a whole reply");
-        self.replies = rest;
-        assert_eq!(reply[..4], REPLY_MAGIC.to_be_bytes());
-        assert_eq!(reply[8..], header.cookie, "replies come in order here");
-        let failed = reply[4..8] != [0; 4];
+        let reply = Reply::take(self.form.framing, header, self.context, &mut self.replies);
+        let failed = matches!(reply, Reply::Failure);
         let kind = header.kind;
         if let (true, 1 | 4 | 6, Some(open)) = (failed, kind, &mut self.transaction) {
             open.lacks_one = true;
         }
-        match expected {
-            Expected::Failure => assert!(failed, "request {kind} must fail"),
-            Expected::Success => assert!(!failed, "request {kind} must succeed"),
-            Expected::Optional(change) => {
+        match (expected, reply) {
+            (Expected::Failure, _) => assert!(failed, "request {kind} must fail"),
+            (Expected::Success, _) => assert!(!failed, "request {kind} must succeed"),
+            (Expected::Optional(change), _) => {
                 if let (false, Some(change)) = (failed, change) {
                     self.change(change);
                 }
             }
-            Expected::Content(content) => {
-                assert!(!failed, "a read within the disk");
-                let (found, rest) = self
-                    .replies
-                    .split_at_checked(content.len())
-                    .expect("all of it");
-                self.replies = rest;
-                assert!(
-                    found == content,
-                    "a read of {}+{}",
-                    header.offset,
-                    header.length
-                );
+            (Expected::Content(content), Reply::Content(found)) => {
+                let (offset, length) = (header.offset, header.length);
+                assert!(found == content, "a read of {offset}+{length}");
             }
+            (Expected::Content(content), Reply::Done) => assert!(content.is_empty()),
+            (Expected::Status(extents), Reply::Status(found)) => assert_eq!(found, extents),
+            (_, other) => panic!("request {kind} within the disk is answered with {other:?}"),
         }
     }
 }

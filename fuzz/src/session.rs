@@ -1,9 +1,11 @@
 //! A whole server on the engine, in memory: two clients of one image, a third that sends garbage
-//! to another one, checkpoints, disconnections, and an image that is closed and opened again.
+//! to another one, checkpoints, disconnections, and an image that is closed and opened again. The
+//! first client speaks what the input says, the second one all that the protocol has.
 //!
 //! Oracle: a byte array. Requests are answered one by one, so after each of them it says what every
-//! read must be. A transaction must commit if nobody committed anything since it began, and may
-//! only commit if everything it read is still so.
+//! read must be, where nothing but zeroes may be said to be, and what must be said to have changed
+//! since a version at which the array was remembered. A transaction must commit if nobody committed
+//! anything since it began, and may only commit if everything it read is still so.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +16,7 @@ use mvps_core::client::{Client, ClientError};
 use mvps_core::engine::EngineConfig;
 use mvps_core::env::{Clock as _, PeerName};
 use mvps_core::ids::ImageId;
-use mvps_core::nbd::{ExportName, Opening};
+use mvps_core::nbd::{ExportName, Framing, Opening, Wishes};
 use mvps_core::session::{EngineImages, OpenImage as _, Server, ServerConfig};
 use mvps_core::token::{NewToken, TokenKeys};
 
@@ -23,6 +25,9 @@ use crate::stream::Script;
 use crate::world::{Tasks, World, settle};
 
 mod capture;
+mod request;
+
+use request::{Request, change_of, index, plain};
 
 const PAGE_BYTES: u64 = 4096;
 const SIZE_BYTES: u64 = 16 * PAGE_BYTES;
@@ -30,31 +35,6 @@ const SECRET: &[u8] = b"a secret of these targets";
 const EXPIRES: u64 = 1_900_000_000;
 const PIPE_BYTES: usize = 16 * 1024;
 const STEPS_MAX: usize = 64;
-
-/// A range that mostly lies within the image and is mostly small.
-#[derive(Debug, Clone, Copy, Arbitrary)]
-struct Range {
-    offset: u16,
-    length: u16,
-}
-
-impl Range {
-    fn clamped(self) -> (u64, u32) {
-        let offset = u64::from(self.offset) % SIZE_BYTES;
-        let length = u64::from(self.length) % (3 * PAGE_BYTES);
-        let length = length.min(SIZE_BYTES - offset);
-        (offset, u32::try_from(length).expect("it is small"))
-    }
-}
-
-#[derive(Debug, Arbitrary)]
-enum Request {
-    Write(Range, u8, bool),
-    Zero(Range, bool),
-    Trim(Range, bool),
-    Read(Range),
-    Flush,
-}
 
 #[derive(Debug, Arbitrary)]
 enum TransactionStep {
@@ -72,6 +52,8 @@ enum Step {
     Transaction(Vec<TransactionStep>, End),
     Checkpoint,
     Reconnect,
+    /// The second client comes back in order to be told what changes from now on.
+    Compare,
     Reopen,
     Garbage(Vec<u8>),
     /// Requests of both clients at once, in pages of their own.
@@ -87,7 +69,7 @@ enum End {
 }
 
 /// One input. The first byte says what follows: steps, or requests as a client sends them, which
-/// the first client makes, or both by turns.
+/// the first client makes, or both by turns; and how the first client speaks.
 ///
 /// # Panics
 /// On a finding.
@@ -119,7 +101,16 @@ pub fn run(data: &[u8]) {
     let tasks = world.tasks.clone();
     let clock = world.clock.clone();
     world.run(async move {
-        let mut play = Play::begin(server, tasks).await;
+        let wishes = match first / 4 % 4 {
+            0 => Wishes::from(Opening::Go),
+            1 => Wishes::from(Opening::ExportName { no_zeroes: false }),
+            2 => Wishes {
+                framing: Framing::Structured,
+                ..Wishes::everything()
+            },
+            _ => Wishes::everything(),
+        };
+        let mut play = Play::begin(server, tasks, wishes).await;
         for _ in 0..STEPS_MAX {
             let step = match captured.next() {
                 Some(step) => step,
@@ -140,6 +131,10 @@ struct Play {
     tasks: Tasks,
     content: Vec<u8>,
     clients: [Option<Client>; 2],
+    /// How the first client speaks.
+    wishes: Wishes,
+    /// The context that tells the second client what changed, and what was there then.
+    earlier: Option<(String, Vec<u8>)>,
 }
 
 fn token(image: &str) -> ExportName {
@@ -152,20 +147,22 @@ fn token(image: &str) -> ExportName {
 }
 
 impl Play {
-    async fn begin(server: Server<EngineImages>, tasks: Tasks) -> Self {
+    async fn begin(server: Server<EngineImages>, tasks: Tasks, wishes: Wishes) -> Self {
         let content = vec![0; usize::try_from(SIZE_BYTES).expect("it is small")];
         let mut play = Self {
             server,
             tasks,
             content,
             clients: [None, None],
+            wishes,
+            earlier: None,
         };
         play.connect(0).await;
         play.connect(1).await;
         play
     }
 
-    async fn connect(&mut self, which: usize) {
+    fn stream(&self) -> tokio::io::DuplexStream {
         use mvps_core::env::Spawner as _;
         let (stream, served) = tokio::io::duplex(PIPE_BYTES);
         let server = self.server.clone();
@@ -175,12 +172,42 @@ impl Play {
                 .await;
         };
         self.tasks.spawn("serving", Box::pin(serving));
-        let opening = match which {
-            0 => Opening::Go,
-            _ => Opening::ExportName { no_zeroes: false },
+        stream
+    }
+
+    async fn connect(&mut self, which: usize) {
+        let mut wishes = match which {
+            0 => self.wishes.clone(),
+            _ => Wishes::everything(),
         };
-        let client = Client::connect(stream, token("disk0"), opening, &self.tasks).await;
-        self.clients[which] = Some(client.expect("a good token"));
+        if let (1, Some((context, _))) = (which, &self.earlier) {
+            wishes.contexts.push(context.clone());
+        }
+        let asked = wishes.contexts.len();
+        let client = Client::connect(self.stream(), token("disk0"), wishes, &self.tasks).await;
+        let client = client.expect("a good token");
+        assert_eq!(
+            client.export().contexts.len(),
+            asked,
+            "a context is missing"
+        );
+        self.clients[which] = Some(client);
+    }
+
+    /// Remembers the content of what is now the newest version.
+    async fn compare(&mut self) {
+        self.checkpoint().await;
+        let listed = vec!["mvps:changed-since:".to_owned()];
+        let listed = Client::list_contexts(self.stream(), token("disk0"), listed).await;
+        let version = |name: &String| name.rsplit(':').next()?.parse::<u64>().ok();
+        let listed = listed.expect("a good token");
+        // Nothing is published before the first change.
+        if let Some(newest) = listed.into_iter().max_by_key(version) {
+            self.earlier = Some((newest, self.content.clone()));
+        }
+        let client = self.clients[1].take().expect("connected between steps");
+        client.disconnect().await;
+        self.connect(1).await;
     }
 
     fn client(&self, which: usize) -> &Client {
@@ -192,10 +219,24 @@ impl Play {
     async fn step(&mut self, step: Step, clock: &mvps_core::env::memory::ManualClock) {
         match step {
             Step::First(request) => {
-                plain(self.clients[0].as_ref(), &mut self.content, &request).await;
+                let earlier = self.earlier.as_ref();
+                plain(
+                    self.clients[0].as_ref(),
+                    &mut self.content,
+                    earlier,
+                    &request,
+                )
+                .await;
             }
             Step::Second(request) => {
-                plain(self.clients[1].as_ref(), &mut self.content, &request).await;
+                let earlier = self.earlier.as_ref();
+                plain(
+                    self.clients[1].as_ref(),
+                    &mut self.content,
+                    earlier,
+                    &request,
+                )
+                .await;
             }
             Step::Transaction(steps, end) => self.transaction(&steps, end).await,
             Step::Checkpoint => self.checkpoint().await,
@@ -204,6 +245,7 @@ impl Play {
                 client.abort().await;
                 self.connect(0).await;
             }
+            Step::Compare => self.compare().await,
             Step::Reopen => {
                 for client in &mut self.clients {
                     client
@@ -275,6 +317,7 @@ impl Play {
             panic!("connected between steps");
         };
         let content = &mut self.content;
+        let earlier = self.earlier.as_ref();
         let transaction = first.begin().await.expect("a transaction can begin");
         let mut view = content.clone();
         let mut changes: Vec<Change> = Vec::new();
@@ -294,7 +337,9 @@ impl Play {
                         }
                     }
                 }
-                TransactionStep::Own(Request::Flush) => {}
+                TransactionStep::Own(
+                    Request::Flush | Request::Status(..) | Request::Prefetch(_),
+                ) => {}
                 TransactionStep::Own(request) => {
                     let change = change_of(request);
                     let done = match &change {
@@ -337,7 +382,7 @@ impl Play {
                 }
                 // Another client's change would wait for the lock to end.
                 TransactionStep::Other(request) if !locked => {
-                    others_committed |= plain(second.as_ref(), content, request).await;
+                    others_committed |= plain(second.as_ref(), content, earlier, request).await;
                 }
                 TransactionStep::Other(_) => {}
                 TransactionStep::Checkpoint => {
@@ -391,10 +436,6 @@ impl Play {
     }
 }
 
-fn index(offset: u64) -> usize {
-    usize::try_from(offset).expect("it is small")
-}
-
 /// Whether it failed, which only a conflict may make it.
 fn failed(done: Result<(), ClientError>) -> bool {
     match done {
@@ -420,58 +461,4 @@ fn note(
         let content = &view[index(page * PAGE_BYTES)..][..index(PAGE_BYTES)];
         seen.entry(page).or_insert_with(|| content.to_vec());
     }
-}
-
-fn change_of(request: &Request) -> Change {
-    match request {
-        Request::Write(range, byte, _) => {
-            let (offset, length) = range.clamped();
-            Change::Write(offset, vec![*byte; length as usize].into())
-        }
-        Request::Zero(range, _) => {
-            let (offset, length) = range.clamped();
-            Change::Zero(offset, u64::from(length))
-        }
-        Request::Trim(range, _) => {
-            let (offset, length) = range.clamped();
-            Change::Trim(offset, u64::from(length))
-        }
-        Request::Read(_) | Request::Flush => Change::Zero(0, 0),
-    }
-}
-
-/// One request outside of a transaction; whether it was a change.
-async fn plain(client: Option<&Client>, content: &mut [u8], request: &Request) -> bool {
-    let client = client.expect("connected between steps");
-    let change = change_of(request);
-    let done = match (request, &change) {
-        (Request::Read(range), _) => {
-            let (offset, length) = range.clamped();
-            let found = client.read(offset, length).await.expect("within the image");
-            assert!(
-                found[..] == content[index(offset)..][..length as usize],
-                "another content"
-            );
-            return false;
-        }
-        (Request::Flush, _) => {
-            client.flush().await.expect("nothing fails here");
-            return false;
-        }
-        (Request::Write(_, _, fua), Change::Write(offset, data)) => {
-            client.write(*offset, data.clone(), *fua).await
-        }
-        (Request::Zero(range, fua), _) => {
-            let (offset, length) = range.clamped();
-            client.write_zeroes(offset, u64::from(length), *fua).await
-        }
-        (Request::Trim(range, fua), _) => {
-            let (offset, length) = range.clamped();
-            client.trim(offset, u64::from(length), *fua).await
-        }
-        (Request::Write(..), _) => unreachable!("a write is a write"),
-    };
-    done.expect("a change within the image");
-    change.apply(content);
-    true
 }

@@ -1,9 +1,12 @@
 //! Requests as a client sends them, read as steps.
 
-use super::{End, Range, Request, Step, TransactionStep};
+use super::request::{Range, Request};
+use super::{End, Step, TransactionStep};
 
 const COMPACT_MAGIC: u32 = 0x2560_9513;
 const EXTENDED_MAGIC: u32 = 0x21e4_1c71;
+
+const FLAG_REQ_ONE: u16 = 1 << 3;
 
 /// What a stream asks for, as far as it is understood: with `both`, every other request is the
 /// second client's.
@@ -20,8 +23,9 @@ pub(super) fn steps(mut bytes: &[u8], both: bool) -> Vec<Step> {
         let range = header.range();
         let forced = header.flags & 1 != 0;
         let request = match header.kind {
-            // A block status and a prefetch are looks at the same content.
-            0 | 5 | 7 => Request::Read(range),
+            0 => Request::Read(range),
+            5 => Request::Prefetch(range),
+            7 => Request::Status(range, header.flags & FLAG_REQ_ONE != 0),
             1 => {
                 let length = usize::try_from(header.length).unwrap_or(usize::MAX);
                 let Some((payload, rest)) = bytes.split_at_checked(length) else {
