@@ -2,8 +2,8 @@
 //!
 //! Each client talks to a daemon through a [`Relay`] about an image of the size that the targets
 //! have. What it sent becomes seeds of three targets: the whole stream for `negotiation`, the
-//! requests alone for `requests`, and for `session`, which reads them as what one or both of its
-//! clients do. Seeds are small: the fuzzer cuts longer ones.
+//! requests alone for `requests`, told what was negotiated before them, and for `session`, which
+//! reads them as what one or both of its clients do. Seeds are small: the fuzzer cuts longer ones.
 
 use std::fs;
 use std::path::Path;
@@ -11,12 +11,15 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use mvps_core::nbd::{Framing, Wishes, ZeroFlags};
 use tempfile::TempDir;
+use tokio::runtime::Runtime;
 
 use crate::Binary;
 use crate::command::{run, run_any};
 use crate::daemon::{ObjectStore, Setup};
 use crate::fio;
+use crate::kill::attach_wishing;
 use crate::machine::{self, system};
 use crate::relay::Relay;
 use crate::report::Report;
@@ -44,9 +47,14 @@ const CONNECTIONS_MAX: usize = 2;
 /// What the names of these seeds begin with.
 const NAME: &str = "capture-";
 
-/// The targets, and the byte that each of them expects first.
+/// Part of the byte that `session` expects first.
 const SESSION_ONE_CLIENT: u8 = 1;
 const SESSION_TWO_CLIENTS: u8 = 3;
+
+/// What clients ask for before the first request ("Option types").
+const STRUCTURED_REPLY: u32 = 8;
+const SET_META_CONTEXT: u32 = 10;
+const EXTENDED_HEADERS: u32 = 11;
 
 /// Bytes of an option's header, and of the client's flags before the first.
 const OPTION_BYTES: usize = 16;
@@ -187,11 +195,55 @@ pub fn run_all(binary: &Binary) -> Result<()> {
     let mut txn = daemon.setup().command(&words);
     let done = run(txn.arg(&list), CLIENT_LIMIT);
     keep("mvps-txn", &mut report, done.map(drop));
+    for (name, wishes) in [
+        ("mvps-everything", Wishes::everything()),
+        (
+            "mvps-structured",
+            Wishes {
+                framing: Framing::Structured,
+                ..Wishes::everything()
+            },
+        ),
+    ] {
+        let setup = Setup {
+            listen: relay.listen().clone(),
+            ..daemon.setup().clone()
+        };
+        keep(name, &mut report, own_client(&setup, wishes));
+    }
     daemon.stop()?;
     report.finish("cargo ci fuzz --capture")?;
     println!("{all_bytes} bytes of seeds");
     ensure!(all_bytes <= ALL_MAX_BYTES, "more than {ALL_MAX_BYTES}");
     Ok(())
+}
+
+/// mvps's own client, in what others do not ask for.
+fn own_client(setup: &Setup, wishes: Wishes) -> Result<()> {
+    Runtime::new()?.block_on(async {
+        let claims = Claims::image(IMAGE, DISK_BYTES);
+        let mut client = attach_wishing(setup, &claims, wishes).await?;
+        client.block_status(0, DISK_BYTES, false).await?;
+        client.write(4000, vec![7; 200].into(), true).await?;
+        client.block_status(4096, 1, true).await?;
+        let flags = ZeroFlags {
+            fast: true,
+            no_hole: true,
+            fua: false,
+        };
+        client.write_zeroes_with(8192, 16384, flags).await?;
+        client.cache(0, DISK_BYTES).await?;
+        client.read(0, 16384).await?;
+        let transaction = client.begin().await?;
+        transaction.write(0, vec![8; 100].into()).await?;
+        transaction.delete_page(4096).await?;
+        transaction.block_status(0, 16384, false).await?;
+        transaction.lock().await?;
+        transaction.commit(true).await?;
+        client.trim(0, DISK_BYTES, false).await?;
+        client.disconnect().await;
+        Ok(())
+    })
 }
 
 /// Deletes what was captured before.
@@ -209,23 +261,20 @@ fn forget(directory: &Path) -> Result<()> {
 
 /// Writes the seeds of one connection; how many bytes they are.
 fn write(seeds: &Path, name: &str, sent: &[u8]) -> Result<usize> {
-    let requests = requests_of(sent).context("not a fixed newstyle client")?;
+    let (form, requests) = requests_of(sent).context("not a fixed newstyle client")?;
     let whole = &sent[..sent.len().min(SEED_MAX_BYTES)];
     let requests = &requests[..requests.len().min(SEED_MAX_BYTES)];
-    let mut wanted = vec![("negotiation", 0, whole)];
+    let mut wanted = vec![("negotiation", 0, whole, "")];
     if !requests.is_empty() {
-        wanted.push(("requests", 0, requests));
-        wanted.push(("session", SESSION_ONE_CLIENT, requests));
-        wanted.push(("session", SESSION_TWO_CLIENTS, requests));
+        let session = form.of_session() * 4;
+        let (one, two) = (session + SESSION_ONE_CLIENT, session + SESSION_TWO_CLIENTS);
+        wanted.push(("requests", form.of_requests() << 4, requests, ""));
+        wanted.push(("session", one, requests, ""));
+        wanted.push(("session", two, requests, "-two"));
     }
     let mut bytes = 0;
-    for (target, first, content) in wanted {
-        let both = if first == SESSION_TWO_CLIENTS {
-            "-two"
-        } else {
-            ""
-        };
-        let path = seeds.join(target).join(format!("{name}{both}"));
+    for (target, first, content, suffix) in wanted {
+        let path = seeds.join(target).join(format!("{name}{suffix}"));
         let seed = [&[first], content].concat();
         fs::write(&path, &seed)?;
         bytes += seed.len();
@@ -233,15 +282,50 @@ fn write(seeds: &Path, name: &str, sent: &[u8]) -> Result<usize> {
     Ok(bytes)
 }
 
-/// What follows the handshake; `None` if that is not whole.
-fn requests_of(sent: &[u8]) -> Option<&[u8]> {
+/// What a client asked for, all of which it is granted.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+struct Form {
+    structured: bool,
+    extended: bool,
+    context: bool,
+}
+
+impl Form {
+    /// As `requests` numbers it.
+    fn of_requests(self) -> u8 {
+        match (self.extended, self.structured) {
+            (true, _) => 3 + u8::from(self.context),
+            (false, true) => 1 + u8::from(self.context),
+            (false, false) => 0,
+        }
+    }
+
+    /// As `session` numbers how its first client speaks.
+    fn of_session(self) -> u8 {
+        match (self.extended, self.structured) {
+            (true, _) => 3,
+            (false, true) => 2,
+            (false, false) => 0,
+        }
+    }
+}
+
+/// What follows the handshake, and what was asked for in it; `None` if it is not whole.
+fn requests_of(sent: &[u8]) -> Option<(Form, &[u8])> {
+    let mut form = Form::default();
     let mut rest = sent.get(FLAGS_BYTES..)?;
     while rest.starts_with(b"IHAVEOPT") {
-        let length = rest.get(OPTION_BYTES - 4..)?.first_chunk::<4>()?;
-        let length = usize::try_from(u32::from_be_bytes(*length)).ok()?;
+        let word = |at: usize| Some(u32::from_be_bytes(*rest.get(at..)?.first_chunk()?));
+        match word(OPTION_BYTES - 8)? {
+            STRUCTURED_REPLY => form.structured = true,
+            EXTENDED_HEADERS => form.extended = true,
+            SET_META_CONTEXT => form.context = true,
+            _ => {}
+        }
+        let length = usize::try_from(word(OPTION_BYTES - 4)?).ok()?;
         rest = rest.get(OPTION_BYTES + length..)?;
     }
-    Some(rest)
+    Some((form, rest))
 }
 
 #[cfg(test)]
@@ -258,9 +342,15 @@ mod tests {
         let flags = [0, 0, 0, 3];
         let options = [option(8, b""), option(7, b"abc")].concat();
         let sent = [&flags[..], &options, b"requests"].concat();
-        assert_eq!(requests_of(&sent), Some(&b"requests"[..]));
-        assert_eq!(requests_of(&sent[..20]), Some(&b""[..]));
+        let (form, requests) = requests_of(&sent).expect("it is whole");
+        assert_eq!(requests, b"requests");
+        assert_eq!((form.of_requests(), form.of_session()), (1, 2));
+        let (form, requests) = requests_of(&sent[..20]).expect("one option is whole");
+        assert_eq!((form.of_requests(), requests), (1, &b""[..]));
         assert_eq!(requests_of(&sent[..30]), None);
         assert_eq!(requests_of(&sent[..3]), None);
+        let sent = [&flags[..], &option(11, b""), &option(10, b"d"), b"requests"].concat();
+        let (form, _) = requests_of(&sent).expect("it is whole");
+        assert_eq!((form.of_requests(), form.of_session()), (4, 3));
     }
 }

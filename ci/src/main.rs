@@ -5,6 +5,7 @@
 
 #![allow(clippy::print_stdout)] // A command-line program's results go to standard output.
 
+mod advisories;
 mod bench;
 mod big_image;
 mod capture;
@@ -78,6 +79,11 @@ impl Binary {
 enum Word {
     /// Formatting, lints, dependency rules, bans, length of files.
     Check,
+    /// Known vulnerabilities of all dependencies; needs the RustSec database.
+    Advisories {
+        #[command(flatten)]
+        options: advisories::Options,
+    },
     /// NBD clients of every make against the daemon: local store, S3 server.
     Interop {
         #[command(flatten)]
@@ -239,6 +245,7 @@ fn obey() -> Result<()> {
         Word::Foreground { binary, options } => foreground::run(&binary, &options),
         Word::PointInTime { binary } => point_in_time::run(&binary),
         Word::Space { binary, options } => space::run(&binary, &options),
+        Word::Advisories { options } => advisories::run(&options),
         Word::Bigimage { binary, options } => big_image::run(&binary, &options),
         Word::Idle { binary, options } => idle::run(&binary, &options),
         Word::Fuzz {

@@ -2,7 +2,7 @@
 //! its own is unsafe.
 //!
 //! Known vulnerabilities are not looked up here: their database is on a host that a build machine
-//! need not reach. `cargo audit` or `cargo deny check advisories` does it where it is reachable.
+//! need not reach. `cargo ci advisories` does it where it is reachable.
 
 use std::fs;
 use std::path::Path;

@@ -3,7 +3,7 @@
 //! What clients are asked to show here is what the protocol has beyond reads and writes: structured
 //! replies, metadata contexts, block sizes, several connections, caching, fast zeroes, lengths of
 //! 64 bits, coming back after a lost connection. A cell of a client that cannot use a way at all
-//! says so instead of passing.
+//! says so instead of passing, and the table says why.
 
 mod libnbd;
 mod others;
@@ -69,6 +69,7 @@ pub fn checks(
     directory: &Path,
 ) -> String {
     let mut table = format!("\nmatrix on {area}\n  {:<30}", "");
+    let mut reasons = String::new();
     for way in ways {
         table += &format!("{:<8}", way.name);
     }
@@ -77,22 +78,25 @@ pub fn checks(
         for way in ways {
             // Short: a unix socket's whole path has 107 bytes.
             let place = directory.join(format!("m{row}{}", way.name));
-            let mut cannot = false;
+            let mut reason = None;
             let passed = report.check(area, &format!("{client}, {}", way.name), || {
                 std::fs::create_dir_all(&place)?;
                 let place = &place;
                 let seen = cell(&At { way, daemon, place })?;
-                cannot = seen.starts_with(CANNOT);
+                reason = seen.strip_prefix(CANNOT).map(str::to_owned);
                 Ok(seen)
             });
-            table += match (passed, cannot) {
-                (_, true) => "-       ",
+            table += match (passed, &reason) {
+                (_, Some(_)) => "-       ",
                 (true, _) => "ok      ",
                 (false, _) => "FAILED  ",
             };
+            if let Some(reason) = reason {
+                reasons += &format!("\n  - {client}, {}: {reason}", way.name);
+            }
             // What a cell leaves behind is of no further use, and some is large.
             let _gone_already = std::fs::remove_dir_all(&place);
         }
     }
-    table
+    table + &reasons
 }
