@@ -1,6 +1,6 @@
 //! Extents of a large and almost empty image, in time.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
@@ -10,6 +10,7 @@ use tokio::runtime::Runtime;
 
 use super::certificates::qemu_image;
 use super::scripts::tool;
+use crate::command::Finished;
 use crate::daemon::Daemon;
 use crate::image_file::Numbers;
 use crate::kill::attach_wishing;
@@ -19,8 +20,9 @@ use crate::token::Claims;
 /// The image.
 const DISK_BYTES: u64 = 1 << 40;
 
-/// Its name.
+/// Its name, and that of one in which nothing is written.
 const IMAGE: &str = "sparse";
+const EMPTY: &str = "sparse-empty";
 
 /// Bytes of a page.
 const PAGE_BYTES: u64 = 4096;
@@ -28,8 +30,11 @@ const PAGE_BYTES: u64 = 4096;
 /// Pages that are written, each far from the others.
 const PAGES: u64 = 4096;
 
-/// How long all extents may take.
+/// How long all extents may take, where few requests ask for them.
 const LIMIT_SECONDS: f64 = 1.0;
+
+/// How long each may take on average where QEMU asks for them one by one.
+const ONE_LIMIT_SECONDS: f64 = 0.001;
 
 /// Runs them.
 pub fn checks(report: &mut Report, area: &str, daemon: &Daemon) {
@@ -46,22 +51,45 @@ pub fn checks(report: &mut Report, area: &str, daemon: &Daemon) {
         let found = tool("nbdinfo", &["--map", "--json", &uri])?;
         judge(&found.stdout, "type", 0, &written)?;
         // Requests of less than 4 GiB, one after the other, are libnbd's.
-        Ok(format!("{:.2} s", found.elapsed.as_secs_f64()))
+        in_time(found.elapsed, LIMIT_SECONDS)
+    });
+    report.check(area, "1 TiB empty: qemu-img map", || {
+        // What it takes to make the image does not count.
+        let runtime = Runtime::new()?;
+        let client = runtime.block_on(attach(daemon, EMPTY))?;
+        let found = qemu_map(daemon, EMPTY)?;
+        runtime.block_on(client.disconnect());
+        judge(&found.stdout, "data", true, &[])?;
+        in_time(found.elapsed, LIMIT_SECONDS)
     });
     report.check(area, "1 TiB sparse: qemu-img map", || {
-        let token = Claims::image(IMAGE, DISK_BYTES).sign();
-        let image = qemu_image(&daemon.setup().listen, &token);
-        let found = tool(
-            "qemu-img",
-            &["map", "--output=json", "--image-opts", &image],
-        )?;
+        let found = qemu_map(daemon, IMAGE)?;
         judge(&found.stdout, "data", true, &written)?;
-        Ok(format!("{:.2} s", found.elapsed.as_secs_f64()))
+        // Each page, and what is before it.
+        let extents = 2 * written.len() + 1;
+        let took = in_time(found.elapsed, extents as f64 * ONE_LIMIT_SECONDS)?;
+        Ok(format!("{took}, {extents} extents, one by one"))
     });
 }
 
-async fn attach(daemon: &Daemon) -> Result<Client> {
-    let claims = Claims::image(IMAGE, DISK_BYTES);
+fn qemu_map(daemon: &Daemon, image: &str) -> Result<Finished> {
+    let token = Claims::image(image, DISK_BYTES).sign();
+    let image = qemu_image(&daemon.setup().listen, &token);
+    let arguments = ["map", "--output=json", "--image-opts", &image];
+    tool("qemu-img", &arguments)
+}
+
+fn in_time(took: Duration, limit_seconds: f64) -> Result<String> {
+    let seconds = took.as_secs_f64();
+    ensure!(
+        seconds < limit_seconds,
+        "it took {seconds:.2} s, more than {limit_seconds:.2} s"
+    );
+    Ok(format!("{seconds:.2} s"))
+}
+
+async fn attach(daemon: &Daemon, image: &str) -> Result<Client> {
+    let claims = Claims::image(image, DISK_BYTES);
     let client = attach_wishing(daemon.setup(), &claims, Wishes::everything()).await?;
     ensure!(
         client.export().framing == Framing::Extended,
@@ -80,7 +108,7 @@ fn fill(daemon: &Daemon) -> Result<Vec<u64>> {
     let runtime = Runtime::new()?;
     let page = usize::try_from(PAGE_BYTES)?;
     let data = Bytes::from(vec![0x77; page]);
-    let client = runtime.block_on(attach(daemon))?;
+    let client = runtime.block_on(attach(daemon, IMAGE))?;
     for half in 0..2 {
         let some = pages.iter().skip(half).step_by(2);
         let writes = some.map(|page| client.write(page * PAGE_BYTES, data.clone(), false));
@@ -97,7 +125,7 @@ fn fill(daemon: &Daemon) -> Result<Vec<u64>> {
 fn own_client(daemon: &Daemon, written: &[u64]) -> Result<String> {
     let runtime = Runtime::new()?;
     runtime.block_on(async {
-        let client = attach(daemon).await?;
+        let client = attach(daemon, IMAGE).await?;
         let started = Instant::now();
         let (mut at, mut requests, mut found) = (0, 0, Vec::new());
         while at < DISK_BYTES {
