@@ -52,8 +52,10 @@ async fn clients_that_never_read_hold_no_more_statuses_than_their_image_may() {
         settle().await;
         deaf.push(wire);
     }
+    // Short ones, of which there are few, are counted as if they were whole.
     let held = (disk.take_log().len() * EXTENTS * EXTENT_BYTES) as u64;
-    let most = IMAGE_READS_MAX_BYTES + 4 * PAYLOAD_EXEMPT_BYTES + 4 * PIPE_BYTES as u64;
+    let beside = 2 * (PAYLOAD_EXEMPT_BYTES + PIPE_BYTES as u64);
+    let most = IMAGE_READS_MAX_BYTES + 4 * beside;
     assert!(held <= most, "{held} bytes of statuses");
     // Who wants to know gets less for an answer, and at once.
     let began = tokio::time::Instant::now();
