@@ -22,8 +22,8 @@ pub const SERVER_PAYLOAD_MAX_BYTES: u64 = 256 * 1024 * 1024;
 /// other clients do: 64 MiB for as many connections as there may be.
 pub const PAYLOAD_EXEMPT_BYTES: u64 = 64 * 1024;
 
-/// Most content of reads, and extents, in flight to one image, waiting or on its way out, beside the
-/// exempt: as many largest reads as a connection may have in flight.
+/// Most content of reads, and extents, in flight to one image, waiting or on its way out, beside
+/// the exempt: as many largest reads as a connection may have in flight.
 pub const IMAGE_READS_MAX_BYTES: u64 = 64 * 1024 * 1024;
 
 /// Most of the same in flight on all connections of a server, beside the exempt: clients that
@@ -69,8 +69,9 @@ pub const ATTACH_ATTEMPTS_MAX: usize = 8;
 /// [`BYTES_IN_FLIGHT_MAX`]: as it is collected and as it is sent.
 pub const EXTENT_WEIGHT_BYTES: u64 = 32;
 
-/// What a BLOCK_STATUS takes, all its contexts together, that finds no room for more. It is answered
-/// with fewer extents then, which a client must expect, and need not wait for who does not read.
+/// What a BLOCK_STATUS takes, all its contexts together, that finds no room for more. It is
+/// answered with fewer extents then, which a client must expect, and need not wait for who does
+/// not read.
 pub const STATUS_SHORT_BYTES: u64 = PAYLOAD_EXEMPT_BYTES / 2;
 
 /// Versions that are listed to a client that asks what it can compare with: the newest ones; it
