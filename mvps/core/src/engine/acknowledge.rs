@@ -24,6 +24,8 @@ pub(super) struct Acknowledgements {
     for_publication: Vec<(Lsn, Waiting)>,
     /// Ready but for the tenure.
     for_tenure: Vec<Waiting>,
+    /// Ready but for a rollback, which takes them back or does not happen.
+    held: Vec<Waiting>,
     pub(super) tenure: TenureCheck,
 }
 
@@ -36,6 +38,7 @@ impl Acknowledgements {
             for_sync: Vec::new(),
             for_publication: Vec::new(),
             for_tenure: Vec::new(),
+            held: Vec::new(),
             tenure,
         }
     }
@@ -59,6 +62,7 @@ impl Acknowledgements {
         for reply in durable
             .map(|(_, reply)| reply)
             .chain(self.for_tenure.drain(..))
+            .chain(self.held.drain(..))
         {
             answer(reply, Err(CommitRefusal::Failed(error.clone())));
         }
@@ -139,6 +143,11 @@ impl ImageTask {
             answer(reply, Err(CommitRefusal::Failed(error.clone())));
             return;
         }
+        if self.rollback.is_active() {
+            // Nobody knows yet whether it is taken back.
+            self.acknowledgements.held.push(reply);
+            return;
+        }
         match self.acknowledgements.tenure.gate(self.now()) {
             Gate::Acknowledge => answer(reply, Ok(())),
             Gate::AcknowledgeAndCheck => {
@@ -157,6 +166,13 @@ impl ImageTask {
                     Err(CommitRefusal::Failed(EngineError::Fenced { reason })),
                 );
             }
+        }
+    }
+
+    /// A rollback did not happen: who waited for its end is acknowledged as ever.
+    pub(super) fn release_held(&mut self) {
+        for reply in std::mem::take(&mut self.acknowledgements.held) {
+            self.release(reply);
         }
     }
 

@@ -2,15 +2,17 @@
 //!
 //! Before anything is stopped the caller finds the version and opens its map, so that a version
 //! that is gone or damaged disturbs nobody. Then the image's task ends all transactions, refuses
-//! who waits, and holds what comes next, while the publisher begins a new tenure with the old
-//! version's map at an LSN above everything in the buffer. Once that counts, everything buffered is
-//! dropped and the image goes on where that version was; connections stay.
+//! what is not committed, and holds answers and what comes next, while the publisher begins a new
+//! tenure with the old version's map at an LSN above everything in the buffer. Once that counts,
+//! everything buffered is dropped, who still waited for durability is told that it was taken back,
+//! and the image goes on where that version was; connections stay.
 //!
 //! Invariants: no commit and no flush between the LSN that the rollback takes and its end; the
 //! buffer store knows the new tenure as pending before it is published, and as confirmed before
 //! anything is dropped, so a crash at any point leaves the image before or after, never between.
 //!
-//! Must never: acknowledge a commit that the rollback takes back after it was published.
+//! Must never: acknowledge a commit that the rollback takes back after it was published; say that
+//! one was taken back before that, because a crash would leave it there.
 
 use std::sync::Arc;
 
@@ -30,6 +32,7 @@ use super::protocol::{
 };
 use super::task::{ImageTask, answer};
 use super::view::MapGuard;
+use crate::env::BufferError;
 use crate::format::buffer_metadata::PENDING_TENURES_MAX;
 use crate::format::manifest::Manifest;
 use crate::ids::{Lsn, Tenure, Version};
@@ -187,7 +190,6 @@ impl ImageTask {
         } else {
             self.transactions.abort_all("the image was rolled back");
             self.refuse_stalled(&ROLLED_BACK);
-            self.acknowledgements.fail(&ROLLED_BACK);
             self.schedule.refuse_checkpoints(&ROLLED_BACK);
             self.rollback.stage = Rollback::Wanted(request);
             self.rollback.abandon.send_replace(true);
@@ -215,7 +217,10 @@ impl ImageTask {
         let stage = std::mem::take(&mut self.rollback.stage);
         let outcome = match outcome {
             Ok(done) => self.apply_rollback(done, map).await.map(|()| done),
-            Err(error) => Err(error),
+            Err(error) => {
+                self.release_held();
+                Err(error)
+            }
         };
         if let Rollback::UnderWay(reply) = stage {
             answer(reply, outcome);
@@ -228,11 +233,18 @@ impl ImageTask {
         }
     }
 
-    /// Drops what is buffered and goes on with the old version's map.
+    /// Drops what is buffered and goes on with the old version's map. If it cannot, what is buffered
+    /// belongs to a history that is over: nothing more may be committed to it.
     async fn apply_rollback(&mut self, done: RolledBack, map: Map) -> Result<(), EngineError> {
-        self.buffer.seal().await?;
-        let (generation, handle) = self.buffer.active().await?;
-        let next = GenerationIndex::new(generation, handle);
+        self.acknowledgements.fail(&ROLLED_BACK);
+        let next = match self.next_generation().await {
+            Ok(next) => next,
+            Err(error) => {
+                let error = EngineError::from(error);
+                self.fail(error.clone());
+                return Err(error);
+            }
+        };
         let active = std::mem::replace(&mut self.active, next);
         let mut gone: Vec<_> = self.sealed.drain(..).collect();
         gone.push(active);
@@ -258,6 +270,12 @@ impl ImageTask {
             "rolled back; the version before is {}", done.undo_version
         );
         Ok(())
+    }
+
+    async fn next_generation(&mut self) -> Result<GenerationIndex, BufferError> {
+        self.buffer.seal().await?;
+        let (generation, handle) = self.buffer.active().await?;
+        Ok(GenerationIndex::new(generation, handle))
     }
 
     /// What a look at the newest manifest means while this server itself may have put another

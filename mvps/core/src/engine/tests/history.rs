@@ -12,7 +12,7 @@ use crate::collector::{CollectionPolicy, Collector, Silent};
 use crate::engine::protocol::ManifestStore;
 use crate::engine::{Acknowledge, Durability, EngineError};
 use crate::env::OperationKind;
-use crate::env::memory::{Crash, Verdict};
+use crate::env::memory::{BufferFault, Crash, Verdict};
 use crate::format::object_name::{ObjectName, manifest_key};
 use crate::ids::{ImageId, Version};
 use crate::reachability::{ManifestFate, ObjectFate, Reachable, is_tombstone};
@@ -266,6 +266,96 @@ async fn a_rollback_cut_off_anywhere_happened_or_did_not() {
             }
         }
     }
+}
+
+/// A write that waits for its durability when a rollback comes is not refused before that happened:
+/// if the server dies first, it is still there.
+#[tokio::test(start_paused = true)]
+async fn nothing_is_taken_back_before_the_rollback_is_published() {
+    for published in [false, true] {
+        let world = World::new();
+        let machine = world.machine(1);
+        let disk = machine.open().await;
+        write(&disk, 0, 1).await;
+        let monday = disk.image().checkpoint().await.expect("a checkpoint");
+        world.objects.set_script(|operation| match operation.kind {
+            OperationKind::Put | OperationKind::Create => Verdict::Hang,
+            _ => Verdict::Obey,
+        });
+        let writer = disk.image().attach();
+        let stored = Acknowledge::Durable(Durability::ObjectStore);
+        let writing = tokio::spawn(async move { writer.write(4096, page(2), stored).await });
+        settle().await;
+        assert_eq!(read(&disk, 1).await, 2, "it is committed");
+        let image = disk.image().clone();
+        let rolling = tokio::spawn(async move { image.roll_back(monday).await });
+        settle().await;
+        assert!(
+            !writing.is_finished(),
+            "nobody knows yet what becomes of it"
+        );
+        world.objects.clear_script();
+        if published {
+            rolling.await.expect("it runs").expect("a rollback");
+            let refused = writing.await.expect("it runs");
+            let is_gone = matches!(refused, Err(EngineError::Aborted { .. }));
+            assert!(is_gone, "{refused:?}");
+            assert_eq!(read_all(&disk, 0..2).await, [1, 0]);
+        } else {
+            drop(disk);
+            machine.crash(Crash::ProcessKill).await;
+            let disk = machine.open().await;
+            assert_eq!(read_all(&disk, 0..2).await, [1, 2]);
+        }
+    }
+}
+
+/// A rollback that is published and cannot be carried out fails the image: what is sealed belongs to
+/// the history before it, and is not published any more.
+#[tokio::test(start_paused = true)]
+async fn a_rollback_that_cannot_seal_fails_the_image() {
+    let world = World::new();
+    let machine = world.machine(1);
+    let disk = machine.open().await;
+    write(&disk, 0, 1).await;
+    let monday = disk.image().checkpoint().await.expect("a checkpoint");
+    write(&disk, 0, 2).await;
+    write(&disk, 1, 2).await;
+    world.objects.set_script(|operation| match operation.kind {
+        OperationKind::Put | OperationKind::Create => Verdict::Hang,
+        _ => Verdict::Obey,
+    });
+    let image = disk.image().clone();
+    let checkpoint = tokio::spawn(async move { image.checkpoint().await });
+    settle().await;
+    world.objects.clear_script();
+    machine
+        .buffers
+        .script(&super::world::image(), BufferFault::SealFails);
+    let failed = disk.image().roll_back(monday).await;
+    let is_poisoned = matches!(failed, Err(EngineError::Poisoned { .. }));
+    assert!(is_poisoned, "{failed:?}");
+    checkpoint
+        .await
+        .expect("it runs")
+        .expect_err("it was abandoned");
+    let flushed = disk.flush(Durability::Local).await;
+    let is_poisoned = matches!(flushed, Err(EngineError::Poisoned { .. }));
+    assert!(is_poisoned, "{flushed:?}");
+    // Long enough for a checkpoint by time.
+    tokio::time::sleep(Duration::from_secs(7200)).await;
+    let manifests = ManifestStore::new(machine.host.store.clone());
+    let newest = manifests.newest(&super::world::image()).await;
+    let newest = newest.expect("it can be read").expect("it exists");
+    assert_eq!(
+        newest.version,
+        monday.next(),
+        "only the rollback came after it"
+    );
+    drop(disk);
+    machine.crash(Crash::ProcessKill).await;
+    let disk = machine.open().await;
+    assert_eq!(read_all(&disk, 0..2).await, [1, 0]);
 }
 
 #[tokio::test(start_paused = true)]

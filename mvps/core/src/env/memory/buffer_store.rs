@@ -42,6 +42,8 @@ pub enum BufferFault {
     WriteFails,
     /// The next `sync` fails; what it should have synced stays unsynced, also after a restart.
     SyncFails,
+    /// The next `seal` fails.
+    SealFails,
     /// The next read of a record fails.
     ReadFails,
     /// The next `open` fails.
@@ -289,6 +291,7 @@ enum Intent {
     Read,
     Write,
     Sync,
+    Seal,
     Change,
 }
 
@@ -345,6 +348,7 @@ impl Image {
             }
             Intent::Write => &[BufferFault::DiskFull, BufferFault::WriteFails],
             Intent::Sync => &[BufferFault::SyncFails],
+            Intent::Seal => &[BufferFault::SealFails],
             Intent::Change => &[],
         };
         if let Some(reason) = &self.poisoned {
@@ -400,7 +404,7 @@ impl BufferStore for MemoryBufferStore {
 
     async fn seal(&self) -> Result<(Generation, Arc<dyn BufferHandle>), BufferError> {
         let seal = |image: &mut Image| image.disk.seal();
-        let (sealed, records) = self.access.with(Intent::Change, seal)?;
+        let (sealed, records) = self.access.with(Intent::Seal, seal)?;
         Ok((sealed, self.access.handle(sealed, records)))
     }
 
