@@ -5,7 +5,8 @@
 //!
 //! Invariants: while a keeper lives it is the only one of its image, because the registry holds it
 //! under the image's id; it leaves the registry before it ends, and every visit is answered or
-//! handed back. A replaced connection is revoked before its successor is admitted.
+//! handed back. A client's earlier connection, replaced or ended by itself, is revoked before its
+//! successor is admitted.
 //!
 //! Must never: touch a request. Connections talk to the image, not to its keeper.
 
@@ -161,8 +162,7 @@ impl<M: Images> Keeper<M> {
         {
             return Err(AttachError::PageSize);
         }
-        self.connections
-            .retain(|connected| !connected.orders.is_closed());
+        self.forget_ended().await;
         self.replace(grant).await;
         if self.connections.len() >= CONNECTIONS_PER_IMAGE_MAX {
             return Err(AttachError::TooManyConnections);
@@ -190,6 +190,18 @@ impl<M: Images> Keeper<M> {
             orders: orders_received,
             room: self.room.clone(),
         })
+    }
+
+    /// Forgets connections that have ended. What a named client's sent and is still waiting to be
+    /// carried out goes with it: the client may be back, and must not be followed by it.
+    async fn forget_ended(&mut self) {
+        let has_ended = |connected: &Connected<_>| connected.orders.is_closed();
+        while let Some(position) = self.connections.iter().position(has_ended) {
+            let ended = self.connections.swap_remove(position);
+            if ended.client.is_some() {
+                ended.disk.revoke().await;
+            }
+        }
     }
 
     /// Ends the client's earlier connection.

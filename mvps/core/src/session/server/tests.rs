@@ -273,6 +273,36 @@ async fn a_client_replaces_its_own_connection_only() {
     assert_eq!(bystander.read(0, 4).await.unwrap()[..], [0; 4]);
 }
 
+/// What a connection sent that ended by itself is as dead as what one sent that is replaced,
+/// whoever comes between the client's two.
+#[tokio::test(start_paused = true)]
+async fn what_a_lost_connection_sent_does_not_follow_its_client() {
+    for others_come_between in [false, true] {
+        let world = World::new();
+        let mut named = token("disk0");
+        named.client_id = Some("alpha".to_owned());
+        let (near, mut far) = tokio::io::duplex(64 * 1024);
+        let mut served = world.stream();
+        let cable = tokio::spawn(async move {
+            let _ = tokio::io::copy_bidirectional(&mut far, &mut served).await;
+        });
+        let first = Client::connect(near, signed(&named), Opening::Go, &TestSpawner);
+        let first = first.await.unwrap();
+        world.disk.set_running(false);
+        let write = first.write(0, Bytes::from_static(b"late"), false);
+        let soon = Duration::from_secs(1);
+        tokio::time::timeout(soon, write).await.unwrap_err();
+        cable.abort();
+        tokio::time::sleep(soon).await;
+        assert_eq!(world.server.connections(), 0, "it ended by itself");
+        if others_come_between {
+            world.connect(&token("disk0")).await.unwrap();
+        }
+        world.connect(&named).await.unwrap();
+        assert_eq!(world.disk.take_log(), ["write 0+4 Buffered", "revoke"]);
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn tokens_create_and_grow_but_never_by_asking() {
     let world = World::new();
