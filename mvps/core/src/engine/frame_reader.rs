@@ -50,6 +50,13 @@ const LENT_FOR_NOTHING_DIVISOR: u64 = 4;
 /// 32 x 4 MiB, and leaves the store's own limit room for uploads.
 const SPANS_IN_FLIGHT_MAX: usize = 32;
 
+/// Windows being prefetched at once, of all images: at four requests each, half of what may be under
+/// way. What a client asks to be near must not stand before what another one waits for.
+const PREFETCHES_IN_FLIGHT_MAX: usize = 4;
+
+/// Of these, windows of one image: what another image asks for waits for no more than a few.
+const IMAGE_PREFETCHES_MAX: usize = 2;
+
 /// Windows being fetched ahead at once, of all images. What does not fit is not fetched ahead.
 const WINDOWS_IN_FLIGHT_MAX: usize = 4;
 
@@ -70,6 +77,7 @@ pub struct FrameReads {
     flights: SingleFlight<PieceKey, Landed>,
     spans: Arc<Semaphore>,
     windows: Arc<Semaphore>,
+    prefetches: Semaphore,
 }
 
 impl FrameReads {
@@ -85,6 +93,7 @@ impl FrameReads {
             flights: SingleFlight::new(),
             spans: Arc::new(Semaphore::new(SPANS_IN_FLIGHT_MAX)),
             windows: Arc::new(Semaphore::new(WINDOWS_IN_FLIGHT_MAX)),
+            prefetches: Semaphore::new(PREFETCHES_IN_FLIGHT_MAX),
         }
     }
 
@@ -197,6 +206,7 @@ pub struct FrameReader {
     read_ahead: Mutex<ReadAhead>,
     /// Pages that reads are waiting for.
     waiting_pages: AtomicU64,
+    prefetches: Semaphore,
 }
 
 /// Counts pages as waited for while it lives.
@@ -227,6 +237,7 @@ impl FrameReader {
             coding: FrameCoding { page_size, keys },
             read_ahead: Mutex::new(ReadAhead::new(page_size)),
             waiting_pages: AtomicU64::new(0),
+            prefetches: Semaphore::new(IMAGE_PREFETCHES_MAX),
         }
     }
 
@@ -293,11 +304,14 @@ impl FrameReader {
         (self.frames.cache_bytes / 2) >> self.coding.page_size.bits()
     }
 
-    /// Brings the frames of runs that a look-up in `map` returned to the cache.
+    /// Brings the frames of runs that a look-up in `map` returned to the cache: a window's at most.
+    /// Waits while too many of this image or of all images are being brought.
     ///
     /// # Errors
     /// [`ReadError`], the first one, once all that can be had is there.
     pub(super) async fn prefetch(&self, map: &Map, runs: &[MapRun]) -> Result<(), ReadError> {
+        let _image_permit = self.prefetches.acquire().await;
+        let _permit = self.frames.prefetches.acquire().await;
         let mut absent = Vec::new();
         for run in runs {
             if let Some(location) = run.location {

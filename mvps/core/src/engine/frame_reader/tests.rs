@@ -247,6 +247,32 @@ async fn a_sequential_reader_finds_the_next_pages_in_memory() {
     assert!(gets <= 40, "{gets} requests");
 }
 
+/// Clients may ask for more to be near than the store can bring: a read does not queue behind that.
+#[tokio::test]
+async fn a_read_does_not_wait_for_what_is_prefetched() {
+    let world = written(16 * 64).await;
+    let wanted = runs(&world, 0, 1)[0];
+    world.objects.set_script(|_| Verdict::Hang);
+    let windows: Vec<_> = (1..64)
+        .map(|frame| runs(&world, frame * 16, frame * 16 + 16))
+        .collect();
+    let prefetches = windows
+        .iter()
+        .map(|window| world.reader.prefetch(&world.map, window));
+    let mut prefetches = Box::pin(join_all(prefetches));
+    for _ in 0..8 {
+        assert!((&mut prefetches).now_or_never().is_none());
+        // What a task may do before it yields is limited.
+        tokio::task::yield_now().await;
+    }
+    world.objects.clear_script();
+    let wanted = [wanted];
+    let read = world.reader.read(&world.map, &wanted);
+    let read = tokio::time::timeout(std::time::Duration::from_secs(5), read).await;
+    assert!(read.expect("it does not wait").unwrap()[0].is_some());
+    assert!(world.range_gets() <= 1 + IMAGE_PREFETCHES_MAX);
+}
+
 #[tokio::test]
 async fn many_readers_and_windows_at_once_agree_with_the_model() {
     let mut world = written(2048).await;
