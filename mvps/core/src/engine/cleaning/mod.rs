@@ -177,6 +177,7 @@ impl Cleaning {
     fn state(&self, newest: &Manifest, victims: &BTreeSet<SegmentId>) -> SpaceState {
         let tail: BTreeSet<SegmentId> = newest.tail.iter().copied().collect();
         let mut state = SpaceState {
+            page_bytes: newest.page_size.bytes() as u64,
             segments: Vec::with_capacity(newest.segments.len()),
             tail_bytes: 0,
             credit_bytes: self.credit_bytes,

@@ -100,6 +100,8 @@ impl OwnPages {
 /// What the plan depends on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SpaceState {
+    /// Of one page, uncompressed: what a step copies is counted in pages.
+    pub page_bytes: u64,
     /// Segments that neither are in the tail nor were cleaned.
     pub segments: Vec<SegmentSpace>,
     /// Bytes of the tail's segments, which count as alive.
@@ -224,12 +226,16 @@ fn benefit(segment: &SegmentSpace, next: SegmentId) -> u128 {
     u128::from(segment.dead_bytes()) * age * SCALE / cost
 }
 
-/// The smallest tier of small segments that is full. A step writes a segment of its own, so only
-/// what is below half a step counts as small: two of them fit one, and merging comes to an end.
+/// The smallest tier of small segments that is full. A step writes a segment of its own and ends by
+/// the pages that it copied, however well they compress, so only what has no more than half a
+/// step's pages counts as small: two of them fit one, and merging comes to an end.
 fn for_number(state: &SpaceState, settings: &CompactionSettings) -> Vec<SegmentSpace> {
-    let limit_bytes = settings.small_segment_bytes.min(settings.step_bytes / 2);
+    let pages_max = settings.step_bytes / 2 / state.page_bytes.max(1);
     let small = |segment: &&SegmentSpace| {
-        segment.readable && !segment.foreign && segment.size_bytes < limit_bytes
+        segment.readable
+            && !segment.foreign
+            && segment.size_bytes < settings.small_segment_bytes
+            && u64::from(segment.live_pages) <= pages_max
     };
     let mut tiers: BTreeMap<u32, Vec<SegmentSpace>> = BTreeMap::new();
     for segment in state.segments.iter().filter(small) {

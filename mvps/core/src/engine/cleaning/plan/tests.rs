@@ -2,6 +2,8 @@
 
 use super::*;
 
+const PAGE_BYTES: u64 = 4096;
+
 /// Segments of 100 pages: (number, megabytes, live pages).
 fn state(segments: &[(u32, u64, u32)]) -> SpaceState {
     let segment = |&(id, megabytes, live_pages): &(u32, u64, u32)| SegmentSpace {
@@ -14,6 +16,7 @@ fn state(segments: &[(u32, u64, u32)]) -> SpaceState {
     };
     let segments: Vec<SegmentSpace> = segments.iter().map(segment).collect();
     SpaceState {
+        page_bytes: PAGE_BYTES,
         tail_bytes: 0,
         credit_bytes: 1 << 40,
         next_segment: SegmentId(100),
@@ -116,13 +119,13 @@ fn sixteen_small_segments_of_one_tier_are_merged() {
         segment.size_bytes = 1 << 20;
     }
     assert_eq!(victims(&two_tiers), NOTHING);
-    // What steps of this size would write is no smaller than what they read.
-    let settings = CompactionSettings {
-        step_bytes: 8_000,
+    // What steps of one page would write is no smaller than what they read.
+    let steps_of = |pages: u64| CompactionSettings {
+        step_bytes: pages * PAGE_BYTES,
         ..CompactionSettings::default()
     };
-    assert_eq!(choose(&tiny(200, 5_000), &settings), None);
-    assert!(choose(&tiny(200, 3_000), &settings).is_some());
+    assert_eq!(choose(&tiny(200, 3_000), &steps_of(1)), None);
+    assert!(choose(&tiny(200, 3_000), &steps_of(2)).is_some());
 }
 
 #[test]
@@ -157,6 +160,47 @@ fn a_byte_is_merged_a_logarithmic_number_of_times() {
         assert!(segments.len() <= 80, "{} segments", segments.len());
     }
     assert!(copied < 4 * written, "{copied} copied of {written}");
+}
+
+#[test]
+fn merging_what_compresses_well_comes_to_an_end() {
+    // Segments of a few pages, a tenth of their size stored; a step writes one of its own.
+    let settings = CompactionSettings::for_checkpoints_of(16 << 20);
+    let step_pages = u32::try_from(settings.step_bytes / PAGE_BYTES).unwrap();
+    let mut pages_of: BTreeMap<u32, u32> = (0..1000).map(|id| (id, 7 + id * 2)).collect();
+    let all: u32 = pages_of.values().sum();
+    let mut merges = 0;
+    loop {
+        let mut state = state(&[]);
+        let segments = pages_of.iter().map(|(id, pages)| SegmentSpace {
+            id: SegmentId(*id),
+            size_bytes: u64::from(*pages) * PAGE_BYTES / 10,
+            pages: *pages,
+            live_pages: *pages,
+            foreign: false,
+            readable: true,
+        });
+        state.segments = segments.collect();
+        let Some(plan) = choose(&state, &settings) else {
+            break;
+        };
+        merges += 1;
+        assert!(
+            merges < 200,
+            "{} segments are merged for ever",
+            pages_of.len()
+        );
+        let removed = plan.victims.iter().map(|id| pages_of.remove(&id.0));
+        let mut left: u32 = removed.map(Option::unwrap_or_default).sum();
+        let mut next = pages_of.keys().next_back().map_or(0, |id| id + 1);
+        while left > 0 {
+            pages_of.insert(next, left.min(step_pages));
+            left -= left.min(step_pages);
+            next += 1;
+        }
+    }
+    assert!(merges > 10);
+    assert_eq!(pages_of.values().sum::<u32>(), all);
 }
 
 #[test]
