@@ -212,7 +212,7 @@ const PLANTED: &str = " flush |FAULT process: kill| flush ";
 const PLANTED_SIZE_MAX: usize = 6;
 
 /// Runs that making it small may take.
-const PLANTED_RUNS_MAX: u64 = 200;
+const PLANTED_RUNS_MAX: u64 = 400;
 
 /// Seeds of which one does what is forbidden.
 const PLANTED_SEEDS: u64 = 20;

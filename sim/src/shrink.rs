@@ -4,7 +4,7 @@
 //! faults of the store) and over the numbers of the plan. A choice that is left out is still drawn,
 //! so that the arguments of the others stay what they were. What is left is listed as what alone
 //! happens, so whatever a run draws beyond it does not happen either: a run never becomes larger
-//! by being made smaller, but for the very first pass over the numbers.
+//! by being made smaller.
 
 use crate::case::{Case, KNOBS, Numbers};
 use crate::journal::Choice;
@@ -96,14 +96,13 @@ impl<R: FnMut(&Case) -> Verdict> Shrinker<R> {
 
     /// The smallest case that was found, what it violates, and how its run looks.
     pub fn shrink(mut self) -> (Case, Verdict) {
-        self.numbers(usize::MAX);
+        self.nothing_else();
         loop {
             let before = self.case.clone();
             for choice in [Choice::Event, Choice::Fault, Choice::Operation] {
                 self.choices(choice);
             }
-            let size = self.last.size(&self.case);
-            self.numbers(size);
+            self.numbers();
             if self.case == before || self.runs_left == 0 {
                 break;
             }
@@ -112,15 +111,26 @@ impl<R: FnMut(&Case) -> Verdict> Shrinker<R> {
         (self.case, self.last)
     }
 
-    /// Keeps `candidate` if it fails the same way and is no larger than `size_max`.
-    fn attempt(&mut self, candidate: Case, size_max: usize) -> bool {
+    /// Lists what happened as what alone happens, of every kind: whatever is left out from now on,
+    /// a run that goes on for longer does nothing else instead.
+    fn nothing_else(&mut self) {
+        let mut candidate = self.case.clone();
+        for choice in Choice::ALL {
+            let happened = self.last.happened(&self.case, choice);
+            candidate.only.insert(choice, happened);
+        }
+        self.attempt(candidate);
+    }
+
+    /// Keeps `candidate` if it fails the same way and is no larger.
+    fn attempt(&mut self, candidate: Case) -> bool {
         if self.runs_left == 0 {
             return false;
         }
         self.runs_left -= 1;
         let verdict = (self.run)(&candidate);
         let same = verdict.oracle.as_ref() == Some(&self.oracle);
-        let kept = same && verdict.size(&candidate) <= size_max;
+        let kept = same && verdict.size(&candidate) <= self.last.size(&self.case);
         if kept {
             self.case = candidate;
             self.last = verdict;
@@ -129,20 +139,20 @@ impl<R: FnMut(&Case) -> Verdict> Shrinker<R> {
     }
 
     /// Numbers of the plan: many at once to the least, then each, or half of it.
-    fn numbers(&mut self, size_max: usize) {
+    fn numbers(&mut self) {
         let mut at_once = KNOBS.len();
         while at_once > 1 && self.runs_left > 0 {
             for some in KNOBS.chunks(at_once) {
-                self.set(some.iter().copied(), size_max);
+                self.set(some.iter().copied());
             }
             at_once = at_once.div_ceil(3);
         }
         for (name, least) in KNOBS {
-            if self.set([(*name, *least)], size_max) {
+            if self.set([(*name, *least)]) {
                 continue;
             }
             while let Some(value) = self.case.settings.get(*name).copied() {
-                if value / 2 <= *least || !self.set([(*name, value / 2)], size_max) {
+                if value / 2 <= *least || !self.set([(*name, value / 2)]) {
                     break;
                 }
             }
@@ -150,14 +160,14 @@ impl<R: FnMut(&Case) -> Verdict> Shrinker<R> {
     }
 
     /// Makes numbers smaller that are larger than this.
-    fn set(&mut self, numbers: impl IntoIterator<Item = (&'static str, u64)>, size: usize) -> bool {
+    fn set(&mut self, numbers: impl IntoIterator<Item = (&'static str, u64)>) -> bool {
         let mut candidate = self.case.clone();
         for (name, value) in numbers {
             if let Some(current) = candidate.settings.get_mut(name) {
                 *current = value.min(*current);
             }
         }
-        candidate != self.case && self.attempt(candidate, size)
+        candidate != self.case && self.attempt(candidate)
     }
 
     /// What of a kind is needed: nothing, or runs of choices left out, long ones first.
@@ -203,8 +213,7 @@ impl<R: FnMut(&Case) -> Verdict> Shrinker<R> {
     fn keep(&mut self, choice: Choice, numbers: Numbers) -> bool {
         let mut candidate = self.case.clone();
         candidate.only.insert(choice, numbers);
-        let size = self.last.size(&self.case);
-        self.attempt(candidate, size)
+        self.attempt(candidate)
     }
 }
 
