@@ -154,7 +154,7 @@ impl FrameReads {
             let landed = span
                 .fetch(&reads, spawner.as_ref(), &coding, &lending)
                 .await;
-            landed.keep(&cache);
+            landed.keep(&cache, &lending);
             landed
         };
         Departure {

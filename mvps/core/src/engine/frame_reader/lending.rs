@@ -5,20 +5,29 @@
 //! copying is dear: it was a tenth of a cold sequential read. One that does not is put together.
 //!
 //! A slice keeps its whole piece in memory, also when the cache has dropped the frames beside it.
-//! [`Lending`] counts the bytes of pieces that no frame uses, and copies while they are too many.
+//! [`Lending`] counts the bytes of pieces that no frame uses. While they are too many it copies, and
+//! names the frames that have been slices for longest, for the cache to keep copies instead.
 //!
-//! Invariants: what pieces take beyond the frames in them is at most the limit, but for the requests
-//! that are arriving; it returns to nothing when all frames are gone, in whatever order they go.
+//! Invariants: what pieces take beyond the frames in them is at most the limit, but for what is
+//! arriving or on its way to a client; it returns to nothing when all frames are gone, in whatever
+//! order they go.
 
+use std::collections::VecDeque;
 use std::ops::Range;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::{Bytes, BytesMut};
+
+use crate::engine::object_cache::PieceKey;
 
 /// Smaller pieces are copied: the buffer behind a piece may be larger than the piece, and of a
 /// small one most would be that.
 const LENT_MIN_BYTES: usize = 128 << 10;
+
+/// Requests that are remembered because frames of theirs may be slices: a cache of 1 GiB is full of
+/// as many, and what outlives them is worth a copy.
+const REMEMBERED_MAX: usize = 1024;
 
 /// See the module's text.
 pub(super) struct Lending {
@@ -26,6 +35,16 @@ pub(super) struct Lending {
     /// returns its bytes before its piece takes all of them away.
     unused_bytes: AtomicU64,
     unused_max_bytes: u64,
+    /// Cached frames that may be slices, by request, the oldest first.
+    remembered: Mutex<VecDeque<Vec<PieceKey>>>,
+}
+
+/// What [`Lending::take`] found.
+pub(super) struct Taken {
+    /// The bytes at each place.
+    pub(super) frames: Vec<Bytes>,
+    /// Whether some of them may be slices.
+    pub(super) is_lent: bool,
 }
 
 /// A piece, as long as a frame is a slice of it.
@@ -76,24 +95,43 @@ impl Lending {
         Self {
             unused_bytes: AtomicU64::new(0),
             unused_max_bytes,
+            remembered: Mutex::default(),
         }
     }
 
+    /// Takes note that the cache has frames that may be slices.
+    pub(super) fn remember(&self, frames: Vec<PieceKey>) {
+        self.remembered().push_back(frames);
+    }
+
+    /// Frames that the cache should keep copies of, if it still has them; ask until there are none.
+    pub(super) fn overdue(&self) -> Option<Vec<PieceKey>> {
+        let mut remembered = self.remembered();
+        let is_wasteful = self.unused_bytes.load(Ordering::Relaxed) > self.unused_max_bytes;
+        (is_wasteful || remembered.len() > REMEMBERED_MAX)
+            .then(|| remembered.pop_front())
+            .flatten()
+    }
+
+    fn remembered(&self) -> MutexGuard<'_, VecDeque<Vec<PieceKey>>> {
+        // Nothing is left half done by a panic.
+        self.remembered
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// The bytes at each of `places`, which lie within `pieces` put together.
-    pub(super) fn take(
-        self: &Arc<Self>,
-        pieces: Vec<Bytes>,
-        places: &[Range<usize>],
-    ) -> Vec<Bytes> {
+    pub(super) fn take(self: &Arc<Self>, pieces: Vec<Bytes>, places: &[Range<usize>]) -> Taken {
         let pieces: Vec<(Bytes, bool)> = pieces.into_iter().map(|piece| self.lend(piece)).collect();
-        places
-            .iter()
-            .map(|place| match within_one(&pieces, place) {
-                Some((piece, true, at)) => self.slice(piece.slice(at)),
-                Some((piece, false, at)) => Bytes::copy_from_slice(&piece[at]),
-                None => gathered(&pieces, place),
-            })
-            .collect()
+        let bytes_at = |place| match within_one(&pieces, place) {
+            Some((piece, true, at)) => self.slice(piece.slice(at)),
+            Some((piece, false, at)) => Bytes::copy_from_slice(&piece[at]),
+            None => gathered(&pieces, place),
+        };
+        Taken {
+            frames: places.iter().map(bytes_at).collect(),
+            is_lent: pieces.iter().any(|(_, is_lent)| *is_lent),
+        }
     }
 
     /// The piece, counted from now on if slices of it may be kept.
@@ -106,6 +144,11 @@ impl Lending {
         self.unused_bytes.fetch_add(bytes, Ordering::Relaxed);
         let lending = Arc::clone(self);
         (Bytes::from_owner(Lent { piece, lending }), true)
+    }
+
+    #[cfg(test)]
+    pub(super) fn unused_bytes(&self) -> u64 {
+        self.unused_bytes.load(Ordering::Relaxed)
     }
 
     fn slice(self: &Arc<Self>, bytes: Bytes) -> Bytes {
@@ -165,7 +208,7 @@ mod tests {
     }
 
     fn unused(lending: &Lending) -> u64 {
-        lending.unused_bytes.load(Ordering::Relaxed)
+        lending.unused_bytes()
     }
 
     #[test]
@@ -174,7 +217,7 @@ mod tests {
             for other in cut..=40 {
                 let lending = Arc::new(Lending::new(0));
                 let places = [0..40, 0..1, 39..40, 7..23, 20..20];
-                let taken = lending.take(pieces(&[cut, other, 40]), &places);
+                let taken = lending.take(pieces(&[cut, other, 40]), &places).frames;
                 for (taken, place) in taken.iter().zip(&places) {
                     assert_eq!(taken, &bytes(place.start, place.end));
                 }
@@ -187,7 +230,9 @@ mod tests {
         let lending = Arc::new(Lending::new(1 << 20));
         let pieces = pieces(&[400 * KIB]);
         let there = pieces[0].as_ptr();
-        let taken = lending.take(pieces, &[0..64 * KIB, 64 * KIB..128 * KIB]);
+        let taken = lending
+            .take(pieces, &[0..64 * KIB, 64 * KIB..128 * KIB])
+            .frames;
         assert_eq!(taken[0].as_ptr(), there);
         assert_eq!(unused(&lending), (400 - 128) * 1024);
         drop(taken);
@@ -197,7 +242,9 @@ mod tests {
     #[test]
     fn small_pieces_are_copied() {
         let lending = Arc::new(Lending::new(1 << 20));
-        let taken = lending.take(pieces(&[100 * KIB]), &[0..32 * KIB, 32 * KIB..64 * KIB]);
+        let taken = lending
+            .take(pieces(&[100 * KIB]), &[0..32 * KIB, 32 * KIB..64 * KIB])
+            .frames;
         assert_eq!((taken[0].len(), unused(&lending)), (32 * KIB, 0));
     }
 
@@ -211,7 +258,7 @@ mod tests {
             let places: Vec<_> = (0..6)
                 .map(|frame| frame * 64 * KIB..(frame + 1) * 64 * KIB)
                 .collect();
-            let mut taken = lending.take(pieces(&[400 * KIB]), &places);
+            let mut taken = lending.take(pieces(&[400 * KIB]), &places).frames;
             kept.push(taken.swap_remove(0));
             drop(taken);
             assert!(
@@ -236,7 +283,7 @@ mod tests {
             ends.sort_unstable();
             let lending = Arc::new(Lending::new(500 * 1024));
             let places: Vec<_> = (0..15).map(|frame| frame * 64 * KIB..(frame + 1) * 64 * KIB).collect();
-            let mut taken = lending.take(pieces(&ends), &places);
+            let mut taken = lending.take(pieces(&ends), &places).frames;
             for (taken, place) in taken.iter().zip(&places) {
                 prop_assert_eq!(taken, &bytes(place.start, place.end));
             }

@@ -116,9 +116,10 @@ impl SpanRequest {
         let decode = move || {
             let taken = lending.take(pieces, &places);
             let decode = |bytes: &Bytes| decode_frame(seed, page_size, key.as_ref(), bytes);
-            taken.iter().map(decode).collect::<Vec<_>>()
+            let frames: Vec<_> = taken.frames.iter().map(decode).collect();
+            (frames, taken.is_lent)
         };
-        let decoded = if at_once {
+        let (decoded, is_lent) = if at_once {
             decode()
         } else {
             spawner.run(decode).await
@@ -131,7 +132,10 @@ impl SpanRequest {
             };
             landed.push((frame.key(), fetched));
         }
-        Landed::new(landed)
+        Landed {
+            is_lent,
+            ..Landed::new(landed)
+        }
     }
 
     /// The span cannot be had as a whole: perhaps one of its frames lies beyond the object's end.
@@ -159,12 +163,15 @@ async fn fetch_one(
 #[derive(Clone)]
 pub(super) struct Landed {
     frames: Arc<Vec<(PieceKey, FetchedFrame)>>,
+    /// Whether frames may be slices of what arrived.
+    is_lent: bool,
 }
 
 impl Landed {
     fn new(frames: Vec<(PieceKey, Result<Arc<Frame>, ReadError>)>) -> Self {
         Self {
             frames: Arc::new(frames),
+            is_lent: false,
         }
     }
 
@@ -178,10 +185,25 @@ impl Landed {
         found.map(|(_, frame)| frame.clone())
     }
 
-    pub(super) fn keep(&self, cache: &ObjectCache<Frame>) {
+    /// Puts the frames into the cache; there, copies take the place of slices that cost too much.
+    pub(super) fn keep(&self, cache: &ObjectCache<Frame>, lending: &Lending) {
         for (key, frame) in self.frames.iter() {
             if let Ok(frame) = frame {
                 cache.insert(*key, Arc::clone(frame));
+            }
+        }
+        if self.is_lent {
+            lending.remember(self.frames.iter().map(|(key, _)| *key).collect());
+        }
+        while let Some(overdue) = lending.overdue() {
+            for key in overdue {
+                if let Some(slice) = cache.peek(&key) {
+                    let own = Frame {
+                        pages: slice.pages.clone(),
+                        data: Bytes::copy_from_slice(&slice.data),
+                    };
+                    cache.insert(key, Arc::new(own));
+                }
             }
         }
     }

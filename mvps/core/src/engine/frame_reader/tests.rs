@@ -247,6 +247,32 @@ async fn a_sequential_reader_finds_the_next_pages_in_memory() {
     assert!(gets <= 40, "{gets} requests");
 }
 
+/// A cache that keeps one frame of each request and drops the others does not keep the requests.
+#[tokio::test]
+async fn frames_that_outlive_their_neighbours_do_not_keep_them_in_memory() {
+    const SPAN_PAGES: u64 = 15 * 16;
+    const CACHE_BYTES: u64 = 8 << 20;
+    let world = written(SPAN_PAGES * 32).await;
+    let reads = ObjectReads::new(world.store.clone());
+    let frames = FrameReads::new(reads, Arc::clone(&world.spawner), CACHE_BYTES);
+    let page_size = PageSize::from_bits(12).unwrap();
+    let reader = FrameReader::new(Arc::new(frames), page_size, Arc::default());
+    let read = |first, end| world.assert_content(&world.map, &reader, first, end);
+    let mut most_unused = 0;
+    for span in 0..32 {
+        let first = span * SPAN_PAGES;
+        read(first, first + SPAN_PAGES).await;
+        // The first frame of each request is asked for again and again, the others are not.
+        for earlier in 0..=span {
+            read(earlier * SPAN_PAGES, earlier * SPAN_PAGES + 16).await;
+        }
+        most_unused = most_unused.max(reader.frames.lending.unused_bytes());
+    }
+    assert!(most_unused > 0, "frames were slices");
+    let limit = CACHE_BYTES / LENT_FOR_NOTHING_DIVISOR;
+    assert!(most_unused <= limit, "{most_unused} bytes for nothing");
+}
+
 /// Clients may ask for more to be near than the store can bring: a read does not queue behind that.
 #[tokio::test]
 async fn a_read_does_not_wait_for_what_is_prefetched() {
