@@ -30,6 +30,7 @@ pub const FAULTS: &[&str] = &[
     "crash: at a buffer seal",
     "crash: at a buffer sync",
     "crash: at a create",
+    "crash: at a delete",
     "crash: at a get",
     "crash: at a list",
     "crash: at a put",
@@ -70,17 +71,34 @@ pub const FAULTS: &[&str] = &[
 /// Every rare situation.
 pub const MARKS: &[&str] = &[
     "a buffer store was adopted",
-    "a collector paused between listing and deleting",
+    "a clone appeared",
+    "a clone that did not appear lost its name",
+    "a clone was made of a clone",
+    "a clone was served",
+    "a collection failed in part",
+    "a collector was frozen",
+    "a collector was killed",
     "a deposed server acknowledged within its limit",
     "a landed version was read back whole",
     "a lock was granted",
     "a manifest landed below the newest",
+    "a paused collector deleted late",
+    "a reader was frozen",
+    "a reader was killed",
     "a request was revoked in flight",
+    "a rollback ended a checkpoint",
+    "a running image was rolled back",
     "a server started where another had closed",
     "a server was killed while it closed",
     "a server was killed while it opened",
     "a server was refused",
     "a server was shut down under its clients",
+    "a snapshot was deleted",
+    "a snapshot was deleted while its version was pinned",
+    "a snapshot was made",
+    "a snapshot was made of a running image",
+    "a snapshot was read back at the end",
+    "a source was deleted before its clone was made",
     "a store was refused",
     "a takeover from a live server",
     "a takeover from a paused server",
@@ -91,11 +109,24 @@ pub const MARKS: &[&str] = &[
     "a transaction over NBD was refused",
     "a transaction was aborted",
     "a transaction was too large",
+    "a version was read that only its pin keeps",
+    "an image at rest was grown",
+    "an image at rest was rolled back",
     "an image was closed under its clients",
+    "an image was deleted",
+    "an image was deleted that others need",
+    "an image was deleted under its server",
+    "an image was made anew",
     "an object was uploaded in parts",
+    "an operator's command was frozen",
+    "an operator's command was killed",
     "an orphan upload was aborted",
     "an unsynced tail was lost",
-    "the stand-in collector deleted",
+    "the collector deleted",
+    "the collector released a clone's pin",
+    "the pin of a dead reader was released",
+    "two images were served",
+    "two passes ran at once",
 ];
 
 /// What the seeds were to meet and did not, and what they met that nobody knows of.
@@ -119,7 +150,10 @@ pub fn gaps(summary: &Summary) -> Vec<String> {
 }
 
 /// What may be reached, and is too rare to be asked of a batch.
-const POSSIBLE_MARKS: &[&str] = &["stale listings broke a promise"];
+const POSSIBLE_MARKS: &[&str] = &[
+    "an operator's publication came late",
+    "stale listings broke a promise",
+];
 
 /// Prints which oracle was asked how often after which fault, and which situations were reached.
 pub fn print(summary: &Summary) {

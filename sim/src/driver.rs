@@ -18,8 +18,7 @@ use mvps_core::store::{Patience, ProbeError, RetryingStore};
 use tokio::sync::watch;
 
 use crate::draws::Draws;
-use crate::workload::janitor::Janitor;
-use crate::workload::server::{Orders, Status, image_id, serve};
+use crate::workload::server::{Orders, Status, serve};
 use crate::world::machine::{Machine, Process, Site};
 
 /// How long an operator waits for a command.
@@ -49,20 +48,20 @@ pub struct Driver {
 }
 
 impl Driver {
-    /// Two machines and an operator's.
+    /// Two machines and an operator's, whose names begin with `prefix`.
     #[must_use]
-    pub fn new(site: &Arc<Site>) -> Self {
+    pub fn new(site: &Arc<Site>, prefix: &str) -> Self {
         let machines: Vec<_> = ["alpha", "beta"]
             .into_iter()
-            .map(|name| Machine::new(name, site))
+            .map(|name| Machine::new(&format!("{prefix}{name}"), site))
             .collect();
         Self {
             site: Arc::clone(site),
-            draws: Draws::new(site.plan.seed, "driver"),
+            draws: Draws::new(site.plan.seed, &format!("{prefix}driver")),
             running: machines.iter().map(|_| None).collect(),
             paused: vec![false; machines.len()],
             machines,
-            operator: Machine::new("operator", site),
+            operator: Machine::new(&format!("{prefix}operator"), site),
             in_charge: 0,
             refusals: 0,
             copies: Vec::new(),
@@ -70,24 +69,8 @@ impl Driver {
         }
     }
 
-    /// Everything that the seed does.
-    pub async fn run(mut self) {
-        if self.site.plan.profile.ignores_conditions {
-            return self.refuse_the_store().await;
-        }
-        for name in ["janitor", "sweeper"]
-            .into_iter()
-            .take(usize::try_from(self.site.plan.collectors).expect("one or two"))
-        {
-            let process = Machine::new(name, &self.site).start();
-            let node = process.node.clone();
-            node.spawn(Janitor::new(&self.site, process).run());
-        }
-        if self.site.plan.collectors > 1 {
-            self.site
-                .journal
-                .fault("driver", "operator: two collectors");
-        }
+    /// What happens to servers, until the seed has had enough.
+    pub async fn rounds(&mut self) {
         for _ in 0..self.site.plan.rounds {
             self.settle_in().await;
             let pause = self
@@ -100,11 +83,10 @@ impl Driver {
             self.reap_strays();
             self.happen().await;
         }
-        self.finish().await;
     }
 
     /// A store that two servers could overwrite each other's images in is not used.
-    async fn refuse_the_store(&mut self) {
+    pub async fn refuse_the_store(&mut self) {
         self.start(self.in_charge, false);
         let settled = |status: &Status| *status != Status::Opening;
         self.wait_for(OPERATOR_PATIENCE, settled).await;
@@ -169,7 +151,7 @@ impl Driver {
             self.machines[machine].name
         ));
         self.hopeless[machine] = false;
-        self.machines[machine].disk.lose(&image_id());
+        self.machines[machine].disk.lose(&self.site.image);
         self.site.model.lost(&self.machines[machine].name);
     }
 
@@ -209,7 +191,9 @@ impl Driver {
         self.refusals += 1;
         self.take_over().await;
         let name = self.machines[self.in_charge].name.clone();
-        if self.site.model.owns_newest(&name) && self.refusals < 3 {
+        // Nobody gets a deleted image back.
+        let alive = self.site.model.is_alive();
+        if alive && self.site.model.owns_newest(&name) && self.refusals < 3 {
             self.adopt(self.in_charge).await;
         } else {
             self.lose_buffer(self.in_charge);
@@ -240,7 +224,7 @@ impl Driver {
         let command = async {
             let manifests = ManifestStore::new(Self::operator_store(&process));
             let (clock, entropy) = (&process.environment.clock, &process.environment.entropy);
-            admin::takeover(&manifests, &**clock, &**entropy, &image_id()).await
+            admin::takeover(&manifests, &**clock, &**entropy, &self.site.image).await
         };
         let outcome = timeout(OPERATOR_PATIENCE, command).await;
         match outcome {
@@ -257,7 +241,7 @@ impl Driver {
         let name = process.name.clone();
         // The program runs on the machine, whose crash ends it.
         let (done, end) = tokio::sync::oneshot::channel();
-        let node = process.node.clone();
+        let (node, image) = (process.node.clone(), self.site.image.clone());
         node.spawn(async move {
             let environment = &process.environment;
             let manifests = ManifestStore::new(Self::operator_store(&process));
@@ -269,7 +253,7 @@ impl Driver {
                 // Adopting reads no content.
                 root_keys: &RootKeys::none(),
             };
-            let adopted = admin::adopt(&opener, &*environment.buffers, &image_id()).await;
+            let adopted = admin::adopt(&opener, &*environment.buffers, &image).await;
             // The driver may have lost patience.
             let _ = done.send(adopted);
         });

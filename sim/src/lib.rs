@@ -2,7 +2,7 @@
 //!
 //! One seed is one run in one process: a few machines with buffer stores of their own, an object
 //! store, clients, and a driver that starts, kills, pauses and deposes servers. Reading order:
-//! 1. [`plan`]: what a seed draws; [`driver`]: what happens to servers.
+//! 1. [`plan`]: what a seed draws; [`scene`]: who is there; [`driver`]: what happens to servers.
 //! 2. [`world`]: the environment, and where faults are injected.
 //! 3. [`model`]: what must be true, kept outside the nodes, and checked as things happen.
 //! 4. [`workload`]: what clients do. [`runner`], [`command`]: seeds, processes, reports;
@@ -44,6 +44,8 @@ pub mod mutants;
 pub mod plan;
 #[cfg(feature = "sim")]
 pub mod runner;
+#[cfg(feature = "sim")]
+pub mod scene;
 #[cfg(feature = "sim")]
 pub mod shrink;
 #[cfg(feature = "sim")]

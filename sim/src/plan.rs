@@ -12,8 +12,10 @@ use mvps_core::ids::PageSize;
 use crate::draws::Draws;
 
 mod focus;
+mod history;
 
 pub use focus::Focus;
+pub use history::{HistoryPlan, Second};
 
 /// Images are small, so that requests meet each other and a seed takes a second.
 const IMAGE_BYTES_MAX: u64 = 2 << 20;
@@ -188,6 +190,8 @@ pub struct Plan {
     pub grows: bool,
     /// Servers have a root key, so the image is encrypted.
     pub encrypted: bool,
+    /// Snapshots, clones, rollbacks, and who reads them.
+    pub history: HistoryPlan,
 }
 
 /// The root key of every simulated operator. Who only looks has it too.
@@ -259,9 +263,12 @@ impl Plan {
             grows: draws.chance(200),
             // Drawn apart, so that the rest of a seed's plan stays what it was without it.
             encrypted: Draws::new(seed, "encryption").chance(250),
+            history: HistoryPlan::none(),
         };
         let focus = plan.focus;
-        focus.sharpen(plan, &draws)
+        let mut plan = focus.sharpen(plan, &draws);
+        plan.history = HistoryPlan::of(seed, plan.page_size);
+        plan
     }
 
     /// What servers are given.

@@ -10,13 +10,15 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use madsim::runtime::{Handle, Runtime};
+use mvps_core::ids::ImageId;
 
 use crate::draws::{Draws, stream};
-use crate::driver::Driver;
 use crate::journal::{self, Fault, Journal, Timeline};
 use crate::model::Model;
+use crate::model::images::Images;
 use crate::mutants::MUTANT_VARIABLE;
-use crate::plan::Plan;
+use crate::plan::{Plan, Second};
+use crate::scene::World;
 use crate::world::machine::Site;
 use crate::world::objects::{LandingOracle, StoreService};
 
@@ -114,15 +116,22 @@ pub(crate) fn message(panic: &(dyn Any + Send)) -> String {
 async fn simulate(plan: Plan, journal: Journal) {
     let seed = plan.seed;
     journal.note("plan", format_args!("{plan:?}"));
-    let model = Arc::new(Model::new(
-        journal.clone(),
-        plan.page_size,
-        plan.pages,
-        plan.config.tenure_confirmed_for,
-        CONTENT_CHECKS,
-    ));
+    let plans = images_of(&plan);
+    let models: Vec<_> = plans
+        .iter()
+        .map(|(image, plan)| {
+            Arc::new(Model::new(
+                journal.clone(),
+                image.clone(),
+                (plan.page_size, plan.pages),
+                plan.config.tenure_confirmed_for,
+                CONTENT_CHECKS,
+            ))
+        })
+        .collect();
+    let images = Arc::new(Images::new(&journal, models.clone()));
     let node = Handle::current().create_node().name("store").build();
-    let oracle: Arc<dyn LandingOracle> = Arc::clone(&model) as _;
+    let oracle: Arc<dyn LandingOracle> = Arc::clone(&images) as _;
     let draws = Draws::new(stream(seed, "store"), "fates");
     let store = StoreService::new(
         node,
@@ -131,13 +140,35 @@ async fn simulate(plan: Plan, journal: Journal) {
         (plan.store, plan.profile),
         oracle,
     );
-    let site = Arc::new(Site {
-        plan,
-        journal,
-        model,
-        store,
+    let sites = plans.into_iter().zip(models);
+    let sites = sites.map(|((image, plan), model)| {
+        Arc::new(Site {
+            image,
+            plan,
+            journal: journal.clone(),
+            model,
+            store: Arc::clone(&store),
+        })
     });
-    Driver::new(&site).run().await;
+    World::new(sites.collect(), images).run().await;
+}
+
+/// The images of the world: those that are served all the time, then names for clones of each.
+fn images_of(plan: &Plan) -> Vec<(ImageId, Plan)> {
+    let name = |text: String| ImageId::parse(&text).expect("a valid name");
+    let mut images = vec![(name("disk0".to_owned()), plan.clone())];
+    if let Second::Apart(page_size) = plan.history.second {
+        images.push((name("disk1".to_owned()), plan.for_second(page_size)));
+    }
+    let copies = (0..plan.history.copies).map(|number| {
+        let last = number + 1 == plan.history.copies;
+        let of = if last { images.last() } else { images.first() };
+        let (_, plan) = of.expect("there is one");
+        (name(format!("copy{number}")), plan.for_copy())
+    });
+    let copies: Vec<_> = copies.collect();
+    images.extend(copies);
+    images
 }
 
 impl Outcome {

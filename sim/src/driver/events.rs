@@ -12,7 +12,7 @@ use mvps_core::ids::{BufferStoreId, ImageId, Lsn, PageNumber};
 
 use super::Driver;
 use crate::journal::Choice;
-use crate::workload::server::{Status, image_id};
+use crate::workload::server::Status;
 use crate::world::tripwire::Tripwire;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -91,7 +91,7 @@ impl Driver {
             return;
         }
         let machine = self.in_charge;
-        if let Some(copy) = self.machines[machine].disk.copy(&image_id()) {
+        if let Some(copy) = self.machines[machine].disk.copy(&self.site.image) {
             if self.copies.len() == COPIES_MAX {
                 self.copies.remove(0);
             }
@@ -185,7 +185,7 @@ impl Driver {
         let name = self.machines[machine].name.clone();
         self.site.journal.fault(&name, "buffer: rolled back");
         self.hopeless[machine] = false;
-        self.machines[machine].disk.restore(&image_id(), &copy);
+        self.machines[machine].disk.restore(&self.site.image, &copy);
         self.site.model.rolled_back(&name);
     }
 
@@ -211,7 +211,7 @@ impl Driver {
             (BufferFault::ReadFails, "buffer: read fails"),
             (BufferFault::OpenFails, "buffer: open fails"),
         ]);
-        self.machines[machine].disk.script(&image_id(), fault);
+        self.machines[machine].disk.script(&self.site.image, fault);
         self.site
             .journal
             .fault(&self.machines[machine].name.clone(), name);
@@ -257,17 +257,17 @@ impl Driver {
         let entropy = SeededEntropy::new(self.draws.bits());
         let fault = match self.draws.below(4) {
             0 => {
-                disk.damage(&image_id());
+                disk.damage(&self.site.image);
                 "buffer: damaged"
             }
             1 => {
                 self.crash(machine, Crash::PowerCut);
-                disk.restore(&image_id(), &another_images_store());
+                disk.restore(&self.site.image, &another_images_store());
                 self.site.model.swapped(&name);
                 "buffer: another image's"
             }
             _ => {
-                if disk.rot(&image_id(), &entropy).is_none() {
+                if disk.rot(&self.site.image, &entropy).is_none() {
                     return;
                 }
                 "buffer: bit rot"

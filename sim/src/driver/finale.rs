@@ -18,7 +18,8 @@ const CLOSE_LIMIT: Duration = Duration::from_mins(10);
 const ZOMBIES_LAND: Duration = Duration::from_hours(3);
 
 impl Driver {
-    pub(super) async fn finish(&mut self) {
+    /// Everything comes right.
+    pub async fn finish(&mut self) {
         self.note(format_args!("faults off"));
         self.site.store.heal();
         for machine in 0..self.machines.len() {

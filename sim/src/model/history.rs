@@ -19,6 +19,10 @@ pub struct Branch {
     parent: Option<(BranchId, Lsn)>,
     commits: BTreeMap<Lsn, Vec<u64>>,
     pages: BTreeMap<u64, BTreeMap<Lsn, Content>>,
+    /// What it began with, if that is no other branch's.
+    base: Pages,
+    /// It did not go on where its parent was, but began with something else at this LSN.
+    pub begins_at: Option<Lsn>,
     /// Every commit up to here was acknowledged, if it was a commit at all.
     pub acknowledged: Lsn,
     /// Up to here was promised to survive a power cut.
@@ -50,6 +54,23 @@ impl History {
         BranchId(self.branches.len() - 1)
     }
 
+    /// A branch that begins at `at` with what `parent` was at an earlier LSN (a rollback), or with
+    /// `base` (a clone, a new image).
+    pub fn begin_anew(
+        &mut self,
+        parent: Option<(BranchId, Lsn)>,
+        base: Pages,
+        at: Lsn,
+    ) -> BranchId {
+        let id = self.fork(parent);
+        let branch = self.branch_mut(id);
+        branch.base = base;
+        branch.begins_at = Some(at);
+        (branch.acknowledged, branch.durable) = (at, at);
+        (branch.durable_in_store, branch.landed) = (at, at);
+        id
+    }
+
     /// The branch.
     #[must_use]
     pub fn branch(&self, id: BranchId) -> &Branch {
@@ -69,7 +90,7 @@ impl History {
             let branch = self.branch(id);
             let here = branch.commits.range(..=lsn).next().is_some();
             match branch.parent {
-                Some((parent, at)) if !here => {
+                Some((parent, at)) if !here && branch.begins_at.is_none() => {
                     lsn = lsn.min(at);
                     id = parent;
                 }
@@ -120,8 +141,10 @@ impl History {
         if let Some((_, content)) = versions.and_then(|them| them.range(..=lsn).next_back()) {
             return content.clone();
         }
-        let (parent, at) = branch.parent?;
-        self.page(parent, lsn.min(at), page)
+        match branch.parent {
+            Some((parent, at)) => self.page(parent, lsn.min(at), page),
+            None => branch.base.get(&page).cloned().flatten(),
+        }
     }
 
     /// Which operation order a reader may have met: `from`, and every commit after it up to `to`.

@@ -12,83 +12,23 @@ use mvps_core::engine::view::{MapGuard, View};
 use mvps_core::env::Environment;
 use mvps_core::env::memory::{MemoryBufferStores, MemoryObjectStore, SeededEntropy};
 use mvps_core::format::manifest::{Manifest, Office};
-use mvps_core::format::object_name::{ObjectName, manifests_prefix, parse_manifest_key};
+use mvps_core::format::object_name::{ObjectName, manifest_key};
 use mvps_core::ids::{Lsn, Version};
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::content::Pages;
 use super::history::BranchId;
 use super::{Model, State};
 use crate::draws::Draws;
-use crate::journal;
 use crate::plan::root_keys;
 use crate::world::clock::SimClock;
-use crate::world::objects::LandingOracle;
-use crate::world::request::Request;
 use crate::world::spawner::InlineSpawner;
 
 /// Room for everything that one check reads.
 const CACHE_BYTES: u64 = 64 << 20;
 
-impl LandingOracle for Model {
-    fn landed(&self, client: &str, request: &Request, contents: &MemoryObjectStore) {
-        match request {
-            Request::Create(key, body) => match parse_manifest_key(key) {
-                Ok((image, version)) => {
-                    let first = contents.first_key(&manifests_prefix(&image));
-                    if first.as_deref() != Some(key) {
-                        self.journal.mark("a manifest landed below the newest");
-                        return;
-                    }
-                    let manifest =
-                        Manifest::decode(&image, version, body).unwrap_or_else(|error| {
-                            self.journal.fail(
-                                "8 (landing)",
-                                format_args!("{key} does not decode: {error}"),
-                            )
-                        });
-                    self.published(client, manifest, contents);
-                }
-                Err(_) => self.object_landed(client, key, contents),
-            },
-            Request::Put(key, _) | Request::CompleteUpload(key, ..) => {
-                self.object_landed(client, key, contents);
-            }
-            Request::Delete(keys) => {
-                for key in keys {
-                    self.deleted(client, key);
-                }
-            }
-            Request::AbortUpload(key, _) => self.aborted(client, key),
-            _ => {}
-        }
-    }
-
-    fn missing(&self, client: &str, key: &str) {
-        if ObjectName::parse(key).is_err() {
-            return;
-        }
-        let state = self.state();
-        let tenure = state.servers.get(client).and_then(|it| it.tenure);
-        let newest = state.newest.as_ref().map(|it| it.tenure.id);
-        if tenure.is_some() && tenure == newest {
-            self.journal.fail(
-                "8 (collection)",
-                format_args!("{client} is in office and does not find {key}"),
-            );
-        }
-    }
-
-    fn trouble(&self, client: &str) {
-        Model::trouble(self, client);
-    }
-
-    fn damaged(&self) {
-        Model::damaged(self);
-    }
-}
-
 impl Model {
-    fn object_landed(&self, client: &str, key: &str, contents: &MemoryObjectStore) {
+    pub(super) fn object_landed(&self, client: &str, key: &str, contents: &MemoryObjectStore) {
         if ObjectName::parse(key).is_err() {
             return;
         }
@@ -105,49 +45,37 @@ impl Model {
         }
     }
 
-    /// Checks that nothing that is newest, or retained by it, needs what was deleted.
-    fn deleted(&self, client: &str, key: &str) {
+    /// `client` waits for an object that does not exist.
+    pub(super) fn missing(&self, client: &str, key: &str) {
         let state = self.state();
-        let Some(newest) = &state.newest else { return };
-        self.journal.checked(8);
-        let needed = match parse_manifest_key(key) {
-            Ok((_, version)) => version >= newest.oldest_retained,
-            Err(_) => ObjectName::parse(key).is_ok_and(|name| {
-                let retired = newest.retired.iter().any(|it| it.name == name);
-                retired
-                    || newest.segments.iter().any(|it| it.name == name)
-                    || newest.maps.iter().any(|it| it.name == name)
-            }),
-        };
-        if needed {
+        let tenure = state.servers.get(client).and_then(|it| it.tenure);
+        let newest = state.newest.as_ref().map(|it| it.tenure.id);
+        if tenure.is_some() && tenure == newest {
             self.journal.fail(
                 "8 (collection)",
-                format_args!("{client} deleted {key}, which is needed"),
+                format_args!("{client} is in office and does not find {key}"),
+            );
+        }
+        if let Some(reader) = state.readers.get(client) {
+            let version = reader.manifest.version;
+            self.journal.fail(
+                "8 (collection)",
+                format_args!("{client} pinned version {version} and does not find {key}"),
             );
         }
     }
 
-    /// An upload may be aborted when the object that it would make may be deleted (protocol §4.1).
-    fn aborted(&self, client: &str, key: &str) {
-        let state = self.state();
-        let (Some(newest), Ok(name)) = (&state.newest, ObjectName::parse(key)) else {
-            return;
-        };
-        self.journal.checked(8);
-        self.journal.mark("an orphan upload was aborted");
-        let epoch = newest.tenure.epoch;
-        if name.epoch > epoch || name.epoch == epoch && name.sequence >= newest.watermark {
-            self.journal.fail(
-                "8 (collection)",
-                format_args!("{client} aborted the upload of {key}, which may be in use"),
-            );
-        }
-    }
-
-    fn published(&self, client: &str, manifest: Manifest, contents: &MemoryObjectStore) {
+    /// `manifest` landed as the newest; of a clone's first one `base` is the content.
+    pub(super) fn published(
+        &self,
+        client: &str,
+        manifest: Manifest,
+        base: Option<Pages>,
+        contents: &MemoryObjectStore,
+    ) {
         let mut state = self.state();
         let before = state.newest.take();
-        let branch = self.check_tenure(&mut state, client, before.as_ref(), &manifest);
+        let branch = self.check_tenure(&mut state, client, before.as_deref(), &manifest, base);
         let landed = state.history.branch(branch).landed;
         if let Some(before) = &before {
             if manifest.version != before.version.next() || manifest.lsn < before.lsn {
@@ -159,7 +87,8 @@ impl Model {
                     ),
                 );
             }
-            if manifest.size_bytes < before.size_bytes {
+            let same_life = manifest.incarnation == before.incarnation;
+            if same_life && manifest.size_bytes < before.size_bytes {
                 self.journal
                     .fail("7 (fencing)", format_args!("the image shrank"));
             }
@@ -184,123 +113,27 @@ impl Model {
         state.history.branch_mut(branch).landed = landed.max(manifest.lsn);
         state.landings += 1;
         self.check_references(&manifest, contents);
-        let due = state.landings.is_multiple_of(self.content_checks);
-        if due && manifest.lsn >= state.history.branch(branch).durable_in_store {
+        let anew = state.history.branch(branch).begins_at == Some(manifest.lsn);
+        let due = anew || state.landings.is_multiple_of(self.content_checks);
+        let is_tombstone = matches!(manifest.office, Office::Tombstone | Office::Abandoned);
+        if due && !is_tombstone && manifest.lsn >= state.history.branch(branch).durable_in_store {
             self.check_content(&state, branch, &manifest, contents);
         }
         self.journal.note(
             "store",
             format_args!(
-                "LANDED version {} by {client}: tenure {}, {:?}, LSN {}, {} segments",
+                "LANDED version {} of {} by {client}: tenure {}, {:?}, LSN {}, {} segments",
                 manifest.version,
+                self.image,
                 manifest.tenure.epoch,
                 manifest.office,
                 manifest.lsn,
                 manifest.segments.len()
             ),
         );
+        let manifest = Arc::new(manifest);
+        state.published.landed(&manifest, branch);
         state.newest = Some(manifest);
-    }
-
-    /// Checks who publishes, and returns the history that this continues.
-    fn check_tenure(
-        &self,
-        state: &mut State,
-        client: &str,
-        before: Option<&Manifest>,
-        manifest: &Manifest,
-    ) -> BranchId {
-        let tenure = manifest.tenure;
-        self.journal.checked(7);
-        if let Some(branch) = state.tenures.get(&tenure.id) {
-            if state.superseded.contains_key(&tenure.id)
-                || before.is_some_and(|it| it.tenure != tenure)
-            {
-                self.journal.fail(
-                    "7 (fencing)",
-                    format_args!("{client} published under {tenure}, which was superseded"),
-                );
-            }
-            if before.is_some_and(|it| it.publication > manifest.publication) {
-                self.journal.fail(
-                    "7 (fencing)",
-                    format_args!("{client}: the publication counter went back"),
-                );
-            }
-            return *branch;
-        }
-        if before.is_some_and(|it| it.tenure.epoch >= tenure.epoch) {
-            self.journal.fail(
-                "7 (fencing)",
-                format_args!("{client} began {tenure}, which is not above the last epoch"),
-            );
-        }
-        let branch = self.begin_tenure(state, client, before, manifest);
-        state.tenures.insert(tenure.id, branch);
-        if let Some(server) = state.servers.get(client) {
-            state.begun_by.insert(tenure.id, server.disk_at_start);
-        }
-        if let Some(before) = before {
-            state.superseded.insert(before.tenure.id, journal::now());
-        }
-        branch
-    }
-
-    fn begin_tenure(
-        &self,
-        state: &mut State,
-        client: &str,
-        before: Option<&Manifest>,
-        manifest: &Manifest,
-    ) -> BranchId {
-        let Some(before) = before else {
-            return state.history.fork(None);
-        };
-        let continued = state.tenures[&before.tenure.id];
-        if manifest.office == Office::Clean && manifest.takeovers.len() > before.takeovers.len() {
-            self.journal.mark("a takeover landed");
-            return continued;
-        }
-        let disk = state.servers.get(client).map(|it| it.disk_at_start);
-        let own = state.servers.get(client).and_then(|it| it.branch_at_start);
-        // A process may have died between its open publication and the end of its opening.
-        if own == Some(continued) || disk == state.begun_by.get(&before.tenure.id).copied() {
-            return continued;
-        }
-        // Nothing was committed since this disk was deposed: it was adopted.
-        let branch = state.history.canonical(continued, before.lsn);
-        if own == Some(branch) {
-            return branch;
-        }
-        // Somebody else's history: everything of it must be published, or its loss declared.
-        let left = state.history.branch(branch);
-        let declared = before
-            .takeovers
-            .last()
-            .is_some_and(|takeover| takeover.at_lsn == before.lsn);
-        let lost = left.acknowledged > before.lsn;
-        if before.office != Office::Clean {
-            self.journal.fail(
-                "2 (loss)",
-                format_args!(
-                    "{client} opened an image that {} has in office",
-                    before.tenure
-                ),
-            );
-        }
-        if lost && !declared || left.durable_in_store > before.lsn {
-            self.journal.fail(
-                "2 (loss)",
-                format_args!(
-                    "{client} continues from LSN {}, but {} was acknowledged and {} is promised",
-                    before.lsn, left.acknowledged, left.durable_in_store
-                ),
-            );
-        }
-        if lost {
-            self.journal.mark("a takeover gave up acknowledged commits");
-        }
-        state.history.fork(Some((branch, before.lsn)))
     }
 
     fn check_references(&self, manifest: &Manifest, contents: &MemoryObjectStore) {
@@ -393,11 +226,53 @@ impl Model {
     }
 }
 
-/// The LSN of the newest manifest.
 impl Model {
     /// The LSN that the newest manifest has.
     #[must_use]
     pub fn newest_lsn(&self) -> Option<Lsn> {
         self.state().newest.as_ref().map(|it| it.lsn)
+    }
+
+    /// Every version that is retained exists and reads as what it was (at most `versions_max`, the
+    /// newest and those with names first).
+    pub fn check_retained(&self, contents: &MemoryObjectStore, versions_max: usize) {
+        let state = self.state();
+        let Some(newest) = state.newest.clone() else {
+            return;
+        };
+        if matches!(newest.office, Office::Tombstone | Office::Abandoned) {
+            return;
+        }
+        let named = |version: Version| {
+            version == newest.version
+                || version < newest.oldest_retained
+                || newest.snapshots.iter().any(|it| it.version == version)
+        };
+        let mut versions: Vec<_> = state.published.versions().collect();
+        versions.sort_by_key(|it| !named(it.manifest.version));
+        for landed in versions.into_iter().take(versions_max) {
+            let manifest = &landed.manifest;
+            if matches!(manifest.office, Office::Tombstone | Office::Abandoned) {
+                continue;
+            }
+            let key = manifest_key(&self.image, manifest.version);
+            let stored = contents.peek(&key);
+            let stored =
+                stored.and_then(|it| Manifest::decode(&self.image, manifest.version, &it).ok());
+            if stored.as_ref() != Some(manifest) {
+                self.journal.fail(
+                    "8 (collection)",
+                    format_args!(
+                        "version {} of {} is retained and is not there",
+                        manifest.version, self.image
+                    ),
+                );
+            }
+            self.check_references(manifest, contents);
+            self.check_content(&state, landed.branch, manifest, contents);
+            if manifest.version < newest.oldest_retained {
+                self.journal.mark("a snapshot was read back at the end");
+            }
+        }
     }
 }

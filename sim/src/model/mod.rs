@@ -6,21 +6,28 @@
 //! - [`operations`]: a commit is exactly one request, whole; what is acknowledged holds.
 //! - [`reads`]: what a read returns is what some position in its window holds.
 //! - [`servers`]: what an opened image must hold; what a disk may drop.
-//! - [`landing`]: what may land in the object store.
+//! - [`landing`]: what may land in the object store; `tenures`: whose history it continues.
+//! - `deletion`: what may be deleted from it; `readers`: who reads what is published.
+//!
+//! There is one for each image; [`images`] knows them all.
 
 pub mod content;
+mod deletion;
 pub mod history;
+pub mod images;
 pub mod landing;
 pub mod operations;
+mod readers;
 pub mod reads;
 pub mod servers;
+mod tenures;
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use mvps_core::format::manifest::Manifest;
-use mvps_core::ids::{Lsn, PageSize, TenureId};
+use mvps_core::ids::{ImageId, Lsn, PageSize, TenureId};
 
 use self::history::{BranchId, History};
 use self::operations::Operation;
@@ -28,6 +35,7 @@ use crate::journal::Journal;
 
 /// See the module's text.
 pub struct Model {
+    image: ImageId,
     state: Mutex<State>,
     journal: Journal,
     page_size: PageSize,
@@ -69,6 +77,10 @@ struct Server {
     tenure: Option<TenureId>,
     /// A client was told that it is fenced.
     fenced: Option<Duration>,
+    /// A rollback landed, and it may not have moved there yet: what it served before.
+    rolled_from: Option<BranchId>,
+    /// It was asked to roll back.
+    rollback_asked: bool,
 }
 
 #[derive(Default)]
@@ -81,7 +93,9 @@ struct State {
     next_disk: u64,
     /// When a tenure was followed by another.
     superseded: BTreeMap<TenureId, Duration>,
-    newest: Option<Manifest>,
+    newest: Option<Arc<Manifest>>,
+    published: deletion::Published,
+    readers: BTreeMap<String, readers::Reader>,
     /// Checksums of the data objects that landed, by key.
     objects: BTreeMap<String, u64>,
     landings: u64,
@@ -100,12 +114,13 @@ impl Model {
     #[must_use]
     pub fn new(
         journal: Journal,
-        page_size: PageSize,
-        pages: u64,
+        image: ImageId,
+        (page_size, pages): (PageSize, u64),
         tenure_limit: Duration,
         content_checks: u64,
     ) -> Self {
         Self {
+            image,
             state: Mutex::default(),
             journal,
             page_size,

@@ -31,7 +31,7 @@ pub(super) struct Operation {
     /// It is a transaction.
     pub(super) transaction: bool,
     /// Positions that explain everything it read.
-    pub(super) snapshots: Vec<Lsn>,
+    pub(super) snapshots: Vec<(BranchId, Lsn)>,
     /// What it read, and how many of its effects came before.
     pub(super) reads: Vec<(u64, Bytes, usize)>,
     /// It was told that it holds the lock.
@@ -358,7 +358,7 @@ impl Model {
         let operation = state.operations.get_mut(&id.0).expect("it was sent");
         operation.over = true;
         let server = operation.server.clone();
-        let lsn = operation.lsn;
+        let (lsn, locked) = (operation.lsn, operation.locked);
         let unchanged = matches!(
             error,
             EngineError::Conflict
@@ -366,13 +366,18 @@ impl Model {
                 | EngineError::TransactionTooLarge { .. }
                 | EngineError::Invalid { .. }
         );
-        if let (true, Some(lsn)) = (unchanged, lsn) {
+        // A rollback takes back what was committed and not answered yet.
+        let rolls_back = state
+            .servers
+            .get(&server)
+            .is_some_and(|it| it.rollback_asked);
+        if let (true, Some(lsn), false) = (unchanged, lsn, rolls_back) {
             self.journal.fail(
                 "3 (atomicity)",
                 format_args!("operation {id:?} was answered {error}, but was committed as {lsn}"),
             );
         }
-        if matches!(error, EngineError::Conflict) && operation.locked {
+        if matches!(error, EngineError::Conflict) && locked {
             self.journal.fail(
                 "4 (isolation)",
                 format_args!("operation {id:?} holds the lock and meets a conflict"),

@@ -13,6 +13,9 @@ use super::{Model, State};
 #[derive(Debug, Clone, Copy)]
 pub struct Window {
     from: Lsn,
+    branch: Option<BranchId>,
+    /// The server may not have moved to a rollback yet, and serve this.
+    also: Option<BranchId>,
 }
 
 impl Model {
@@ -20,15 +23,22 @@ impl Model {
     pub fn read_sent(&self, server: &str) -> Window {
         let mut state = self.state();
         let branch = state.branch_of(server);
+        let known = state.servers.get(server);
         Window {
             from: branch.map_or(Lsn(0), |id| state.history.branch(id).acknowledged),
+            branch,
+            also: known.and_then(|it| it.rolled_from),
         }
     }
 
     /// A read of an image that was opened just now: exactly what it was opened with.
     pub fn read_back(&self, server: &str) -> Window {
+        let mut state = self.state();
+        let disk = state.disk(server);
         Window {
-            from: self.state().disk(server).committed,
+            from: disk.committed,
+            branch: disk.branch,
+            also: None,
         }
     }
 
@@ -37,10 +47,10 @@ impl Model {
         let mut state = self.state();
         let branch = state.branch_of(server).expect("it serves");
         let to = state.disk(server).committed;
-        let positions = state.history.positions(branch, window.from, to);
+        let positions = places(&state, window, branch, to);
         let explained = positions
             .iter()
-            .any(|lsn| self.holds(&state, branch, *lsn, &[], offset, bytes));
+            .any(|(branch, lsn)| self.holds(&state, *branch, *lsn, &[], offset, bytes));
         if !explained {
             let place = self.first_difference(&state, branch, to, offset, bytes);
             self.journal.fail(
@@ -64,7 +74,7 @@ impl Model {
         let server = state.operations[&id.0].server.clone();
         let branch = state.branch_of(&server).expect("it serves");
         let to = state.disk(&server).committed;
-        let snapshots = state.history.positions(branch, window.from, to);
+        let snapshots = places(&state, window, branch, to);
         let operation = state.operations.get_mut(&id.0).expect("it was begun");
         operation.snapshots = snapshots;
         operation.locked = locked;
@@ -75,9 +85,9 @@ impl Model {
         let mut state = self.state();
         let operation = &state.operations[&id.0];
         let (effects, count) = (operation.effects.clone(), operation.effects.len());
-        let (server, mut snapshots) = (operation.server.clone(), operation.snapshots.clone());
-        let branch = state.branch_of(&server).expect("it serves");
-        snapshots.retain(|lsn| self.holds(&state, branch, *lsn, &effects, offset, bytes));
+        let mut snapshots = operation.snapshots.clone();
+        snapshots
+            .retain(|(branch, lsn)| self.holds(&state, *branch, *lsn, &effects, offset, bytes));
         if snapshots.is_empty() {
             self.journal.fail(
                 "4 (isolation)",
@@ -108,7 +118,7 @@ impl Model {
     }
 
     /// Whether `bytes` at `offset` are what `effects` over the image at `lsn` give.
-    fn holds(
+    pub(super) fn holds(
         &self,
         state: &State,
         branch: BranchId,
@@ -163,4 +173,34 @@ impl Model {
         }
         format!("nothing differs at LSN {lsn}")
     }
+}
+
+/// Where a reader may have been: from what it had to see on, up to what is committed now, and
+/// while an image is rolled back, before that or after it.
+fn places(state: &State, window: Window, now: BranchId, to: Lsn) -> Vec<(BranchId, Lsn)> {
+    let history = &state.history;
+    let along = |branch: BranchId, from: Lsn, to: Lsn| {
+        let positions = history.positions(branch, from, to).into_iter();
+        positions.map(move |lsn| (branch, lsn))
+    };
+    let sent = window.branch.unwrap_or(now);
+    if sent == now && window.also.is_none() {
+        return along(now, window.from, to).collect();
+    }
+    let end = |branch| {
+        history
+            .last(branch)
+            .unwrap_or(history.branch(branch).landed)
+    };
+    let mut places: Vec<_> = match window.also {
+        // Acknowledged there is everything up to its end.
+        Some(also) => along(also, history.branch(also).acknowledged, end(also)).collect(),
+        None => Vec::new(),
+    };
+    places.extend(along(sent, window.from, end(sent).max(window.from)));
+    if sent != now {
+        let begins = history.branch(now).begins_at.unwrap_or(Lsn(0));
+        places.extend(along(now, begins, to));
+    }
+    places
 }

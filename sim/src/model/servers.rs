@@ -85,6 +85,9 @@ impl Model {
                 format_args!("{server} opened with another image's buffer store"),
             );
         }
+        // A rollback that landed is where it goes on.
+        let known = state.servers.get_mut(server).expect("it was started");
+        known.rolled_from = None;
         let promised = state.history.branch(branch);
         let (acknowledged, durable) = (promised.acknowledged, promised.durable);
         let floor = match (disk.rolled_back, disk.power_cut) {
@@ -139,6 +142,14 @@ impl Model {
             );
         }
         self.journal.checked(11);
+    }
+
+    /// Whether there is such an image now.
+    #[must_use]
+    pub fn is_alive(&self) -> bool {
+        let state = self.state();
+        let newest = state.newest.as_ref();
+        newest.is_some_and(|it| !matches!(it.office, Office::Tombstone | Office::Abandoned))
     }
 
     /// Whether nobody is in office after `server`, if it ever was.

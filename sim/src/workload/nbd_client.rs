@@ -16,7 +16,6 @@ use tokio::sync::watch;
 
 use super::hand::Hand;
 use super::nbd_server::{Doorbell, KNOCK_AGAIN, SECRET};
-use super::server::image_id;
 use crate::journal::Choice;
 use crate::model::content::Effect;
 use crate::model::operations::OperationId;
@@ -119,7 +118,7 @@ impl NbdClient {
                 Durability::Local => DurabilityClaim::Local,
                 Durability::ObjectStore => DurabilityClaim::ObjectStore,
             }),
-            ..NewToken::new(&image_id(), EXPIRES)
+            ..NewToken::new(&site.image, EXPIRES)
         };
         let now = self.process.environment.clock.wall();
         let signed = token.sign(SECRET, now).expect("a token that is admitted");

@@ -16,8 +16,9 @@ use mvps_core::session::{
 use mvps_core::token::{Grant, TokenKeys};
 use tokio::sync::{mpsc, watch};
 
+use super::history::keep_history;
 use super::nbd_client::NbdClient;
-use super::server::{Orders, Status, image_id, read_back};
+use super::server::{Orders, Status, read_back};
 use crate::draws::Draws;
 use crate::world::machine::{Process, Site};
 use crate::world::wire::{self, WireFaults};
@@ -82,6 +83,12 @@ impl Images for SimImages {
             return Err(failed(error.to_string()));
         }
         self.report(Status::Serving);
+        let site = &self.site;
+        if site.plan.history.on_server && !self.strict {
+            let (process, host) = (self.process.clone(), self.host.clone());
+            let history = keep_history(Arc::clone(site), process, host, image.clone());
+            self.process.node.spawn(history);
+        }
         Ok(ServedImage::Live(image))
     }
 
@@ -203,7 +210,7 @@ pub async fn serve_nbd(
     }
     let asked = *orders.stop.borrow();
     server.shut_down().await;
-    if server.image(&image_id()).await.is_some() {
+    if server.image(&site.image).await.is_some() {
         report(Status::Failed("the image is still open".to_owned()));
     } else if !asked {
         report(Status::Failed("its clients gave up".to_owned()));

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use mvps_core::engine::protocol::OpenError as OfficeError;
 use mvps_core::engine::{EngineError, Host, Image, Intent, OpenError, OpeningRequest, open};
-use mvps_core::ids::ImageId;
 use mvps_core::store::probe_conditional_create;
 use tokio::sync::watch;
 
 use super::client::Client;
+use super::history::keep_history;
 use super::nbd_server::serve_nbd;
 use crate::draws::Draws;
 use crate::world::machine::{Process, Site};
@@ -36,17 +36,11 @@ pub struct Orders {
     pub strict: bool,
 }
 
-/// The image that every seed is about.
-#[must_use]
-pub fn image_id() -> ImageId {
-    ImageId::parse("disk0").expect("a valid name")
-}
-
 /// What every server asks for.
 #[must_use]
 pub fn opening_request(site: &Site) -> OpeningRequest {
     OpeningRequest {
-        image: image_id(),
+        image: site.image.clone(),
         page_size: site.plan.page_size,
         image_size_bytes: Some(site.plan.size_bytes()),
         intent: Intent::CreateOrGrow,
@@ -102,6 +96,10 @@ pub async fn serve(
         return;
     }
     report(Status::Serving);
+    if site.plan.history.on_server && !orders.strict {
+        let history = keep_history(Arc::clone(&site), process.clone(), host, image.clone());
+        process.node.spawn(history);
+    }
     let draws = Draws::new(site.plan.seed, &format!("server {}", process.name));
     let abrupt = !orders.strict && draws.chance(site.plan.abrupt);
     let (_goes_on, never) = watch::channel(false);

@@ -7,6 +7,7 @@ use madsim::runtime::{Handle, NodeHandle};
 use madsim::task::NodeId;
 use mvps_core::env::Environment;
 use mvps_core::env::memory::{Crash, MemoryBufferStores, SeededEntropy};
+use mvps_core::ids::ImageId;
 
 use super::buffers::SimBufferStores;
 use super::clock::SimClock;
@@ -21,13 +22,15 @@ use crate::plan::Plan;
 /// A disk that may take that long is slow.
 const SLOW_DISK: std::time::Duration = std::time::Duration::from_secs(1);
 
-/// What all machines share.
+/// What all machines of one image share.
 pub struct Site {
-    /// What the seed drew.
+    /// The image that it is about.
+    pub image: ImageId,
+    /// What the seed drew for it.
     pub plan: Plan,
     /// Records.
     pub journal: Journal,
-    /// Knows what must be true.
+    /// Knows what must be true of the image.
     pub model: Arc<Model>,
     /// The object store.
     pub store: Arc<StoreService>,

@@ -7,6 +7,7 @@ pub mod front;
 pub mod machine;
 pub mod objects;
 pub mod request;
+pub mod sleepy;
 pub mod spawner;
 pub mod tripwire;
 pub mod wire;

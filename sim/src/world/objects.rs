@@ -185,7 +185,7 @@ impl StoreService {
             request.key().to_owned(),
             request.body_bytes(),
         );
-        let mut reply = request.carry_out(&self.contents).await;
+        let mut reply = request.carry_out(&*self.contents).await;
         if let (OperationKind::List, Ok(Answer::Entries(entries))) = (kind, &mut reply) {
             self.make_stale(entries);
         }

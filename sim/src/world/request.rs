@@ -3,7 +3,6 @@
 use std::ops::Range;
 
 use bytes::Bytes;
-use mvps_core::env::memory::MemoryObjectStore;
 use mvps_core::env::{
     ObjectEntry, ObjectStore, OperationKind, PartTag, StoreError, UploadEntry, UploadId,
 };
@@ -108,7 +107,7 @@ impl Request {
     ///
     /// # Errors
     /// As the store's.
-    pub async fn carry_out(self, store: &MemoryObjectStore) -> Result<Answer, StoreError> {
+    pub async fn carry_out(self, store: &dyn ObjectStore) -> Result<Answer, StoreError> {
         let done = |()| Answer::Done;
         match self {
             Self::Put(key, body) => store.put(&key, body).await.map(done),

@@ -299,7 +299,7 @@ impl Ask for WorldObjects {
         if let Some(fate) = fate {
             match fate {
                 Fate::Landed => {
-                    let _ = request.clone().carry_out(&shared.objects).await;
+                    let _ = request.clone().carry_out(&*shared.objects).await;
                 }
                 Fate::LateAfterOpening | Fate::LateAfterCheckpoint => {
                     self.0.state().late = Some(request.clone());
@@ -309,7 +309,7 @@ impl Ask for WorldObjects {
             self.0.stop(fate);
             self.0.asleep(fate).await;
         }
-        let reply = request.carry_out(&shared.objects).await;
+        let reply = request.carry_out(&*shared.objects).await;
         self.0.done(number);
         shared.handle.sleep(WAY).await;
         reply

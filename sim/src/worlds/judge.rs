@@ -187,7 +187,7 @@ impl World {
             let request = self.first.gate.take_late();
             let request = request.ok_or("no request was under way")?;
             let (kind, key) = (request.kind(), request.key().to_owned());
-            let reply = request.carry_out(&self.shared.objects).now_or_never();
+            let reply = request.carry_out(&*self.shared.objects).now_or_never();
             let reply = reply.expect("a store in memory does not wait");
             let landed = format!("{} {key} lands late: {:?}", kind.name(), reply.err());
             self.shared.note("world", &landed);

@@ -8,6 +8,7 @@
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::stream::{self, StreamExt};
@@ -405,6 +406,7 @@ impl Pass<'_> {
             newest: &newest,
             reachable: &reachable,
             report: &mut work.report,
+            aging: Vec::new(),
         };
         sweep.run().await;
         Ok(())
@@ -417,6 +419,10 @@ impl Pass<'_> {
             self.limit_reached.store(true, Ordering::Relaxed);
         }
         taken
+    }
+
+    pub(super) async fn wait(&self, duration: Duration) {
+        self.clock.sleep(duration).await;
     }
 
     pub(super) fn limit_reached(&self) -> bool {

@@ -3,6 +3,8 @@
 //! Invariants: a key is deleted only if [`Reachable`] says so of exactly this key; what does not
 //! parse as a name of mvps stays; a listing is never held whole.
 
+use std::time::Duration;
+
 use futures_util::FutureExt;
 use futures_util::stream::{self, FuturesUnordered, StreamExt};
 
@@ -15,6 +17,7 @@ use crate::format::object_name::{
     ObjectName, manifest_key, manifests_prefix, objects_prefix, parse_manifest_key,
 };
 use crate::ids::Version;
+use crate::mutant;
 use crate::reachability::{ManifestFate, ObjectFate, Reachable, is_tombstone};
 
 /// Keys of one listing: S3's most.
@@ -38,7 +41,15 @@ pub(super) struct Sweep<'a> {
     pub(super) newest: &'a Manifest,
     pub(super) reachable: &'a Reachable,
     pub(super) report: &'a mut ImageCollection,
+    /// What a known-bad variant takes for garbage when it is old.
+    pub(super) aging: Vec<ObjectEntry>,
 }
+
+/// A variant that goes by age, as collectors without the protocol's rule do.
+const BY_AGE: &str = "collection by age";
+
+/// How old is old enough, to that variant.
+const AGE: Duration = Duration::from_mins(5);
 
 impl Sweep<'_> {
     /// Objects, uploads, manifests. What fails is in the report; the rest is done all the same.
@@ -80,6 +91,10 @@ impl Sweep<'_> {
                 break;
             }
         }
+        if mutant::is(BY_AGE) {
+            pass.wait(AGE).await;
+            deletions.push(pass.delete(std::mem::take(&mut self.aging)).boxed());
+        }
         while let Some(deleted) = deletions.next().await {
             self.count_objects(deleted);
         }
@@ -95,6 +110,8 @@ impl Sweep<'_> {
         };
         match self.reachable.object_fate(&name) {
             ObjectFate::Needed => self.report.objects_needed += 1,
+            // Known to be bad: nothing needs it, and soon nobody is thought to.
+            ObjectFate::Unsettled if mutant::is(BY_AGE) => self.aging.push(entry.clone()),
             ObjectFate::Unsettled => self.report.objects_unsettled += 1,
             ObjectFate::OtherImage => self.report.unknown_keys += 1,
             ObjectFate::Garbage => return true,

@@ -1,0 +1,136 @@
+//! What a seed draws about history: who makes snapshots and clones, who reads them, and which other
+//! images there are. Drawn apart, so that the rest of a seed's plan stays what it was without.
+
+use std::time::Duration;
+
+use mvps_core::ids::PageSize;
+
+use super::{Focus, IMAGE_BYTES_MAX, Plan};
+use crate::draws::Draws;
+
+/// The second image that is served all the time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Second {
+    /// There is none.
+    None,
+    /// An image of its own, with another page size.
+    Apart(PageSize),
+}
+
+/// See the module's text.
+#[derive(Debug, Clone, Copy)]
+pub struct HistoryPlan {
+    /// Operators who give commands about history at the same time.
+    pub archivists: u64,
+    /// Readers of snapshots and versions.
+    pub readers: u64,
+    /// Names for clones.
+    pub copies: u64,
+    /// Clones are served now and then.
+    pub guests: bool,
+    /// Servers make snapshots and roll back in place.
+    pub on_server: bool,
+    /// Operators delete images that are served.
+    pub deletes_main: bool,
+    /// Longest pause between two commands.
+    pub pause_max: Duration,
+    /// Another image.
+    pub second: Second,
+}
+
+impl HistoryPlan {
+    /// Nothing about history.
+    #[must_use]
+    pub fn none() -> Self {
+        Self {
+            archivists: 0,
+            readers: 0,
+            copies: 0,
+            guests: false,
+            on_server: false,
+            deletes_main: false,
+            pause_max: Duration::from_secs(5),
+            second: Second::None,
+        }
+    }
+
+    /// The history of `seed`.
+    #[must_use]
+    pub fn of(seed: u64, page_size: PageSize) -> Self {
+        let draws = Draws::new(seed, "history");
+        let other = draws.pick(&[12, 13, 14, 16]);
+        let other = match other == page_size.bits() {
+            true => 15,
+            false => other,
+        };
+        let second = match draws.chance(150) {
+            true => Second::Apart(PageSize::from_bits(other).expect("within range")),
+            false => Second::None,
+        };
+        if draws.chance(550) {
+            return Self {
+                second,
+                ..Self::none()
+            };
+        }
+        Self {
+            archivists: draws.within(1..3),
+            readers: draws.below(3),
+            copies: draws.pick(&[0, 1, 2, 3]),
+            guests: draws.chance(600),
+            on_server: draws.chance(500),
+            deletes_main: draws.chance(300),
+            pause_max: draws.pick(&[
+                Duration::from_secs(1),
+                Duration::from_secs(10),
+                Duration::from_secs(60),
+            ]),
+            second,
+        }
+    }
+}
+
+impl Plan {
+    /// The plan for another image of the same world, that goes by `page_size`.
+    #[must_use]
+    pub fn for_second(&self, page_size: PageSize) -> Self {
+        let seed = self.seed;
+        let draws = Draws::new(seed, "second image");
+        let pages = draws
+            .pick(&[8, 24, 64])
+            .min(IMAGE_BYTES_MAX >> page_size.bits());
+        let mut plan = Self {
+            page_size,
+            pages,
+            config: mvps_core::engine::EngineConfig {
+                compaction: super::compaction(seed, page_size),
+                ..super::config(&draws, page_size, pages)
+            },
+            clients: draws.within(1..3),
+            write_pages_max: self.write_pages_max.min(pages),
+            rounds: self.rounds.min(6),
+            over_nbd: draws.chance(200),
+            ..self.clone()
+        };
+        plan.history.on_server &= draws.chance(500);
+        plan
+    }
+
+    /// The plan for a clone that is served now and then.
+    #[must_use]
+    pub fn for_copy(&self) -> Self {
+        Self {
+            clients: 1,
+            over_nbd: false,
+            grows: false,
+            abrupt: 0,
+            focus: Focus::Anything,
+            history: HistoryPlan {
+                pause_max: self.history.pause_max,
+                ..HistoryPlan::none()
+            },
+            think_max: self.think_max.max(Duration::from_millis(200)),
+            ..self.clone()
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! What the server of an image is asked to do about its history: snapshots of what it holds, and
+//! rollbacks in place, also in the middle of a checkpoint.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::join;
+use madsim::time::sleep;
+use mvps_core::admin::{self, Admin};
+use mvps_core::engine::protocol::ManifestStore;
+use mvps_core::engine::{EngineError, Host, Image};
+use mvps_core::encryption::RootKeys;
+use mvps_core::ids::Version;
+
+use super::program::rest;
+use crate::draws::Draws;
+use crate::world::machine::{Process, Site};
+
+/// Requests after which a server has peace.
+const BUSY_REQUESTS: u64 = 10;
+
+/// Versions that are rolled back to.
+const VERSIONS_MAX: usize = 5;
+
+/// Asks the server that runs on `process` for history until the image is of no more use.
+pub async fn keep_history(site: Arc<Site>, process: Process, host: Host, image: Image) {
+    let draws = Draws::new(site.plan.seed, &format!("history {}", process.name));
+    for done in 0.. {
+        rest(&draws, done, BUSY_REQUESTS, site.plan.history.pause_max * 2).await;
+        let done = match draws.below(3) {
+            0 => snapshot(&site, &process, &host, &image, &draws).await,
+            _ => roll_back(&site, &process, &host, &image, &draws).await,
+        };
+        if let Err(error) = done {
+            site.journal
+                .note(&process.name, format_args!("history: {error}"));
+            let goes_on = matches!(
+                error,
+                EngineError::Invalid { .. }
+                    | EngineError::Aborted { .. }
+                    | EngineError::Unreadable { .. }
+                    | EngineError::Corrupt { .. }
+            );
+            if !goes_on {
+                return;
+            }
+        }
+    }
+}
+
+fn told(error: impl std::fmt::Display) -> EngineError {
+    EngineError::Unreadable {
+        reason: error.to_string(),
+    }
+}
+
+/// A snapshot checkpoints first, so that it has everything acknowledged.
+async fn snapshot(
+    site: &Site,
+    process: &Process,
+    host: &Host,
+    image: &Image,
+    draws: &Draws,
+) -> Result<(), EngineError> {
+    let version = image.checkpoint().await?;
+    let manifests = ManifestStore::new(host.store.clone());
+    let admin = admin_of(process, &manifests, &host.root_keys);
+    let name = format!("s{}", draws.below(4));
+    let made = admin::create_snapshot(&admin, &site.image, &name, Some(version)).await;
+    made.map_err(told)?;
+    site.journal.mark("a snapshot was made of a running image");
+    Ok(())
+}
+
+async fn roll_back(
+    site: &Site,
+    process: &Process,
+    host: &Host,
+    image: &Image,
+    draws: &Draws,
+) -> Result<(), EngineError> {
+    let manifests = ManifestStore::new(host.store.clone());
+    let admin = admin_of(process, &manifests, &host.root_keys);
+    let kept = admin::versions(&admin, &site.image, VERSIONS_MAX).await;
+    let kept = kept.map_err(told)?;
+    let versions: Vec<u64> = kept.versions.iter().map(|it| it.version).collect();
+    if versions.is_empty() {
+        return Ok(());
+    }
+    let to = Version(draws.pick(&versions));
+    site.journal
+        .note(&process.name, format_args!("rolls back to {to}"));
+    site.model.rollback_asked(&process.name);
+    let during_checkpoint = draws.chance(500);
+    let checkpoint = async {
+        if during_checkpoint {
+            Some(image.checkpoint().await)
+        } else {
+            None
+        }
+    };
+    let rollback = async {
+        if during_checkpoint {
+            sleep(draws.duration(Duration::from_millis(1), Duration::from_secs(1))).await;
+        }
+        image.roll_back(to).await
+    };
+    let (checkpoint, done) = join(checkpoint, rollback).await;
+    if matches!(checkpoint, Some(Err(EngineError::Aborted { .. }))) {
+        site.journal.mark("a rollback ended a checkpoint");
+    }
+    let done = done?;
+    site.model.rolled_back_to(&process.name, done.lsn);
+    site.journal.note(
+        &process.name,
+        format_args!("rolled back to {to} at LSN {}", done.lsn),
+    );
+    Ok(())
+}
+
+fn admin_of<'a>(
+    process: &'a Process,
+    manifests: &'a ManifestStore,
+    root_keys: &'a RootKeys,
+) -> Admin<'a> {
+    Admin {
+        manifests,
+        clock: &*process.environment.clock,
+        entropy: &*process.environment.entropy,
+        root_keys,
+    }
+}

@@ -1,0 +1,94 @@
+//! Programs that run and end: collectors, operators' commands, readers. Each runs as a process on
+//! a machine of its own, where it may be killed at any request, or frozen in the middle.
+
+use std::time::Duration;
+
+use madsim::time::{sleep, timeout};
+use mvps_core::env::memory::Crash;
+use tokio::sync::oneshot;
+
+use crate::draws::Draws;
+use crate::journal::Journal;
+use crate::world::machine::{Machine, Process};
+
+/// Calls of its environment after which a program is killed, at most.
+const CALLS_MAX: u64 = 60;
+
+/// A program is frozen within this time.
+const FREEZE_WITHIN: Duration = Duration::from_mins(1);
+
+/// Longest time that it is.
+const FROZEN_MAX: Duration = Duration::from_hours(1);
+
+/// No program takes longer, naps and freezes included: whoever does hangs, and is killed.
+const PROGRAM_LIMIT: Duration = Duration::from_hours(24);
+
+/// Longest pause of somebody who has done enough: the rest of the seed is about servers.
+const REST: Duration = Duration::from_mins(20);
+
+/// A pause before the next program, of which there were `done`. After `busy_max` it is long.
+pub async fn rest(draws: &Draws, done: u64, busy_max: u64, pause_max: Duration) {
+    let longest = if done < busy_max { pause_max } else { REST };
+    sleep(draws.duration(Duration::from_millis(50), longest)).await;
+    if done >= busy_max {
+        sleep(REST / 2).await;
+    }
+}
+
+/// What a coverage mark says when such a program was killed, and when it was frozen.
+pub struct Marks {
+    /// Killed.
+    pub killed: &'static str,
+    /// Frozen.
+    pub frozen: &'static str,
+}
+
+/// Runs `program` on `machine` to its end, which may be sooner than it thinks. Returns the name of
+/// its process.
+pub async fn run_program<F>(
+    journal: &Journal,
+    machine: &Machine,
+    draws: &Draws,
+    marks: &Marks,
+    program: impl FnOnce(Process) -> F,
+) -> String
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let process = machine.start();
+    let (name, node) = (process.name.clone(), process.node.clone());
+    let (done, mut end) = oneshot::channel();
+    let program = program(process);
+    node.spawn(async move {
+        program.await;
+        // Whoever waited may have killed the process.
+        let _ = done.send(());
+    });
+    match draws.below(10) {
+        0 | 1 => {
+            let tripwire = machine.tripwire.clone();
+            tripwire.arm(draws.below(CALLS_MAX));
+            tokio::select! {
+                biased;
+                () = tripwire.tripped() => journal.mark(marks.killed),
+                _ = &mut end => {}
+            }
+        }
+        2 => {
+            let frozen_after = draws.duration(Duration::from_millis(1), FREEZE_WITHIN);
+            if timeout(frozen_after, &mut end).await.is_err() {
+                journal.mark(marks.frozen);
+                machine.pause();
+                sleep(draws.duration(Duration::from_secs(1), FROZEN_MAX)).await;
+                machine.resume();
+                let _ = timeout(PROGRAM_LIMIT, end).await;
+            }
+        }
+        _ => {
+            let _ = timeout(PROGRAM_LIMIT, end).await;
+        }
+    }
+    // Nothing of it goes on but what the store has been sent.
+    machine.crash(Crash::ProcessKill, draws);
+    name
+}
