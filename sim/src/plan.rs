@@ -194,10 +194,20 @@ pub struct Plan {
     pub history: HistoryPlan,
 }
 
-/// The root key of every simulated operator. Who only looks has it too.
+/// The root keys of every server. Who only looks has them too.
 #[must_use]
 pub fn root_keys() -> RootKeys {
-    RootKeys::new(vec![RootKey::new([0x5a; ROOT_KEY_BYTES].into())])
+    RootKeys::new(vec![root_key(0x5a), root_key(0xa5)])
+}
+
+/// The same, and what is wrapped is wrapped with the other one.
+#[must_use]
+pub fn root_keys_exchanged() -> RootKeys {
+    RootKeys::new(vec![root_key(0xa5), root_key(0x5a)])
+}
+
+fn root_key(byte: u8) -> RootKey {
+    RootKey::new([byte; ROOT_KEY_BYTES].into())
 }
 
 impl Plan {

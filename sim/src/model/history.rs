@@ -99,6 +99,23 @@ impl History {
         }
     }
 
+    /// Whether the history of (`id`, `lsn`) has the commit `of` of the branch `wanted` in it.
+    #[must_use]
+    pub fn includes(&self, mut id: BranchId, mut lsn: Lsn, (wanted, of): (BranchId, Lsn)) -> bool {
+        loop {
+            let branch = self.branch(id);
+            if id == wanted {
+                return of <= lsn && branch.commits.contains_key(&of);
+            }
+            match branch.parent {
+                Some((parent, at)) if branch.begins_at.is_none() => {
+                    (id, lsn) = (parent, lsn.min(at));
+                }
+                _ => return false,
+            }
+        }
+    }
+
     /// A commit happened.
     pub fn commit(&mut self, id: BranchId, lsn: Lsn, pages: &Pages) {
         let branch = self.branch_mut(id);

@@ -79,8 +79,8 @@ struct Server {
     fenced: Option<Duration>,
     /// A rollback landed, and it may not have moved there yet: what it served before.
     rolled_from: Option<BranchId>,
-    /// It was asked to roll back.
-    rollback_asked: bool,
+    /// It was asked to roll back, and has not answered.
+    rolling_back: bool,
 }
 
 #[derive(Default)]
@@ -103,6 +103,8 @@ struct State {
     servers: BTreeMap<String, Server>,
     operations: BTreeMap<u64, Operation>,
     next_operation: u64,
+    /// Commits whose clients were told that a rollback took them back.
+    taken_back: Vec<(BranchId, Lsn)>,
     /// Somebody got damaged bytes from the store, or may get them from a disk.
     damaged: bool,
     /// When a server's requests to the store last went wrong.

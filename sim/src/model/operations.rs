@@ -24,6 +24,10 @@ pub(super) struct Operation {
     pub(super) effects: Vec<Effect>,
     /// Where it was committed.
     pub(super) lsn: Option<Lsn>,
+    /// In which history.
+    branch: Option<BranchId>,
+    /// Its server was asked to roll back meanwhile.
+    pub(super) during_rollback: bool,
     /// It was sent to be committed.
     submitted: bool,
     /// Nothing of it may take effect any more.
@@ -68,7 +72,7 @@ impl Model {
             submitted: true,
             ..Operation::default()
         };
-        self.state().operations.insert(id.0, operation);
+        self.state().begin(id, operation);
     }
 
     /// A transaction is about to be begun.
@@ -78,7 +82,7 @@ impl Model {
             transaction: true,
             ..Operation::default()
         };
-        self.state().operations.insert(id.0, operation);
+        self.state().begin(id, operation);
     }
 
     /// A transaction did something.
@@ -199,6 +203,7 @@ impl Model {
         }
         let operation = state.operations.get_mut(&id).expect("it was found");
         operation.lsn = Some(lsn);
+        operation.branch = Some(branch);
         if operation.transaction {
             self.journal.checked(4);
         }
@@ -256,8 +261,10 @@ impl Model {
             **other != id.0 && one.server == server && one.lsn.is_some_and(fits)
         });
         let twin = twin.map(|(other, _)| *other)?;
-        let lsn = state.operations.get_mut(&twin)?.lsn.take();
-        state.operations.get_mut(&id.0)?.lsn = lsn;
+        let other = state.operations.get_mut(&twin)?;
+        let (lsn, branch) = (other.lsn.take(), other.branch.take());
+        let own = state.operations.get_mut(&id.0)?;
+        (own.lsn, own.branch) = (lsn, branch);
         lsn
     }
 
@@ -359,6 +366,7 @@ impl Model {
         operation.over = true;
         let server = operation.server.clone();
         let (lsn, locked) = (operation.lsn, operation.locked);
+        let (branch, during_rollback) = (operation.branch, operation.during_rollback);
         let unchanged = matches!(
             error,
             EngineError::Conflict
@@ -366,16 +374,18 @@ impl Model {
                 | EngineError::TransactionTooLarge { .. }
                 | EngineError::Invalid { .. }
         );
-        // A rollback takes back what was committed and not answered yet.
-        let rolls_back = state
-            .servers
-            .get(&server)
-            .is_some_and(|it| it.rollback_asked);
-        if let (true, Some(lsn), false) = (unchanged, lsn, rolls_back) {
-            self.journal.fail(
+        // A rollback takes back what was committed and not answered yet, and then it is gone.
+        let rolled_back = matches!(error, EngineError::Aborted { .. }) && during_rollback;
+        match (unchanged, lsn, branch) {
+            (true, Some(lsn), Some(branch)) if rolled_back => {
+                self.journal.mark("a rollback took back a commit");
+                state.taken_back.push((branch, lsn));
+            }
+            (true, Some(lsn), _) => self.journal.fail(
                 "3 (atomicity)",
                 format_args!("operation {id:?} was answered {error}, but was committed as {lsn}"),
-            );
+            ),
+            _ => {}
         }
         if matches!(error, EngineError::Conflict) && locked {
             self.journal.fail(
@@ -395,6 +405,14 @@ impl Model {
                 );
             }
         }
+    }
+}
+
+impl State {
+    fn begin(&mut self, id: OperationId, mut operation: Operation) {
+        let server = self.servers.get(&operation.server);
+        operation.during_rollback = server.is_some_and(|it| it.rolling_back);
+        self.operations.insert(id.0, operation);
     }
 }
 

@@ -23,7 +23,7 @@ impl Model {
         let mut state = self.state();
         self.journal.checked(8);
         let landed = state.published.version(manifest.version);
-        let landed = landed.filter(|it| *it.manifest == *manifest);
+        let landed = landed.filter(|it| is_but_for_keys(&it.manifest, manifest));
         let Some(landed) = landed else {
             self.journal.fail(
                 "8 (collection)",
@@ -91,6 +91,16 @@ impl Model {
             .filter(|(_, content)| content.is_some())
             .collect()
     }
+}
+
+/// Whether a manifest is the one that landed: a reader has its data keys as they are wrapped now.
+fn is_but_for_keys(landed: &Manifest, read: &Manifest) -> bool {
+    let data_keys = landed.data_keys.clone();
+    *landed
+        == Manifest {
+            data_keys,
+            ..read.clone()
+        }
 }
 
 /// Whether two versions have the same content because they are made of the same objects.

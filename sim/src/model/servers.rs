@@ -108,6 +108,7 @@ impl Model {
         if lsn < acknowledged {
             self.journal.mark("an unsynced tail was lost");
         }
+        self.check_taken_back(&state, server, branch, lsn);
         let gone = state.history.truncate(branch, lsn);
         let synced = if disk.power_cut || !continues {
             lsn

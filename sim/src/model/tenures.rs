@@ -2,7 +2,7 @@
 //! (oracle 7). A tenure begins by opening, takeover, growth, deletion, rollback, or with the image.
 
 use mvps_core::format::manifest::{Manifest, Office};
-use mvps_core::ids::Lsn;
+use mvps_core::ids::{Lsn, Version};
 
 use super::content::Pages;
 use super::deletion::{Landed, retains};
@@ -223,11 +223,42 @@ impl Model {
         }
     }
 
-    /// `server` was asked to roll back: what waits there is refused, though it may be committed.
+    /// `server` is asked to roll back: what waits there may be refused, though it is committed.
     pub fn rollback_asked(&self, server: &str) {
         let mut state = self.state();
         let known = state.servers.get_mut(server).expect("it was started");
-        known.rollback_asked = true;
+        known.rolling_back = true;
+        let operations = state.operations.values_mut();
+        for operation in operations.filter(|it| it.server == server) {
+            operation.during_rollback = true;
+        }
+    }
+
+    /// `server` did not roll back: nothing was taken back.
+    pub fn rollback_refused(&self, server: &str) {
+        let mut state = self.state();
+        let known = state.servers.get_mut(server).expect("it was started");
+        known.rolling_back = false;
+        let branch = state.branch_of(server);
+        let committed = state.disk(server).committed;
+        if let Some(branch) = branch {
+            self.check_taken_back(&state, server, branch, committed);
+        }
+    }
+
+    /// What `server` has at (`branch`, `lsn`) is without the commits that were taken back.
+    pub(super) fn check_taken_back(&self, state: &State, server: &str, branch: BranchId, lsn: Lsn) {
+        let is_there = |it: &&(BranchId, Lsn)| state.history.includes(branch, lsn, **it);
+        self.journal.checked(3);
+        if let Some((_, there)) = state.taken_back.iter().find(is_there) {
+            self.journal.fail(
+                "3 (atomicity)",
+                format_args!(
+                    "{server} has commit {there}, of which a client was told that a rollback took \
+                     it back"
+                ),
+            );
+        }
     }
 
     /// `server` said that it rolled back: every read that is sent from now on sees it.
@@ -235,6 +266,7 @@ impl Model {
         let mut state = self.state();
         let known = state.servers.get_mut(server).expect("it was started");
         known.rolled_from = None;
+        known.rolling_back = false;
         let branch = state.branch_of(server);
         let newest = state.newest.as_ref();
         let landed = branch.map(|it| state.history.branch(it).landed);
@@ -244,5 +276,34 @@ impl Model {
                 format_args!("{server} rolled back to LSN {lsn}, and {landed:?} has landed"),
             );
         }
+    }
+
+    /// Where `server` is, with everything that was acknowledged until now.
+    #[must_use]
+    pub fn acknowledged_of(&self, server: &str) -> Option<(BranchId, Lsn)> {
+        let mut state = self.state();
+        let branch = state.branch_of(server)?;
+        Some((branch, state.history.branch(branch).acknowledged))
+    }
+
+    /// A rollback of `server` can be undone: everything up to `kept` is in `undo`, unless that was
+    /// forgotten by now.
+    pub fn rollback_kept(&self, server: &str, undo: Version, (branch, lsn): (BranchId, Lsn)) {
+        let state = self.state();
+        self.journal.checked(1);
+        let Some(landed) = state.published.version(undo) else {
+            return;
+        };
+        if landed.branch != branch || landed.manifest.lsn < lsn {
+            self.journal.fail(
+                "1 (acknowledged)",
+                format_args!(
+                    "{server} rolled back after a checkpoint, and version {undo} has LSN {} of \
+                     {:?}, but {lsn} of {branch:?} was acknowledged",
+                    landed.manifest.lsn, landed.branch
+                ),
+            );
+        }
+        self.journal.mark("a rollback can be undone");
     }
 }

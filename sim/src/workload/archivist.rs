@@ -15,6 +15,7 @@ use tokio::sync::watch;
 
 use super::program::{Marks, rest, run_program};
 use crate::draws::Draws;
+use crate::plan::root_keys_exchanged;
 use crate::world::front::Front;
 use crate::world::machine::{Machine, Process, Site};
 use crate::world::request::Request;
@@ -96,20 +97,27 @@ impl Command {
     async fn run(self) {
         let manifests = ManifestStore::new(self.store());
         let environment = &self.process.environment;
-        let root_keys = self.sites[0].plan.root_keys();
+        let plan = &self.sites[0].plan;
+        // Which of two root keys wraps what is wrapped now.
+        let root_keys = match plan.encrypted && self.draws.chance(500) {
+            true => root_keys_exchanged(),
+            false => plan.root_keys(),
+        };
+        let rekeys = if plan.encrypted { 3 } else { 0 };
         let admin = Admin {
             manifests: &manifests,
             clock: &*environment.clock,
             entropy: &*environment.entropy,
             root_keys: &root_keys,
         };
-        let (what, outcome) = match self.draws.weighted(&[4, 3, 6, 2, 4, 1]) {
+        let (what, outcome) = match self.draws.weighted(&[4, 3, 6, 2, 4, 1, rekeys]) {
             0 => ("snapshot create", self.create_snapshot(&admin).await),
             1 => ("snapshot delete", self.delete_snapshot(&admin).await),
             2 => ("clone", self.clone(&admin).await),
             3 => ("delete", self.delete(&admin).await),
             4 => ("rollback", self.roll_back(&admin).await),
-            _ => ("resize", self.resize(&admin).await),
+            5 => ("resize", self.resize(&admin).await),
+            _ => ("rekey", self.rekey(&admin).await),
         };
         let (journal, name) = (&self.sites[0].journal, &self.process.name);
         match outcome {
@@ -243,6 +251,21 @@ impl Command {
         Ok(format!(
             "{} to {} is {}",
             done.image, done.to_version, done.version
+        ))
+    }
+
+    async fn rekey(&self, admin: &Admin<'_>) -> Result<String, AdminError> {
+        let site = self.any();
+        let rekeyed = admin::rekey(admin, &site.image).await?;
+        let journal = &site.journal;
+        match (rekeyed.replaced.is_empty(), &rekeyed.in_office) {
+            (true, _) => {}
+            (false, None) => journal.mark("an image at rest was rekeyed"),
+            (false, Some(_)) => journal.mark("an image was rekeyed under its server"),
+        }
+        Ok(format!(
+            "{} at {}: {} keys",
+            rekeyed.image, rekeyed.version, rekeyed.data_keys
         ))
     }
 

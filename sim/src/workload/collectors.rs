@@ -1,7 +1,7 @@
 //! Collectors at work: real passes of `mvps_core::collector` over the whole store, one after the
 //! other, on machines of their own. A pass is killed at any request, frozen for an hour, doubled,
-//! or sleeps between deciding and deleting. What it deletes is judged as it lands
-//! (`model/deletion.rs`).
+//! sleeps between deciding and deleting, or cannot read some of the manifests. What it deletes is
+//! judged as it lands (`model/deletion.rs`).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,6 +16,7 @@ use super::program::{Marks, rest, run_program};
 use crate::draws::Draws;
 use crate::world::front::Front;
 use crate::world::machine::{Machine, Process, Site};
+use crate::world::misread::Misread;
 use crate::world::request::Request;
 use crate::world::sleepy::Sleepy;
 
@@ -24,6 +25,12 @@ const PATIENCE: Patience = Patience::For(Duration::from_secs(120));
 
 /// Passes after which a collector has pauses of its own.
 const BUSY_PASSES: u64 = 100;
+
+/// Passes of a thousand that cannot read some manifests.
+const MISREADING_PASSES: u64 = 200;
+
+/// How many manifests of a thousand such a pass cannot read.
+const MISREADS: u64 = 60;
 
 /// One collector's machine, and who starts passes on it.
 pub struct Collecting {
@@ -114,17 +121,10 @@ impl Pass {
         }
     }
 
-    fn collector(&self, policy: CollectionPolicy, sleepy: bool) -> Collector {
+    fn collector(&self, policy: CollectionPolicy, is_hindered: bool) -> Collector {
         let environment = &self.process.environment;
-        let objects: Arc<dyn ObjectStore> = match sleepy {
-            true => Arc::new(Front(Sleepy {
-                journal: self.site.journal.clone(),
-                objects: Arc::clone(&environment.objects),
-                draws: Arc::clone(&self.draws),
-                sleeps: |request| matches!(request, Request::Delete(_) | Request::AbortUpload(..)),
-                chance: 300,
-                mark: "a paused collector deleted late",
-            })),
+        let objects: Arc<dyn ObjectStore> = match is_hindered {
+            true => self.hindered(),
             false => Arc::clone(&environment.objects),
         };
         let (clock, entropy) = (&environment.clock, &environment.entropy);
@@ -136,6 +136,29 @@ impl Pass {
             policy,
             Arc::new(Silent),
         )
+    }
+
+    /// The store to a pass that sleeps, or misreads.
+    fn hindered(&self) -> Arc<dyn ObjectStore> {
+        let journal = &self.site.journal;
+        let mut objects: Arc<dyn ObjectStore> = Arc::new(Front(Sleepy {
+            journal: journal.clone(),
+            objects: Arc::clone(&self.process.environment.objects),
+            draws: Arc::clone(&self.draws),
+            sleeps: |request| matches!(request, Request::Delete(_) | Request::AbortUpload(..)),
+            chance: 300,
+            mark: "a paused collector deleted late",
+        }));
+        if self.draws.chance(MISREADING_PASSES) {
+            objects = Arc::new(Front(Misread {
+                journal: journal.clone(),
+                client: self.process.name.clone(),
+                objects,
+                draws: Arc::clone(&self.draws),
+                chance: MISREADS,
+            }));
+        }
+        objects
     }
 
     fn tell(&self, outcome: Result<CollectionReport, StoreError>) {

@@ -7,9 +7,9 @@ use std::time::Duration;
 use futures_util::future::join;
 use madsim::time::sleep;
 use mvps_core::admin::{self, Admin};
+use mvps_core::encryption::RootKeys;
 use mvps_core::engine::protocol::ManifestStore;
 use mvps_core::engine::{EngineError, Host, Image};
-use mvps_core::encryption::RootKeys;
 use mvps_core::ids::Version;
 
 use super::program::rest;
@@ -79,19 +79,24 @@ async fn roll_back(
     image: &Image,
     draws: &Draws,
 ) -> Result<(), EngineError> {
-    let manifests = ManifestStore::new(host.store.clone());
-    let admin = admin_of(process, &manifests, &host.root_keys);
-    let kept = admin::versions(&admin, &site.image, VERSIONS_MAX).await;
-    let kept = kept.map_err(told)?;
-    let versions: Vec<u64> = kept.versions.iter().map(|it| it.version).collect();
+    let versions = versions_of(site, process, host).await?;
     if versions.is_empty() {
         return Ok(());
     }
     let to = Version(draws.pick(&versions));
     site.journal
         .note(&process.name, format_args!("rolls back to {to}"));
+    // As the command line does, so that it can be undone; or not, or while one is under way.
+    let kept = match draws.below(3) {
+        0 => {
+            let acknowledged = site.model.acknowledged_of(&process.name);
+            image.checkpoint().await?;
+            acknowledged
+        }
+        _ => None,
+    };
+    let during_checkpoint = kept.is_none() && draws.chance(600);
     site.model.rollback_asked(&process.name);
-    let during_checkpoint = draws.chance(500);
     let checkpoint = async {
         if during_checkpoint {
             Some(image.checkpoint().await)
@@ -109,13 +114,32 @@ async fn roll_back(
     if matches!(checkpoint, Some(Err(EngineError::Aborted { .. }))) {
         site.journal.mark("a rollback ended a checkpoint");
     }
-    let done = done?;
+    let done = match done {
+        Ok(done) => done,
+        Err(error) => {
+            site.model.rollback_refused(&process.name);
+            return Err(error);
+        }
+    };
     site.model.rolled_back_to(&process.name, done.lsn);
+    if let Some(kept) = kept {
+        site.model
+            .rollback_kept(&process.name, done.undo_version, kept);
+    }
     site.journal.note(
         &process.name,
         format_args!("rolled back to {to} at LSN {}", done.lsn),
     );
     Ok(())
+}
+
+/// Versions that it may go back to.
+async fn versions_of(site: &Site, process: &Process, host: &Host) -> Result<Vec<u64>, EngineError> {
+    let manifests = ManifestStore::new(host.store.clone());
+    let admin = admin_of(process, &manifests, &host.root_keys);
+    let kept = admin::versions(&admin, &site.image, VERSIONS_MAX).await;
+    let kept = kept.map_err(told)?;
+    Ok(kept.versions.iter().map(|it| it.version).collect())
 }
 
 fn admin_of<'a>(

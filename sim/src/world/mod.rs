@@ -5,6 +5,7 @@ pub mod clock;
 pub mod fate;
 pub mod front;
 pub mod machine;
+pub mod misread;
 pub mod objects;
 pub mod request;
 pub mod sleepy;

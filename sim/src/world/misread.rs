@@ -1,0 +1,66 @@
+//! An object store whose user now and then cannot read a manifest: it comes back damaged, or as one
+//! of a newer mvps would. Who takes such a manifest for one that retains nothing deletes too much.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use mvps_core::env::ObjectStore;
+use mvps_core::format::codec::{ENVELOPE_TRAILER_BYTES, ObjectSeed};
+use mvps_core::format::object_name::parse_manifest_key;
+
+use super::front::{Ask, Reply};
+use super::request::{Answer, Request};
+use crate::draws::Draws;
+use crate::journal::Journal;
+
+/// Where an envelope says its format version.
+const VERSION_AT: usize = 4;
+
+/// See the module's text.
+pub struct Misread {
+    /// Records.
+    pub journal: Journal,
+    /// Who reads.
+    pub client: String,
+    /// The store.
+    pub objects: Arc<dyn ObjectStore>,
+    /// Choices.
+    pub draws: Arc<Draws>,
+    /// How many manifests of a thousand.
+    pub chance: u64,
+}
+
+#[async_trait]
+impl Ask for Misread {
+    async fn ask(&self, request: Request) -> Reply {
+        let key = request.key().to_owned();
+        let is_manifest = matches!(request, Request::Get(_)) && parse_manifest_key(&key).is_ok();
+        let reply = request.carry_out(&*self.objects).await;
+        match reply {
+            Ok(Answer::Body(body)) if is_manifest && self.draws.chance(self.chance) => {
+                Ok(Answer::Body(self.unreadable(&key, &body)))
+            }
+            other => other,
+        }
+    }
+}
+
+impl Misread {
+    fn unreadable(&self, key: &str, body: &Bytes) -> Bytes {
+        let mut bytes = body.to_vec();
+        if self.draws.chance(500) {
+            self.journal.fault(&self.client, "manifest: bit flip");
+            let bit = self.draws.below(bytes.len() as u64 * 8);
+            bytes[usize::try_from(bit / 8).expect("an index")] ^= 1 << (bit % 8);
+        } else {
+            self.journal
+                .fault(&self.client, "manifest: of a newer format");
+            bytes[VERSION_AT..VERSION_AT + 2].copy_from_slice(&u16::MAX.to_le_bytes());
+            let end = bytes.len() - ENVELOPE_TRAILER_BYTES;
+            let checksum = ObjectSeed::of_key(key).checksum(&bytes[..end]);
+            bytes[end..].copy_from_slice(&checksum.to_le_bytes());
+        }
+        Bytes::from(bytes)
+    }
+}
