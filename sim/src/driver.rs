@@ -13,7 +13,7 @@ use madsim::time::{sleep, timeout};
 use mvps_core::admin;
 use mvps_core::encryption::RootKeys;
 use mvps_core::engine::protocol::{ManifestStore, Opener};
-use mvps_core::env::memory::{BufferCopy, Crash};
+use mvps_core::env::memory::Crash;
 use mvps_core::store::{Patience, ProbeError, RetryingStore};
 use tokio::sync::watch;
 
@@ -42,7 +42,7 @@ pub struct Driver {
     in_charge: usize,
     /// How often it was refused in a row.
     refusals: u32,
-    copies: Vec<(usize, BufferCopy)>,
+    copies: Vec<events::OldCopy>,
     /// Machines whose buffer store is of no more use.
     hopeless: Vec<bool>,
 }

@@ -12,6 +12,7 @@ use mvps_core::ids::{BufferStoreId, ImageId, Lsn, PageNumber};
 
 use super::Driver;
 use crate::journal::Choice;
+use crate::model::Disk;
 use crate::workload::server::Status;
 use crate::world::tripwire::Tripwire;
 
@@ -21,6 +22,16 @@ const HOUR: Duration = Duration::from_hours(1);
 
 /// Old copies of buffer stores that are kept.
 const COPIES_MAX: usize = 4;
+
+/// A buffer store as it was.
+pub(super) struct OldCopy {
+    machine: usize,
+    copy: BufferCopy,
+    /// What the model knew of it.
+    known: Disk,
+    /// Nothing can be opened from it.
+    hopeless: bool,
+}
 
 impl Driver {
     /// Draws an event, and lets it happen.
@@ -95,7 +106,14 @@ impl Driver {
             if self.copies.len() == COPIES_MAX {
                 self.copies.remove(0);
             }
-            self.copies.push((machine, copy));
+            let known = self.site.model.copied(&self.machines[machine].name);
+            let hopeless = self.hopeless[machine];
+            self.copies.push(OldCopy {
+                machine,
+                copy,
+                known,
+                hopeless,
+            });
         }
     }
 
@@ -178,15 +196,17 @@ impl Driver {
     }
 
     fn roll_back(&mut self) {
-        let Some((machine, copy)) = self.copies.pop() else {
+        let Some(old) = self.copies.pop() else {
             return;
         };
+        let machine = old.machine;
         self.crash(machine, Crash::PowerCut);
         let name = self.machines[machine].name.clone();
         self.site.journal.fault(&name, "buffer: rolled back");
-        self.hopeless[machine] = false;
-        self.machines[machine].disk.restore(&self.site.image, &copy);
-        self.site.model.rolled_back(&name);
+        self.hopeless[machine] = old.hopeless;
+        let disk = &self.machines[machine].disk;
+        disk.restore(&self.site.image, &old.copy);
+        self.site.model.rolled_back(&name, &old.known);
     }
 
     fn jump(&mut self) {

@@ -46,8 +46,8 @@ pub struct Model {
 }
 
 /// A machine's disk, as far as the model cares.
-#[derive(Debug, Default)]
-struct Disk {
+#[derive(Debug, Clone, Default)]
+pub struct Disk {
     /// Which disk it is: a lost buffer store is followed by another.
     instance: u64,
     /// The history of what it holds.

@@ -268,6 +268,34 @@ impl Model {
         lsn
     }
 
+    /// A request that was not committed was taken for another that asked for the same, and that is
+    /// not answered yet: that gets its place.
+    fn give_away(&self, state: &mut State, id: OperationId) -> bool {
+        let own = &state.operations[&id.0];
+        let (Some(lsn), Some(branch)) = (own.lsn, own.branch) else {
+            return false;
+        };
+        let before = |page| state.history.page(branch, Lsn(lsn.0 - 1), page);
+        let fits = |other: &Operation| {
+            let waits = other.submitted && !other.over && other.lsn.is_none();
+            let pages = || apply(&other.effects, self.page_size, before);
+            waits && other.server == own.server && state.history.is_commit(branch, lsn, &pages())
+        };
+        let twin = state.operations.iter().find(|(_, other)| fits(other));
+        let Some(twin) = twin.map(|(other, _)| *other) else {
+            return false;
+        };
+        let place = |operation: &mut Operation, at: Option<(Lsn, BranchId)>| {
+            operation.lsn = at.map(|(lsn, _)| lsn);
+            operation.branch = at.map(|(_, branch)| branch);
+        };
+        let other = state.operations.get_mut(&twin).expect("it was found");
+        place(other, Some((lsn, branch)));
+        let own = state.operations.get_mut(&id.0).expect("it was sent");
+        place(own, None);
+        true
+    }
+
     fn promise(&self, state: &mut State, server: &str, lsn: Lsn, durability: Durability) {
         let branch = state.branch_of(server).expect("it serves");
         match durability {
@@ -374,6 +402,10 @@ impl Model {
                 | EngineError::TransactionTooLarge { .. }
                 | EngineError::Invalid { .. }
         );
+        let lsn = match lsn {
+            Some(_) if unchanged && self.give_away(&mut state, id) => None,
+            lsn => lsn,
+        };
         // A rollback takes back what was committed and not answered yet, and then it is gone.
         let rolled_back = matches!(error, EngineError::Aborted { .. }) && during_rollback;
         match (unchanged, lsn, branch) {

@@ -40,9 +40,26 @@ impl Model {
         *state.disk(machine) = disk;
     }
 
+    /// The buffer store of `machine` as it is now.
+    #[must_use]
+    pub fn copied(&self, machine: &str) -> Disk {
+        self.state().disk(machine).clone()
+    }
+
     /// An old copy took the place of the buffer store of `machine`.
-    pub fn rolled_back(&self, machine: &str) {
-        self.state().disk(machine).rolled_back = true;
+    pub fn rolled_back(&self, machine: &str, copy: &Disk) {
+        let mut state = self.state();
+        let disk = state.disk(machine);
+        if disk.instance != copy.instance {
+            // That was lost meanwhile, and is back.
+            let (power_cut, resumed) = (disk.power_cut, disk.resumed);
+            *disk = Disk {
+                power_cut,
+                resumed,
+                ..copy.clone()
+            };
+        }
+        disk.rolled_back = true;
     }
 
     /// Another image's buffer store took the place of that of `machine`.

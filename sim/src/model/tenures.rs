@@ -86,6 +86,9 @@ impl Model {
         if own == Some(branch) {
             return branch;
         }
+        // It was adopted after others were in office who published nothing.
+        let shared = |own: &BranchId| state.history.canonical(*own, before.lsn) == branch;
+        let adopted = own.filter(shared);
         // Somebody else's history: everything of it must be published, or its loss declared.
         let left = state.history.branch(branch);
         let declared = before
@@ -114,7 +117,8 @@ impl Model {
         if lost {
             self.journal.mark("a takeover gave up acknowledged commits");
         }
-        state.history.fork(Some((branch, before.lsn)))
+        let fork = |state: &mut State| state.history.fork(Some((branch, before.lsn)));
+        adopted.unwrap_or_else(|| fork(state))
     }
 
     /// A tenure that does not go on where the last one was: a clone's, a deleted image's, that of
