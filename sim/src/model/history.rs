@@ -99,6 +99,19 @@ impl History {
         }
     }
 
+    /// The last commit in the history of (`id`, `lsn`), and the branch that it was made on.
+    #[must_use]
+    pub fn last_commit(&self, id: BranchId, lsn: Lsn) -> (BranchId, Option<Lsn>) {
+        let made_on = self.canonical(id, lsn);
+        let mut at = lsn;
+        let mut on = id;
+        while let Some((parent, left_at)) = self.branch(on).parent.filter(|_| on != made_on) {
+            (on, at) = (parent, at.min(left_at));
+        }
+        let mut commits = self.branch(made_on).commits.range(..=at);
+        (made_on, commits.next_back().map(|(lsn, _)| *lsn))
+    }
+
     /// Whether the history of (`id`, `lsn`) has the commit `of` of the branch `wanted` in it.
     #[must_use]
     pub fn includes(&self, mut id: BranchId, mut lsn: Lsn, (wanted, of): (BranchId, Lsn)) -> bool {

@@ -87,7 +87,8 @@ impl Model {
             return branch;
         }
         // It was adopted after others were in office who published nothing.
-        let shared = |own: &BranchId| state.history.canonical(*own, before.lsn) == branch;
+        let last = |branch: BranchId| state.history.last_commit(branch, before.lsn);
+        let shared = |own: &BranchId| last(*own) == last(branch);
         let adopted = own.filter(shared);
         // Somebody else's history: everything of it must be published, or its loss declared.
         let left = state.history.branch(branch);
