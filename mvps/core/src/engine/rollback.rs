@@ -233,8 +233,8 @@ impl ImageTask {
         }
     }
 
-    /// Drops what is buffered and goes on with the old version's map. If it cannot, that belongs to
-    /// a history that is over: nothing more may be committed to it.
+    /// Drops what is buffered and goes on with the old version's map. If it cannot, what is buffered
+    /// belongs to a history that is over: nothing more may be committed on top of it.
     async fn apply_rollback(&mut self, done: RolledBack, map: Map) -> Result<(), EngineError> {
         self.acknowledgements.fail(&ROLLED_BACK);
         let next = match self.next_generation().await {

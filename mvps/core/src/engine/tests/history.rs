@@ -278,10 +278,7 @@ async fn nothing_is_taken_back_before_the_rollback_is_published() {
         let disk = machine.open().await;
         write(&disk, 0, 1).await;
         let monday = disk.image().checkpoint().await.expect("a checkpoint");
-        world.objects.set_script(|operation| match operation.kind {
-            OperationKind::Put | OperationKind::Create => Verdict::Hang,
-            _ => Verdict::Obey,
-        });
+        world.hang_uploads();
         let writer = disk.image().attach();
         let stored = Acknowledge::Durable(Durability::ObjectStore);
         let writing = tokio::spawn(async move { writer.write(4096, page(2), stored).await });
@@ -321,10 +318,7 @@ async fn a_rollback_that_cannot_seal_fails_the_image() {
     let monday = disk.image().checkpoint().await.expect("a checkpoint");
     write(&disk, 0, 2).await;
     write(&disk, 1, 2).await;
-    world.objects.set_script(|operation| match operation.kind {
-        OperationKind::Put | OperationKind::Create => Verdict::Hang,
-        _ => Verdict::Obey,
-    });
+    world.hang_uploads();
     let image = disk.image().clone();
     let checkpoint = tokio::spawn(async move { image.checkpoint().await });
     settle().await;

@@ -9,9 +9,9 @@ use crate::engine::{
     Acknowledge, Attachment, Durability, EngineConfig, Host, Image, Intent, OpenError,
     OpeningRequest, open,
 };
-use crate::env::Environment;
 use crate::env::memory::testing::{TestClock, TestSpawner};
-use crate::env::memory::{Crash, MemoryBufferStores, MemoryObjectStore, SeededEntropy};
+use crate::env::memory::{Crash, MemoryBufferStores, MemoryObjectStore, SeededEntropy, Verdict};
+use crate::env::{Environment, OperationKind};
 use crate::ids::{ImageId, PageSize};
 
 pub const PAGE: usize = 4096;
@@ -47,6 +47,14 @@ impl World {
         Self {
             objects: Arc::new(MemoryObjectStore::new()),
         }
+    }
+
+    /// From now on no object arrives in the store, and who puts one waits.
+    pub fn hang_uploads(&self) {
+        self.objects.set_script(|operation| match operation.kind {
+            OperationKind::Put | OperationKind::Create => Verdict::Hang,
+            _ => Verdict::Obey,
+        });
     }
 
     pub fn machine(&self, seed: u64) -> Machine {
