@@ -88,7 +88,6 @@ pub struct OpenDatabase {
     meta: Keyspace,
     directory: PathBuf,
     seed: Seed,
-    lock: Arc<DirectoryLock>,
     progress: Arc<Progress>,
     generations: BTreeMap<Generation, Arc<StoredGeneration>>,
     active: Arc<StoredGeneration>,
@@ -97,18 +96,29 @@ pub struct OpenDatabase {
     next: Option<Keyspace>,
     ordinal: u64,
     previous_lsn: Lsn,
+    /// Last: fjall's own lock goes first.
+    lock: Arc<DirectoryLock>,
 }
 
 fn keyspace_name(generation: Generation) -> String {
     format!("generation-{generation}")
 }
 
+/// Opens fjall's database. The directory is locked, so whoever still has fjall's own lock is about to
+/// let go.
 fn open_fjall(directory: &PathBuf) -> Result<Database, fjall::Error> {
-    Database::builder(directory)
-        .worker_threads(WORKERS)
-        .cache_size(BLOCK_CACHE_BYTES)
-        .max_journaling_size(NEVER_BYTES)
-        .open()
+    let open = || {
+        Database::builder(directory)
+            .worker_threads(WORKERS)
+            .cache_size(BLOCK_CACHE_BYTES)
+            .max_journaling_size(NEVER_BYTES)
+            .open()
+    };
+    files::await_lock(
+        open,
+        |error| matches!(error, fjall::Error::Locked),
+        || false,
+    )
 }
 
 fn make_keyspace(
@@ -124,6 +134,11 @@ fn make_keyspace(
 }
 
 impl OpenDatabase {
+    /// What keeps the directory locked.
+    pub fn lock(&self) -> &Arc<DirectoryLock> {
+        &self.lock
+    }
+
     /// Makes a database whose only generation is `first` and begins behind `start`.
     pub fn create(
         directory: PathBuf,

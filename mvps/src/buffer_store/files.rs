@@ -14,8 +14,10 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::Weak;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mvps_core::env::BufferError;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
@@ -25,8 +27,12 @@ use super::recovery::Cut;
 /// The content of the file `store`.
 pub const STORE_FORMAT: &[u8] = b"mvps buffer store, format 1\n";
 
-/// A store of this process that was just closed needs a moment to let go of its lock.
-const LOCK_ATTEMPTS: u32 = 50;
+/// How long a lock is tried for that somebody has.
+const LOCK_TIME_MAX: Duration = Duration::from_secs(1);
+/// How long for one that a closed store of this process still has. Closing takes until the store's
+/// threads have ended and its memory is free: seconds for gigabytes on a busy machine. On a disk
+/// that does not answer it takes for ever.
+const LEAVING_TIME_MAX: Duration = Duration::from_mins(5);
 const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
 const SYNCED_SEED: u64 = 0x6d76_7073_2073_796e;
@@ -64,11 +70,14 @@ impl Layout {
 #[derive(Debug)]
 pub struct DirectoryLock {
     _file: File,
+    /// The store is closed, and whatever else holds this is about to let go.
+    leaving: AtomicBool,
 }
 
 impl DirectoryLock {
-    /// Takes the lock, waiting a moment for a holder that is about to let go.
-    pub fn take(layout: &Layout) -> Result<Self, BufferError> {
+    /// Takes the lock, waiting for `earlier`, the store's last one in this process, if that is
+    /// leaving.
+    pub fn take(layout: &Layout, earlier: &Weak<Self>) -> Result<Self, BufferError> {
         let path = layout.image.join("lock");
         let failed = |error: io::Error| BufferError::Io {
             reason: format!("{}: {error}", path.display()),
@@ -76,21 +85,51 @@ impl DirectoryLock {
         let mut options = OpenOptions::new();
         options.create(true).truncate(false).write(true);
         let file = options.open(&path).map_err(failed)?;
-        for attempt in 1.. {
-            match file.try_lock() {
-                Ok(()) => break,
-                Err(TryLockError::WouldBlock) if attempt < LOCK_ATTEMPTS => {
-                    thread::sleep(LOCK_PAUSE);
-                }
-                Err(TryLockError::WouldBlock) => {
-                    return Err(BufferError::Locked {
-                        path: layout.image.display().to_string(),
-                    });
-                }
-                Err(TryLockError::Error(error)) => return Err(failed(error)),
+        let is_busy = |error: &TryLockError| matches!(error, TryLockError::WouldBlock);
+        let is_leaving = || earlier.upgrade().is_some_and(|it| it.is_leaving());
+        match await_lock(|| file.try_lock(), is_busy, is_leaving) {
+            Ok(()) => Ok(Self {
+                _file: file,
+                leaving: AtomicBool::new(false),
+            }),
+            Err(TryLockError::WouldBlock) => Err(BufferError::Locked {
+                path: layout.image.display().to_string(),
+            }),
+            Err(TryLockError::Error(error)) => Err(failed(error)),
+        }
+    }
+
+    /// The store was closed.
+    pub fn leave(&self) {
+        self.leaving.store(true, Ordering::SeqCst);
+    }
+
+    fn is_leaving(&self) -> bool {
+        self.leaving.load(Ordering::SeqCst)
+    }
+}
+
+/// Tries to take a lock: for a moment, and longer while who has it is leaving.
+pub fn await_lock<T, E>(
+    mut take: impl FnMut() -> Result<T, E>,
+    is_busy: impl Fn(&E) -> bool,
+    is_leaving: impl Fn() -> bool,
+) -> Result<T, E> {
+    let began = Instant::now();
+    let mut end = began + LOCK_TIME_MAX;
+    let mut told = false;
+    loop {
+        let now = Instant::now();
+        if is_leaving() && now < began + LEAVING_TIME_MAX {
+            end = now + LOCK_TIME_MAX;
+            if now > began + LOCK_TIME_MAX && !std::mem::replace(&mut told, true) {
+                tracing::warn!("waiting for the buffer store's last closing");
             }
         }
-        Ok(Self { _file: file })
+        match take() {
+            Err(error) if is_busy(&error) && now < end => thread::sleep(LOCK_PAUSE),
+            outcome => return outcome,
+        }
     }
 }
 

@@ -27,10 +27,11 @@ mod sync;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use async_trait::async_trait;
 use mvps_core::env::{BufferError, BufferStores, Recovered, RecoveredGeneration};
@@ -46,12 +47,21 @@ use sync::JournalSync;
 #[derive(Debug, Clone)]
 pub struct FjallBufferStores {
     root: PathBuf,
+    /// Of each store that was opened here, the last one.
+    locks: Arc<Mutex<BTreeMap<ImageId, Weak<DirectoryLock>>>>,
 }
 
 impl FjallBufferStores {
     /// Buffer stores as subdirectories of `root`, named like their images.
     pub fn new(root: impl Into<PathBuf>) -> Self {
-        Self { root: root.into() }
+        Self {
+            root: root.into(),
+            locks: Arc::default(),
+        }
+    }
+
+    fn locks(&self) -> MutexGuard<'_, BTreeMap<ImageId, Weak<DirectoryLock>>> {
+        self.locks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn layout(&self, image: &ImageId) -> Layout {
@@ -68,13 +78,19 @@ impl BufferStores for FjallBufferStores {
         let seed = Seed::of(image);
         let opened = {
             let layout = layout.clone();
-            tokio::task::spawn_blocking(move || open_or_create(&layout, seed)).await
+            let earlier = self.locks().get(image).cloned().unwrap_or_default();
+            tokio::task::spawn_blocking(move || open_or_create(&layout, seed, &earlier)).await
         };
         let opened = opened.map_err(|error| BufferError::Corrupt {
             // fjall asserts on some kinds of damage.
             reason: format!("{}: opening failed: {error}", layout.image.display()),
         })?;
         let (database, journals, found) = opened?;
+        let lock = Arc::downgrade(database.lock());
+        let mut locks = self.locks();
+        locks.retain(|_, lock| lock.strong_count() > 0);
+        locks.insert(image.clone(), lock);
+        drop(locks);
         let generations = found.generations.into_iter();
         Ok(Recovered {
             store: Arc::new(FjallBufferStore::new(layout, database, journals)),
@@ -103,10 +119,14 @@ fn io_error(path: &Path) -> impl Fn(io::Error) -> BufferError + '_ {
 
 type Opened = (OpenDatabase, JournalSync, Found);
 
-fn open_or_create(layout: &Layout, seed: Seed) -> Result<Opened, BufferError> {
+fn open_or_create(
+    layout: &Layout,
+    seed: Seed,
+    earlier: &Weak<DirectoryLock>,
+) -> Result<Opened, BufferError> {
     let failed = io_error(&layout.image);
     fs::create_dir_all(&layout.image).map_err(&failed)?;
-    let lock = Arc::new(DirectoryLock::take(layout)?);
+    let lock = Arc::new(DirectoryLock::take(layout, earlier)?);
     rewrite::finish(layout)?;
     if !fs::exists(layout.store()).map_err(&failed)? {
         create(layout, seed, &lock)?;

@@ -10,7 +10,7 @@
 //! also noted on the disk, for the next opening.
 
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -20,7 +20,7 @@ use tokio::sync::Mutex;
 
 use super::database::{OpenDatabase, Progress};
 use super::errors::Failure;
-use super::files::{self, Layout};
+use super::files::{self, DirectoryLock, Layout};
 use super::generation::StoredGeneration;
 use super::sync::JournalSync;
 
@@ -37,11 +37,13 @@ struct Shared {
 /// A buffer store on fjall.
 pub struct FjallBufferStore {
     shared: Option<Arc<Shared>>,
+    lock: Weak<DirectoryLock>,
 }
 
 impl FjallBufferStore {
     /// Puts the locks around an open database.
     pub fn new(layout: Layout, database: OpenDatabase, sync: JournalSync) -> Self {
+        let lock = Arc::downgrade(database.lock());
         let shared = Arc::new(Shared {
             layout,
             progress: database.progress(),
@@ -52,6 +54,7 @@ impl FjallBufferStore {
         Arc::clone(&shared).prepare_next();
         Self {
             shared: Some(shared),
+            lock,
         }
     }
 
@@ -64,6 +67,9 @@ impl FjallBufferStore {
 impl Drop for FjallBufferStore {
     fn drop(&mut self) {
         // Closing joins fjall's threads and frees the memtables.
+        if let Some(lock) = self.lock.upgrade() {
+            lock.leave();
+        }
         let shared = self.shared.take();
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             drop(runtime.spawn_blocking(move || drop(shared)));

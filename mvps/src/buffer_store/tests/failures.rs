@@ -7,7 +7,10 @@ async fn open_parts(root: &Path) -> (FjallBufferStore, Vec<Arc<dyn mvps_core::en
     let layout = FjallBufferStores::new(root).layout(&image());
     let opened = {
         let layout = layout.clone();
-        tokio::task::spawn_blocking(move || open_or_create(&layout, Seed::of(&image()))).await
+        tokio::task::spawn_blocking(move || {
+            open_or_create(&layout, Seed::of(&image()), &Weak::new())
+        })
+        .await
     };
     let (database, mut journals, found) = opened.unwrap().unwrap();
     journals.failures = 1;

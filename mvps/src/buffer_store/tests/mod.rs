@@ -54,6 +54,25 @@ fn batch(lsn: u64, bytes: usize) -> BufferBatch {
     }
 }
 
+#[test]
+fn a_store_that_is_being_closed_is_waited_for_however_long_that_takes() {
+    let root = fast_directory();
+    let layout = Layout {
+        image: root.path().to_owned(),
+    };
+    let earlier = Arc::new(DirectoryLock::take(&layout, &Weak::new()).unwrap());
+    let known = Arc::downgrade(&earlier);
+    let refused = DirectoryLock::take(&layout, &known).unwrap_err();
+    assert!(matches!(refused, BufferError::Locked { .. }), "{refused}");
+    earlier.leave();
+    let closing = std::thread::spawn(move || {
+        std::thread::sleep(std::time::Duration::from_secs(2));
+        drop(earlier);
+    });
+    DirectoryLock::take(&layout, &known).unwrap();
+    closing.join().unwrap();
+}
+
 /// The LSNs of all records, ascending, after reading and comparing each.
 fn verified_lsns(recovered: &Recovered) -> Vec<u64> {
     let mut lsns = Vec::new();
