@@ -21,6 +21,9 @@ const START_LIMIT: Duration = Duration::from_secs(45);
 /// How long a clean shutdown may take: it drains, checkpoints and marks every image clean.
 const STOP_LIMIT: Duration = Duration::from_secs(120);
 
+/// How long a checkpoint may: gigabytes may wait for the object store.
+const CHECKPOINT_LIMIT: Duration = Duration::from_secs(1800);
+
 /// How long an operator's command may take.
 const COMMAND_LIMIT: Duration = Duration::from_secs(120);
 
@@ -315,7 +318,8 @@ impl Daemon {
     /// # Errors
     /// If the daemon refuses.
     pub fn checkpoint(&self, image: &str) -> Result<Finished> {
-        self.setup.operate(&["checkpoint", image])
+        let words = ["checkpoint", image];
+        command::run(&mut self.setup.command(&words), CHECKPOINT_LIMIT)
     }
 
     /// What `mvps status --output json` says.

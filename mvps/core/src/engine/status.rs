@@ -36,3 +36,12 @@ pub struct ImageStatus {
     /// Why the image takes no more writes, if it does not.
     pub failure: Option<EngineError>,
 }
+
+impl ImageStatus {
+    /// Whether publishing and cleaning have come to rest, or never will.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        let rests = !self.publishing && self.sealed_generations == 0 && !self.space.cleaning_due;
+        rests || self.failure.is_some()
+    }
+}

@@ -30,6 +30,8 @@ pub trait OpenImage: Clone + Send + Sync + 'static {
     fn grow(&self, size_bytes: u64) -> impl Future<Output = Result<(), EngineError>> + Send;
     /// Publishes everything that was acknowledged before.
     fn checkpoint(&self) -> impl Future<Output = Result<Version, EngineError>> + Send;
+    /// Whether what was written so far is published and cleaned up after.
+    fn is_settled(&self) -> impl Future<Output = bool> + Send;
     /// Publishes everything, and that nobody is in office; releases the image.
     fn close(&self) -> impl Future<Output = Result<(), EngineError>> + Send;
 }

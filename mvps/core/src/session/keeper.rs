@@ -19,7 +19,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::connection::{Admitted, Order};
 use super::disk::Disk;
 use super::images::{Images, OpenFailure, OpenImage};
-use super::limits::{CONNECTIONS_PER_IMAGE_MAX, DRAIN_TIME_MAX};
+use super::limits::{CONNECTIONS_PER_IMAGE_MAX, DRAIN_TIME_MAX, SETTLE_PAUSE, SETTLE_TIME_MAX};
 use super::payload::PayloadRoom;
 use super::server::{Served, Shared};
 use crate::engine::{Durability, EngineError};
@@ -123,7 +123,7 @@ impl<M: Images> Keeper<M> {
     /// The next connection that wants to attach; `None` once the image has been idle for long
     /// enough. Whoever only looks does not put that off.
     async fn next_attach(&mut self) -> Option<Attach<M>> {
-        let idle = idle(&self.shared, self.image.is_some(), &self.connections);
+        let idle = idle(&self.shared, self.image.as_ref(), &self.connections);
         let mut idle = pin!(idle);
         loop {
             let visit = tokio::select! {
@@ -198,7 +198,8 @@ impl<M: Images> Keeper<M> {
         let has_ended = |connected: &Connected<_>| connected.orders.is_closed();
         while let Some(position) = self.connections.iter().position(has_ended) {
             let ended = self.connections.swap_remove(position);
-            if ended.client.is_some() {
+            let follows = crate::mutant::is("what a lost connection sent follows its client");
+            if ended.client.is_some() && !follows {
                 ended.disk.revoke().await;
             }
         }
@@ -308,10 +309,26 @@ async fn all_ended<D>(connections: &[Connected<D>]) {
     }
 }
 
-/// Completes when there has been no connection for the idle time; at once if nothing is open.
-async fn idle<M: Images>(shared: &Shared<M>, is_open: bool, connections: &[Connected<DiskOf<M>>]) {
+/// Completes when there has been no connection for the idle time, and what was written is settled;
+/// at once if nothing is open.
+async fn idle<M: Images>(
+    shared: &Shared<M>,
+    image: Option<&M::Image>,
+    connections: &[Connected<DiskOf<M>>],
+) {
     all_ended(connections).await;
-    if is_open {
-        shared.clock.sleep(shared.config.idle_time).await;
+    let Some(image) = image else { return };
+    shared.clock.sleep(shared.config.idle_time).await;
+    // Nobody cleans up in a closed image. A failure shows when it is closed.
+    let settle = async {
+        let _ = image.checkpoint().await;
+        while !image.is_settled().await {
+            shared.clock.sleep(SETTLE_PAUSE).await;
+        }
+    };
+    tokio::select! {
+        biased;
+        () = settle => {}
+        () = shared.clock.sleep(SETTLE_TIME_MAX) => {}
     }
 }

@@ -59,6 +59,13 @@ pub const CONNECTIONS_PER_IMAGE_MAX: usize = 128;
 /// Attach requests that wait for one image to open. Each stands for a connection.
 pub const ATTACH_QUEUE_MAX: usize = 64;
 
+/// How long an image that nobody uses stays open until what was written is published and cleaned up
+/// after: cleaning copies tens of gigabytes meanwhile, and another server waits no longer for it.
+pub const SETTLE_TIME_MAX: Duration = Duration::from_mins(10);
+
+/// How often such an image is looked at.
+pub const SETTLE_PAUSE: Duration = Duration::from_secs(1);
+
 /// Time that connections get to finish what is in flight when the server shuts down.
 pub const DRAIN_TIME_MAX: Duration = Duration::from_secs(10);
 

@@ -77,6 +77,13 @@ impl OpenImage for ServedImage {
         }
     }
 
+    async fn is_settled(&self) -> bool {
+        match self {
+            Self::Live(image) => image.status().await.is_none_or(|it| it.is_settled()),
+            Self::Version(_) => true,
+        }
+    }
+
     async fn close(&self) -> Result<(), EngineError> {
         match self {
             Self::Live(image) => image.close().await,

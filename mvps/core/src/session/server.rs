@@ -31,7 +31,8 @@ mod tests;
 /// What an operator may set.
 #[derive(Debug, Clone)]
 pub struct ServerConfig {
-    /// An image without connections for this long is checkpointed, published clean and closed.
+    /// An image without connections for this long is checkpointed, published clean and closed, once
+    /// it is cleaned up after.
     pub idle_time: Duration,
     /// Most connections, handshakes included.
     pub connections_max: usize,

@@ -72,6 +72,8 @@ pub struct SpaceStatus {
     pub tail_segments: usize,
     /// Objects that are no longer used, but may still be read by open views.
     pub retired_objects: usize,
+    /// Whether there is something to clean.
+    pub cleaning_due: bool,
     /// Segments that are being cleaned.
     pub cleaning_segments: usize,
     /// Live bytes of them that wait to be copied, estimated.
@@ -232,6 +234,7 @@ impl Cleaning {
             segments: newest.segments.len(),
             tail_segments: newest.tail.len(),
             retired_objects: newest.retired.len(),
+            cleaning_due: self.urgency > Urgency::None,
             cleaning_segments,
             cleaning_left_bytes,
             copied_bytes: self.copied_bytes,

@@ -128,6 +128,7 @@ async fn dead_space_is_won_back_and_nothing_else_changes() {
     let disk = open_eager(&machine).await;
     let mut model = Model::new();
     let entropy = SeededEntropy::new(9);
+    let mut worked = false;
     for round in 1..60_u8 {
         let pages: Vec<u64> = (0..40).map(|_| entropy.below(200)).collect();
         model.write(&disk, pages, round).await;
@@ -136,13 +137,19 @@ async fn dead_space_is_won_back_and_nothing_else_changes() {
             model.trim(&disk, first, 10).await;
         }
         disk.image().checkpoint().await.expect("a checkpoint");
+        let seen = status(&disk).await;
+        let at_work = seen.publishing || seen.space.cleaning_due;
+        assert_eq!(seen.is_settled(), !at_work, "{seen:?}");
+        worked |= at_work;
         if round % 3 == 0 {
             rest(&disk).await;
+            assert!(status(&disk).await.is_settled());
             collect(&world.objects, &newest(&machine).await).await;
             model.check(&disk).await;
         }
     }
     rest(&disk).await;
+    assert!(worked, "there was always nothing to clean");
     let manifest = newest(&machine).await;
     collect(&world.objects, &manifest).await;
     assert!(manifest.retired.is_empty(), "{:?}", manifest.retired);

@@ -1,4 +1,4 @@
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bytes::Bytes;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -11,7 +11,7 @@ use crate::env::memory::testing::{TestClock, TestSpawner};
 use crate::ids::{PageSize, Version};
 use crate::nbd::{Opening, RemoteExport, ServerRefusal};
 use crate::session::images::{ImageFacts, OpenFailure};
-use crate::session::limits::{HALF_OPEN_MAX, HANDSHAKE_TIME_MAX};
+use crate::session::limits::{HALF_OPEN_MAX, HANDSHAKE_TIME_MAX, SETTLE_TIME_MAX};
 use crate::session::security::tests::{Veil, Veiling, attach, greet, option, option_reply};
 use crate::session::testing::MemoryDisk;
 use crate::token::NewToken;
@@ -24,6 +24,7 @@ const MIB: u64 = 1024 * 1024;
 struct MemoryImage {
     disk: MemoryDisk,
     size_bytes: Arc<AtomicU64>,
+    unsettled: Arc<AtomicBool>,
     journal: Journal,
 }
 
@@ -58,6 +59,10 @@ impl OpenImage for MemoryImage {
         Ok(Version(1))
     }
 
+    async fn is_settled(&self) -> bool {
+        !self.unsettled.load(Ordering::Relaxed)
+    }
+
     async fn close(&self) -> Result<(), EngineError> {
         note(&self.journal, "close");
         tokio::time::sleep(Duration::from_secs(1)).await;
@@ -68,6 +73,7 @@ impl OpenImage for MemoryImage {
 struct MemoryImages {
     disk: MemoryDisk,
     size_bytes: Arc<AtomicU64>,
+    unsettled: Arc<AtomicBool>,
     journal: Journal,
 }
 
@@ -84,6 +90,7 @@ impl Images for MemoryImages {
         Ok(MemoryImage {
             disk: self.disk.clone(),
             size_bytes: Arc::clone(&self.size_bytes),
+            unsettled: Arc::clone(&self.unsettled),
             journal: Arc::clone(&self.journal),
         })
     }
@@ -109,6 +116,7 @@ impl Images for MemoryImages {
 struct World {
     server: Server<MemoryImages>,
     disk: MemoryDisk,
+    unsettled: Arc<AtomicBool>,
     journal: Journal,
 }
 
@@ -120,9 +128,11 @@ impl World {
     fn with(config: ServerConfig) -> Self {
         let disk = MemoryDisk::new();
         let journal = Journal::default();
+        let unsettled = Arc::new(AtomicBool::new(false));
         let images = MemoryImages {
             disk: disk.clone(),
             size_bytes: Arc::new(AtomicU64::new(4 * MIB)),
+            unsettled: Arc::clone(&unsettled),
             journal: Arc::clone(&journal),
         };
         let keys = TokenKeys::from_secret(SECRET).unwrap();
@@ -131,6 +141,7 @@ impl World {
         Self {
             server,
             disk,
+            unsettled,
             journal,
         }
     }
@@ -203,6 +214,29 @@ async fn an_idle_image_is_closed_and_opens_again() {
     tokio::time::sleep(Duration::from_secs(100)).await;
     assert_eq!(world.journal(), ["close"]);
     assert!(world.server.image_ids().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_idle_image_is_closed_once_it_is_settled_or_takes_too_long() {
+    let world = World::new();
+    let visit = async |unsettled: bool| {
+        world.unsettled.store(unsettled, Ordering::Relaxed);
+        let client = world.connect(&token("disk0")).await.unwrap();
+        client.disconnect().await;
+        assert_eq!(world.journal(), ["open"]);
+        tokio::time::sleep(Duration::from_secs(100)).await;
+        assert_eq!(world.journal().is_empty(), unsettled);
+    };
+    visit(false).await;
+    visit(true).await;
+    world.unsettled.store(false, Ordering::Relaxed);
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(world.journal(), ["close"]);
+    visit(true).await;
+    tokio::time::sleep(SETTLE_TIME_MAX - Duration::from_secs(50)).await;
+    assert!(world.journal().is_empty());
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    assert_eq!(world.journal(), ["close"]);
 }
 
 #[tokio::test(start_paused = true)]
