@@ -15,6 +15,10 @@ use crate::format::object_name::{
 use crate::ids::{ImageId, Version};
 use crate::store::{Patience, RetryingStore};
 
+/// Reads of a manifest that does not decode: where every tenth read is damaged on the way, one look
+/// in a million ends an office.
+const READS_MAX: u32 = 6;
+
 /// How often the newest manifest may be deleted between its listing and its reading before that
 /// is taken for a fault: each time, somebody published a newer one and the collector forgot it,
 /// within one request's time.
@@ -118,18 +122,23 @@ impl ManifestStore {
         }
     }
 
-    /// One version of `image`. One that does not decode is read once more: it may have been
+    /// One version of `image`. One that does not decode is read some more times: it may have been
     /// damaged on the way, and a server that cannot read the newest manifest gives up its office.
     ///
     /// # Errors
     /// [`ManifestError`]; [`ManifestError::NoSuchVersion`] if it does not exist.
     pub async fn load(&self, image: &ImageId, version: Version) -> Result<Manifest, ManifestError> {
-        match self.load_once(image, version).await {
-            Err(ManifestError::Corrupt { key, reason }) => {
-                tracing::warn!(key, %reason, "reading a manifest again");
-                self.load_once(image, version).await
+        let mut reads = 1;
+        loop {
+            match self.load_once(image, version).await {
+                Err(
+                    error @ (ManifestError::Corrupt { .. } | ManifestError::NewerFormat { .. }),
+                ) if reads < READS_MAX => {
+                    tracing::warn!(%error, "reading a manifest again");
+                    reads += 1;
+                }
+                other => return other,
             }
-            other => other,
         }
     }
 
