@@ -24,6 +24,9 @@ use crate::plan::root_keys;
 use crate::world::clock::SimClock;
 use crate::world::spawner::InlineSpawner;
 
+/// Publications of a tenure in a row at the same LSN: images are small.
+const IDLE_PUBLICATIONS_MAX: u64 = 200;
+
 /// Room for everything that one check reads.
 const CACHE_BYTES: u64 = 64 << 20;
 
@@ -111,6 +114,7 @@ impl Model {
             );
         }
         state.history.branch_mut(branch).landed = landed.max(manifest.lsn);
+        self.check_rest(&mut state, client, before.as_deref(), &manifest);
         state.landings += 1;
         self.check_references(&manifest, contents);
         let anew = state.history.branch(branch).begins_at == Some(manifest.lsn);
@@ -134,6 +138,32 @@ impl Model {
         let manifest = Arc::new(manifest);
         state.published.landed(&manifest, branch);
         state.newest = Some(manifest);
+    }
+
+    /// A server that has nothing new to publish folds and cleans what there is, and then publishes no
+    /// more.
+    fn check_rest(
+        &self,
+        state: &mut State,
+        client: &str,
+        before: Option<&Manifest>,
+        manifest: &Manifest,
+    ) {
+        let tenure = state.servers.get(client).and_then(|it| it.tenure);
+        let rests = before.is_some_and(|before| before.lsn == manifest.lsn);
+        let same = before.is_some_and(|before| before.tenure == manifest.tenure);
+        state.idle_publications = match (rests && same, tenure == Some(manifest.tenure.id)) {
+            (true, true) => state.idle_publications + 1,
+            (true, false) => state.idle_publications,
+            (false, _) => 0,
+        };
+        self.journal.checked(11);
+        if state.idle_publications > IDLE_PUBLICATIONS_MAX {
+            self.journal.fail(
+                "11 (liveness)",
+                format_args!("{client} publishes without end, and nothing was committed"),
+            );
+        }
     }
 
     fn check_references(&self, manifest: &Manifest, contents: &MemoryObjectStore) {

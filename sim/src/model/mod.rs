@@ -3,7 +3,8 @@
 //! The model sees what crosses a trait (a buffer batch, a sync, an object that lands) at the
 //! instant it happens, and what clients are told. It keeps the total order of commits of every
 //! history, and checks each event against it:
-//! - [`operations`]: a commit is exactly one request, whole; what is acknowledged holds.
+//! - [`operations`]: a commit is exactly one request, whole; what is acknowledged holds; `twins`:
+//!   which of those that asked for the same.
 //! - [`reads`]: what a read returns is what some position in its window holds.
 //! - [`servers`]: what an opened image must hold; what a disk may drop.
 //! - [`landing`]: what may land in the object store; `tenures`: whose history it continues.
@@ -21,6 +22,7 @@ mod readers;
 pub mod reads;
 pub mod servers;
 mod tenures;
+mod twins;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -56,6 +58,8 @@ pub struct Disk {
     committed: Lsn,
     /// Commits up to here survive a power cut.
     synced: Lsn,
+    /// The last commit in it when it was opened last.
+    recovered: Lsn,
     /// Since its last opening there was a power cut.
     power_cut: bool,
     /// It holds another image's data.
@@ -99,10 +103,14 @@ struct State {
     /// Checksums of the data objects that landed, by key.
     objects: BTreeMap<String, u64>,
     landings: u64,
+    /// Publications by its server of the newest tenure since its LSN rose.
+    idle_publications: u64,
     disks: BTreeMap<String, Disk>,
     servers: BTreeMap<String, Server>,
     operations: BTreeMap<u64, Operation>,
     next_operation: u64,
+    /// Answered, and one that is not answered asked for the same.
+    answered_twins: Vec<Operation>,
     /// Commits whose clients were told that a rollback took them back.
     taken_back: Vec<(BranchId, Lsn)>,
     /// Somebody got damaged bytes from the store, or may get them from a disk.

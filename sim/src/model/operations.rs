@@ -25,13 +25,17 @@ pub(super) struct Operation {
     /// Where it was committed.
     pub(super) lsn: Option<Lsn>,
     /// In which history.
-    branch: Option<BranchId>,
+    pub(super) branch: Option<BranchId>,
     /// Its server was asked to roll back meanwhile.
     pub(super) during_rollback: bool,
     /// It was sent to be committed.
-    submitted: bool,
+    pub(super) submitted: bool,
+    /// The server's last commit when it was sent: it is committed after that.
+    pub(super) sent_after: Lsn,
+    /// Once it is answered: it was committed no later than this.
+    pub(super) answered_at: Option<Lsn>,
     /// Nothing of it may take effect any more.
-    over: bool,
+    pub(super) over: bool,
     /// It is a transaction.
     pub(super) transaction: bool,
     /// Positions that explain everything it read.
@@ -66,13 +70,15 @@ impl Model {
 
     /// A plain request is sent.
     pub fn submitted(&self, id: OperationId, server: &str, effects: Vec<Effect>) {
+        let mut state = self.state();
         let operation = Operation {
             server: server.to_owned(),
             effects,
             submitted: true,
+            sent_after: state.disk(server).committed,
             ..Operation::default()
         };
-        self.state().begin(id, operation);
+        state.begin(id, operation);
     }
 
     /// A transaction is about to be begun.
@@ -95,8 +101,11 @@ impl Model {
     /// A transaction is sent to be committed.
     pub fn commits(&self, id: OperationId) {
         let mut state = self.state();
+        let server = state.operations[&id.0].server.clone();
+        let committed = state.disk(&server).committed;
         let operation = state.operations.get_mut(&id.0).expect("it was begun");
         operation.submitted = true;
+        operation.sent_after = committed;
     }
 
     /// Nothing of the operation may take effect any more.
@@ -169,8 +178,9 @@ impl Model {
         let found: Vec<u64> = found.map(|(id, _)| *id).collect();
         // Several may have asked for the same; who read something must have read this.
         let serializable = |id: &&u64| self.conflict_of(state, **id, branch, lsn).is_none();
-        let id = found.iter().find(serializable).or(found.first());
-        let Some(id) = id.copied() else {
+        let id = found.iter().find(serializable).or(found.first()).copied();
+        let id = id.or_else(|| self.make_room(state, server, (branch, lsn), pages));
+        let Some(id) = id else {
             let numbers: Vec<u64> = pages.keys().copied().collect();
             let waiting: Vec<_> = state
                 .operations
@@ -235,6 +245,14 @@ impl Model {
                 format_args!("operation {id:?} was acknowledged and never committed"),
             );
         }
+        let held = match durable {
+            None => state.disk(&server).committed,
+            Some(Durability::Local) => state.disk(&server).synced,
+            Some(Durability::ObjectStore) => state.history.branch(branch).landed,
+        };
+        let operation = state.operations.get_mut(&id.0).expect("it was sent");
+        operation.answered_at = Some(held);
+        lsn = lsn.map(|lsn| self.first_place(&mut state, id, branch, lsn));
         let reached = lsn.unwrap_or(floor);
         let acknowledged = &mut state.history.branch_mut(branch).acknowledged;
         *acknowledged = reached.max(*acknowledged);
@@ -243,57 +261,7 @@ impl Model {
         }
         self.journal.checked(1);
         self.check_office(&mut state, &server);
-        state.operations.remove(&id.0);
-    }
-
-    /// Another request that asked for the same was taken for this one: each gets the other's place.
-    fn exchange(&self, state: &mut State, id: OperationId, branch: BranchId) -> Option<Lsn> {
-        let (effects, server) = (
-            state.operations[&id.0].effects.clone(),
-            state.operations[&id.0].server.clone(),
-        );
-        let fits = |lsn: Lsn| {
-            let before = |page| state.history.page(branch, Lsn(lsn.0 - 1), page);
-            let pages = apply(&effects, self.page_size, before);
-            state.history.is_commit(branch, lsn, &pages)
-        };
-        let twin = state.operations.iter().find(|(other, one)| {
-            **other != id.0 && one.server == server && one.lsn.is_some_and(fits)
-        });
-        let twin = twin.map(|(other, _)| *other)?;
-        let other = state.operations.get_mut(&twin)?;
-        let (lsn, branch) = (other.lsn.take(), other.branch.take());
-        let own = state.operations.get_mut(&id.0)?;
-        (own.lsn, own.branch) = (lsn, branch);
-        lsn
-    }
-
-    /// A request that was not committed was taken for another that asked for the same, and that is
-    /// not answered yet: that gets its place.
-    fn give_away(&self, state: &mut State, id: OperationId) -> bool {
-        let own = &state.operations[&id.0];
-        let (Some(lsn), Some(branch)) = (own.lsn, own.branch) else {
-            return false;
-        };
-        let before = |page| state.history.page(branch, Lsn(lsn.0 - 1), page);
-        let fits = |other: &Operation| {
-            let waits = other.submitted && !other.over && other.lsn.is_none();
-            let pages = || apply(&other.effects, self.page_size, before);
-            waits && other.server == own.server && state.history.is_commit(branch, lsn, &pages())
-        };
-        let twin = state.operations.iter().find(|(_, other)| fits(other));
-        let Some(twin) = twin.map(|(other, _)| *other) else {
-            return false;
-        };
-        let place = |operation: &mut Operation, at: Option<(Lsn, BranchId)>| {
-            operation.lsn = at.map(|(lsn, _)| lsn);
-            operation.branch = at.map(|(_, branch)| branch);
-        };
-        let other = state.operations.get_mut(&twin).expect("it was found");
-        place(other, Some((lsn, branch)));
-        let own = state.operations.get_mut(&id.0).expect("it was sent");
-        place(own, None);
-        true
+        self.answered(&mut state, id);
     }
 
     fn promise(&self, state: &mut State, server: &str, lsn: Lsn, durability: Durability) {

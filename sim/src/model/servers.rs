@@ -3,6 +3,7 @@
 use mvps_core::format::manifest::Office;
 use mvps_core::ids::{Generation, Lsn, TenureId};
 
+use super::operations::Operation;
 use super::{Disk, Model, Server, machine_of};
 use crate::journal;
 
@@ -22,9 +23,9 @@ impl Model {
     pub fn crashed(&self, machine: &str, power_cut: bool) {
         let mut state = self.state();
         state.disk(machine).power_cut |= power_cut;
-        state
-            .operations
-            .retain(|_, operation| machine_of(&operation.server) != machine);
+        let lives = |operation: &Operation| machine_of(&operation.server) != machine;
+        state.operations.retain(|_, operation| lives(operation));
+        state.answered_twins.retain(lives);
     }
 
     /// The machine goes on after a pause.
@@ -84,7 +85,13 @@ impl Model {
         })
     }
 
-    /// `server` opened the image with everything up to `lsn`.
+    /// `server` opened the buffer store, whose last commit is `last`.
+    pub fn recovered(&self, server: &str, last: Lsn) {
+        self.state().disk(server).recovered = last;
+    }
+
+    /// `server` opened the image with everything up to `lsn`. What its disk lost of that and nobody
+    /// was promised is not in it: a rollback that was not published gave out an LSN above.
     pub fn opened(&self, server: &str, tenure: TenureId, lsn: Lsn) {
         let mut state = self.state();
         let Some(branch) = state.tenures.get(&tenure).copied() else {
@@ -114,19 +121,23 @@ impl Model {
         };
         let floor = floor.max(promised.landed).max(promised.durable_in_store);
         let continues = disk.branch == Some(branch);
-        if lsn < floor {
+        let held = match continues {
+            true => lsn.min(disk.recovered.max(promised.landed)),
+            false => lsn,
+        };
+        if held < floor {
             self.journal.fail(
                 "1 (survival)",
-                format_args!("{server} opened at LSN {lsn}, but {floor} was promised"),
+                format_args!("{server} opened at LSN {held}, but {floor} was promised"),
             );
         }
         self.journal.checked(1);
         self.journal.checked(6);
-        if lsn < acknowledged {
+        if held < acknowledged {
             self.journal.mark("an unsynced tail was lost");
         }
-        self.check_taken_back(&state, server, branch, lsn);
-        let gone = state.history.truncate(branch, lsn);
+        self.check_taken_back(&state, server, branch, held);
+        let gone = state.history.truncate(branch, held);
         let synced = if disk.power_cut || !continues {
             lsn
         } else {

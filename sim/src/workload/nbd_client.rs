@@ -259,14 +259,16 @@ impl NbdClient {
         let requests: Vec<_> = (0..count)
             .map(|_| self.submit(|hand, id| hand.unaligned(id)))
             .collect();
-        let sent = requests
-            .iter()
-            .map(|(_, effect, durable)| send(client, effect, *durable));
+        // Each answer counts from when it comes, and some wait for the object store.
+        let sent = requests.iter().map(|(id, effect, durable)| async {
+            let outcome = send(client, effect, *durable).await;
+            self.tell(*id, durable.then_some(self.durability), &outcome);
+            outcome
+        });
         let outcomes = join_all(sent).await;
         let mut worst = Ok(());
-        for ((id, _, durable), outcome) in requests.iter().zip(outcomes) {
-            let durability = durable.then_some(self.durability);
-            worst = self.answered(*id, durability, outcome).and(worst);
+        for ((id, ..), outcome) in requests.iter().zip(outcomes) {
+            worst = self.heard(*id, outcome).and(worst);
         }
         worst
     }
@@ -308,21 +310,38 @@ impl NbdClient {
         self.answered(id, Some(self.durability), outcome)
     }
 
-    /// Tells the model what the server said.
+    /// The server answered, or did not.
     pub(super) fn answered(
         &mut self,
         id: OperationId,
         when: Option<Durability>,
         outcome: Result<(), ClientError>,
     ) -> Result<(), ClientError> {
+        self.tell(id, when, &outcome);
+        self.heard(id, outcome)
+    }
+
+    /// Tells the model what the server said.
+    fn tell(&self, id: OperationId, when: Option<Durability>, said: &Result<(), ClientError>) {
         let model = &self.hand.site.model;
-        match &outcome {
+        match said {
             Ok(()) => {
                 self.hand.note(format_args!("{} ok", id.0));
                 model.acknowledged(id, when);
             }
-            Err(ClientError::Lost) => self.unknown.push(id),
-            Err(error) => model.refused(id, &said(error)),
+            Err(ClientError::Lost) => {}
+            Err(error) => model.refused(id, &meant(error)),
+        }
+    }
+
+    /// Remembers what was not answered.
+    fn heard(
+        &mut self,
+        id: OperationId,
+        outcome: Result<(), ClientError>,
+    ) -> Result<(), ClientError> {
+        if matches!(outcome, Err(ClientError::Lost)) {
+            self.unknown.push(id);
         }
         outcome
     }
@@ -367,7 +386,7 @@ async fn send(client: &Client, effect: &Effect, durable: bool) -> Result<(), Cli
 }
 
 /// What the engine may have meant.
-fn said(error: &ClientError) -> EngineError {
+fn meant(error: &ClientError) -> EngineError {
     match error {
         ClientError::Conflict | ClientError::Failed(Errno::Permission) => EngineError::Aborted {
             reason: "the server answered EPERM",

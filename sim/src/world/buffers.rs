@@ -90,6 +90,9 @@ impl BufferStores for SimBufferStores {
                 recovered.last_lsn
             ),
         );
+        if let Some(model) = &self.model {
+            model.recovered(&self.server, recovered.last_lsn);
+        }
         let store = SimBufferStore {
             server: self.server.clone(),
             store: recovered.store,
