@@ -20,6 +20,7 @@ pub const FAULTS: &[&str] = &[
     "buffer: open fails",
     "buffer: read fails",
     "buffer: rolled back",
+    "buffer: seal fails",
     "buffer: slow disk",
     "buffer: sync fails",
     "buffer: write fails",

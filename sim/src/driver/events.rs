@@ -228,6 +228,7 @@ impl Driver {
             (BufferFault::SyncFails, "buffer: sync fails"),
             (BufferFault::DiskFull, "buffer: disk full"),
             (BufferFault::WriteFails, "buffer: write fails"),
+            (BufferFault::SealFails, "buffer: seal fails"),
             (BufferFault::ReadFails, "buffer: read fails"),
             (BufferFault::OpenFails, "buffer: open fails"),
         ]);

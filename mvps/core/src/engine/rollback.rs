@@ -190,6 +190,9 @@ impl ImageTask {
         } else {
             self.transactions.abort_all("the image was rolled back");
             self.refuse_stalled(&ROLLED_BACK);
+            if crate::mutant::is("rollback takes back before it is published") {
+                self.acknowledgements.fail(&ROLLED_BACK);
+            }
             self.schedule.refuse_checkpoints(&ROLLED_BACK);
             self.rollback.stage = Rollback::Wanted(request);
             self.rollback.abandon.send_replace(true);
