@@ -163,7 +163,15 @@ impl Image {
             Err(ManifestError::NoSuchVersion { .. }) => return Err(GONE),
             other => other.map_err(unreadable)?,
         };
-        let map = Map::open(&to, Arc::clone(&host.leaves)).await?;
+        let map = match Map::open(&to, Arc::clone(&host.leaves)).await {
+            Ok(map) => map,
+            Err(error) => {
+                // Its end may have been published since, and its objects deleted.
+                let newest = manifests.newest(self.id()).await.map_err(unreadable)?;
+                let retained = newest.is_some_and(|newest| is_retained(&newest, version));
+                return Err(if retained { error.into() } else { GONE });
+            }
+        };
         let to = Box::new(to);
         self.ask(|reply| {
             let request = RollbackRequest { to, map, reply };
