@@ -34,7 +34,16 @@ use crate::shrink;
 use crate::worlds::{self, enumerate::Part};
 
 /// Seeds that once found a bug, or that reach something rare.
-pub const REGRESSION_SEEDS: &[u64] = &[];
+pub const REGRESSION_SEEDS: &[u64] = &[
+    // Two damaged reads of a manifest in a row, and an office ended.
+    1_000_010, // A version that expires while a server opens it to roll back to.
+    3_000_961,
+    // Errors of the model: who of those that asked for the same was committed where.
+    200_549, 300_961, 1_000_120,
+    // An unpublished rollback gave out an LSN above what a power cut left.
+    2_000_055, // A copy of a buffer store brought back what a power cut had taken.
+    3_001_135,
+];
 
 /// How many seeds `cargo test` runs with the program that it built itself.
 const CHECKED_SEEDS: u64 = 6;

@@ -201,6 +201,9 @@ impl Driver {
         };
         let machine = old.machine;
         self.crash(machine, Crash::PowerCut);
+        if !self.site.model.remembers(&old.known) {
+            return;
+        }
         let name = self.machines[machine].name.clone();
         self.site.journal.fault(&name, "buffer: rolled back");
         self.hopeless[machine] = old.hopeless;

@@ -29,6 +29,8 @@ pub struct Branch {
     pub durable: Lsn,
     /// Up to here was promised to survive the loss of the machine.
     pub durable_in_store: Lsn,
+    /// Where commits after an LSN were lost, each time that some were.
+    pub cuts: Vec<Lsn>,
     /// The highest LSN of any manifest of this branch that landed as the newest.
     pub landed: Lsn,
 }
@@ -160,6 +162,9 @@ impl History {
         }
         branch.acknowledged = branch.acknowledged.min(lsn);
         branch.durable = branch.durable.min(lsn);
+        if !gone.is_empty() {
+            branch.cuts.push(lsn);
+        }
         gone.len()
     }
 

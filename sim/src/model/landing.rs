@@ -30,6 +30,17 @@ const IDLE_PUBLICATIONS_MAX: u64 = 200;
 /// Room for everything that one check reads.
 const CACHE_BYTES: u64 = 64 << 20;
 
+/// Whether the server in office, or its readers, may read the object through `newest`.
+fn needs(newest: &Manifest, key: &str) -> bool {
+    let segments = newest.segments.iter().map(|it| &it.name);
+    let maps = newest.maps.iter().map(|it| &it.name);
+    let retired = newest.retired.iter().map(|it| &it.name);
+    segments
+        .chain(maps)
+        .chain(retired)
+        .any(|name| name.key() == key)
+}
+
 impl Model {
     pub(super) fn object_landed(&self, client: &str, key: &str, contents: &MemoryObjectStore) {
         if ObjectName::parse(key).is_err() {
@@ -52,8 +63,12 @@ impl Model {
     pub(super) fn missing(&self, client: &str, key: &str) {
         let state = self.state();
         let tenure = state.servers.get(client).and_then(|it| it.tenure);
-        let newest = state.newest.as_ref().map(|it| it.tenure.id);
-        if tenure.is_some() && tenure == newest {
+        let newest = state.newest.as_ref();
+        let in_office = tenure.is_some() && tenure == newest.map(|it| it.tenure.id);
+        // It may look at a version to roll back to, which expires meanwhile.
+        let looks_back = state.servers.get(client).is_some_and(|it| it.rolling_back);
+        let is_needed = || newest.is_some_and(|it| needs(it, key));
+        if in_office && (!looks_back || is_needed()) {
             self.journal.fail(
                 "8 (collection)",
                 format_args!("{client} is in office and does not find {key}"),

@@ -58,6 +58,8 @@ pub struct Disk {
     committed: Lsn,
     /// Commits up to here survive a power cut.
     synced: Lsn,
+    /// Of a copy: how often its history had lost commits when it was made.
+    cuts: usize,
     /// The last commit in it when it was opened last.
     recovered: Lsn,
     /// Since its last opening there was a power cut.

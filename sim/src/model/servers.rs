@@ -44,7 +44,25 @@ impl Model {
     /// The buffer store of `machine` as it is now.
     #[must_use]
     pub fn copied(&self, machine: &str) -> Disk {
-        self.state().disk(machine).clone()
+        let mut state = self.state();
+        let copy = state.disk(machine).clone();
+        let cuts = |id| state.history.branch(id).cuts.len();
+        Disk {
+            cuts: copy.branch.map_or(0, cuts),
+            ..copy
+        }
+    }
+
+    /// Whether everything in the copy is still history: what was lost since, and is in the copy, the
+    /// model has forgotten.
+    #[must_use]
+    pub fn remembers(&self, copy: &Disk) -> bool {
+        let state = self.state();
+        let Some(branch) = copy.branch else {
+            return true;
+        };
+        let later = state.history.branch(branch).cuts.iter().skip(copy.cuts);
+        later.into_iter().all(|cut| *cut >= copy.committed)
     }
 
     /// An old copy took the place of the buffer store of `machine`.
