@@ -28,7 +28,7 @@ use crate::cases;
 use crate::coverage;
 use crate::fidelity;
 use crate::journal::Timeline;
-use crate::mutants::{self, MUTANT_VARIABLE};
+use crate::mutants::{self, MUTANT_VARIABLE, Search};
 use crate::runner::{Outcome, Summary, run_apart, run_here, run_many, run_twice, run_twice_as};
 use crate::shrink;
 use crate::worlds::{self, enumerate::Part};
@@ -114,7 +114,7 @@ fn optimised() -> ExitCode {
         run_twice_as(&program, seed)
     }));
     println!("known-bad variants of the engine");
-    let variants = mutants::judge(&program, mutants::SEEDS, None);
+    let variants = mutants::judge(&program, mutants::SEEDS, None, Search::KnownFirst);
     println!("a planted failure is made small");
     let shrinks = cases::shrinks(&program);
     let good = [fixed, fresh, variants, shrinks]

@@ -21,6 +21,30 @@ pub const MUTANT_VARIABLE: &str = "SIM_MUTANT";
 /// Seeds that a variant may survive, when nothing else is asked for.
 pub const SEEDS: u64 = 200;
 
+/// Seeds that caught a variant which the first ones do not: where the test begins, which has not the
+/// time to search. `mutants` begins at 0, and its figures are those of the table in the README.
+const KNOWN: &[(&str, u64)] = &[
+    ("buffer replayed onto another history", 11),
+    ("corrupted frame served", 16),
+    ("merging never comes to an end", 58),
+    ("no publish re-check", 8),
+    ("pin of a clone's clone only in the parent", 16),
+    ("publication counter reused for another body", 28),
+    ("retired objects forgotten", 71),
+    ("rollback takes back before it is published", 125),
+    ("what a lost connection sent follows its client", 35),
+    ("write acknowledged when fenced", 17),
+];
+
+/// Where the search for a seed that catches a variant begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Search {
+    /// At 0: how many seeds it takes is a figure.
+    FromZero,
+    /// At the seed that is known to catch it.
+    KnownFirst,
+}
+
 /// This process runs the variant `name` from now on.
 #[cfg(mvps_mutant = "selectable")]
 pub fn select(name: &str) {
@@ -44,7 +68,7 @@ struct Fate {
 #[must_use]
 pub fn main(seeds: u64, chosen: Option<&str>) -> ExitCode {
     match build() {
-        Ok(program) => judge(&program, seeds, chosen),
+        Ok(program) => judge(&program, seeds, chosen, Search::FromZero),
         Err(reason) => {
             eprintln!("the variants cannot be built: {reason}");
             ExitCode::FAILURE
@@ -54,10 +78,10 @@ pub fn main(seeds: u64, chosen: Option<&str>) -> ExitCode {
 
 /// Runs the variants of `program`, or the one that was asked for; succeeds if each is caught.
 #[must_use]
-pub fn judge(program: &Path, seeds: u64, chosen: Option<&str>) -> ExitCode {
+pub fn judge(program: &Path, seeds: u64, chosen: Option<&str>, search: Search) -> ExitCode {
     let names = ALL.iter().copied();
     let names = names.filter(|name| chosen.is_none_or(|only| only == *name));
-    let fates = run(program, names.collect(), seeds);
+    let fates = run(program, names.collect(), seeds, search);
     let mut caught_after: Vec<u64> = fates
         .iter()
         .filter_map(|fate| Some(fate.caught.as_ref()?.0))
@@ -65,10 +89,10 @@ pub fn judge(program: &Path, seeds: u64, chosen: Option<&str>) -> ExitCode {
     caught_after.sort_unstable();
     let median = caught_after.get(caught_after.len() / 2);
     let survived = fates.len() - caught_after.len();
-    println!(
-        "median: {} seeds to detection",
-        median.copied().unwrap_or(0)
-    );
+    if search == Search::FromZero {
+        let median = median.copied().unwrap_or(0);
+        println!("median: {median} seeds to detection");
+    }
     println!("{} passed, {survived} failed", caught_after.len());
     if survived == 0 && !fates.is_empty() {
         ExitCode::SUCCESS
@@ -78,7 +102,7 @@ pub fn judge(program: &Path, seeds: u64, chosen: Option<&str>) -> ExitCode {
 }
 
 /// Runs variants on all cores, each until it is caught, and prints each when its fate is known.
-fn run(program: &Path, names: Vec<&'static str>, seeds: u64) -> Vec<Fate> {
+fn run(program: &Path, names: Vec<&'static str>, seeds: u64, search: Search) -> Vec<Fate> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let queue = Mutex::new(names.into_iter());
     let fates = Mutex::new(Vec::new());
@@ -88,7 +112,7 @@ fn run(program: &Path, names: Vec<&'static str>, seeds: u64) -> Vec<Fate> {
                 loop {
                     let name = queue.lock().expect("drawing does not panic").next();
                     let Some(name) = name else { return };
-                    let fate = fate_of(program, name, seeds);
+                    let fate = fate_of(program, name, seeds, search);
                     fate.print(seeds);
                     fates.lock().expect("adding does not panic").push(fate);
                 }
@@ -98,10 +122,17 @@ fn run(program: &Path, names: Vec<&'static str>, seeds: u64) -> Vec<Fate> {
     fates.into_inner().expect("adding does not panic")
 }
 
-fn fate_of(program: &Path, name: &'static str, seeds: u64) -> Fate {
-    let caught = (0..seeds).find_map(|seed| {
+fn fate_of(program: &Path, name: &'static str, seeds: u64, search: Search) -> Fate {
+    let known = KNOWN.iter().find(|(variant, _)| *variant == name);
+    let known = known.filter(|_| search == Search::KnownFirst);
+    let mut order = known
+        .map(|(_, seed)| *seed)
+        .into_iter()
+        .chain(0..seeds)
+        .zip(1..);
+    let caught = order.find_map(|(seed, tried)| {
         let outcome = run_apart_as(program, seed, Some(name));
-        outcome.failure.map(|failure| (seed + 1, failure))
+        outcome.failure.map(|failure| (tried, failure))
     });
     Fate { name, caught }
 }
