@@ -3,7 +3,7 @@
 //! sleeps between deciding and deleting, or cannot read some of the manifests. What it deletes is
 //! judged as it lands (`model/deletion.rs`).
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::future::join;
@@ -156,6 +156,7 @@ impl Pass {
                 objects,
                 draws: Arc::clone(&self.draws),
                 chance: MISREADS,
+                known: Mutex::default(),
             }));
         }
         objects

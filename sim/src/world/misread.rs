@@ -1,7 +1,9 @@
-//! An object store whose user now and then cannot read a manifest: it comes back damaged, or as one
-//! of a newer mvps would. Who takes such a manifest for one that retains nothing deletes too much.
+//! An object store whose user cannot read some manifests: they come back damaged, or as those of a
+//! newer mvps would, as often as they are read. Who takes such a manifest for one that retains
+//! nothing deletes too much.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -29,6 +31,8 @@ pub struct Misread {
     pub draws: Arc<Draws>,
     /// How many manifests of a thousand.
     pub chance: u64,
+    /// What was read, and what it came back as if it is unreadable.
+    pub known: Mutex<BTreeMap<String, Option<Bytes>>>,
 }
 
 #[async_trait]
@@ -38,15 +42,22 @@ impl Ask for Misread {
         let is_manifest = matches!(request, Request::Get(_)) && parse_manifest_key(&key).is_ok();
         let reply = request.carry_out(&*self.objects).await;
         match reply {
-            Ok(Answer::Body(body)) if is_manifest && self.draws.chance(self.chance) => {
-                Ok(Answer::Body(self.unreadable(&key, &body)))
-            }
+            Ok(Answer::Body(body)) if is_manifest => Ok(Answer::Body(self.read(key, body))),
             other => other,
         }
     }
 }
 
 impl Misread {
+    fn read(&self, key: String, body: Bytes) -> Bytes {
+        let mut known = self.known.lock().expect("nothing panics under this lock");
+        let unreadable = known.entry(key).or_insert_with_key(|key| {
+            let is_unreadable = self.draws.chance(self.chance);
+            is_unreadable.then(|| self.unreadable(key, &body))
+        });
+        unreadable.clone().unwrap_or(body)
+    }
+
     fn unreadable(&self, key: &str, body: &Bytes) -> Bytes {
         let mut bytes = body.to_vec();
         if self.draws.chance(500) {
