@@ -205,25 +205,32 @@ fn shrink_seed(
     Ok(Shrunk { case, size, runs })
 }
 
-/// What the planted oracle forbids: two choices of clients and one of the driver.
-const PLANTED: &str = " flush |FAULT process: kill| flush ";
+/// What the planted oracle forbids: two choices of clients and one of the driver. Others are killed,
+/// too, and not by a choice that can be left out.
+const PLANTED: &str = " flush |alpha     FAULT process: kill| flush ";
 
-/// Choices that may be left of it.
-const PLANTED_SIZE_MAX: usize = 6;
+/// Choices that may be left of it: what is left out changes what is drawn after it, so some stay that
+/// have nothing to do with it.
+const PLANTED_SIZE_MAX: usize = 10;
 
 /// Runs that making it small may take.
-const PLANTED_RUNS_MAX: u64 = 400;
+const PLANTED_RUNS_MAX: u64 = 1000;
 
-/// Seeds of which one does what is forbidden.
+/// Seeds of which some do what is forbidden.
 const PLANTED_SEEDS: u64 = 20;
 
 /// Shrinking works: a planted failure becomes small.
 #[must_use]
 pub fn shrinks(program: &Path) -> ExitCode {
     let cause = Some((PLANTED_VARIABLE, PLANTED));
-    let shrunk = (0..PLANTED_SEEDS)
-        .map(|seed| shrink_seed(program, seed, cause, PLANTED_RUNS_MAX))
-        .find_map(Result::ok);
+    // The shortest run that does it: some take thousands of requests.
+    let failing = (0..PLANTED_SEEDS).filter_map(|seed| {
+        let as_it_is = shrink_seed(program, seed, cause, 0).ok()?;
+        Some((as_it_is.size, seed))
+    });
+    let shrunk = failing
+        .min()
+        .and_then(|(_, seed)| shrink_seed(program, seed, cause, PLANTED_RUNS_MAX).ok());
     match shrunk {
         Some(Shrunk { case, size, runs }) if size <= PLANTED_SIZE_MAX => {
             let seed = case.seed;
