@@ -111,6 +111,8 @@ fn open_fjall(directory: &PathBuf) -> Result<Database, fjall::Error> {
         Database::builder(directory)
             .worker_threads(WORKERS)
             .cache_size(BLOCK_CACHE_BYTES)
+            // A cache of open files would keep those of dropped generations, and their space.
+            .max_cached_files(None)
             .max_journaling_size(NEVER_BYTES)
             .open()
     };

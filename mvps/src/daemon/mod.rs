@@ -9,6 +9,7 @@ mod history;
 mod keys;
 mod listening;
 mod memory;
+mod open_files;
 mod operator;
 mod reader_id;
 mod root_keys;

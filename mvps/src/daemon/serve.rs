@@ -21,6 +21,7 @@ use super::drain::{Drained, drain};
 use super::folder_lock::FolderLock;
 use super::keys::ServerKeys;
 use super::listening::{bind_all, shown};
+use super::open_files;
 use super::operator::Operator;
 use super::reader_id;
 use super::root_keys::root_keys_of_server;
@@ -41,6 +42,7 @@ const PROBE_PATIENCE: Duration = Duration::from_secs(30);
 /// # Errors
 /// Why it could not start.
 pub fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
+    open_files::raise_limit();
     let cores = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(cores.get())

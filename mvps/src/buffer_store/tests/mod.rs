@@ -55,7 +55,7 @@ fn batch(lsn: u64, bytes: usize) -> BufferBatch {
 }
 
 #[test]
-fn a_store_that_is_being_closed_is_waited_for_however_long_that_takes() {
+fn a_lock_is_waited_for_longer_while_its_holder_is_leaving() {
     let root = fast_directory();
     let layout = Layout {
         image: root.path().to_owned(),
@@ -71,6 +71,35 @@ fn a_store_that_is_being_closed_is_waited_for_however_long_that_takes() {
     });
     DirectoryLock::take(&layout, &known).unwrap();
     closing.join().unwrap();
+}
+
+/// A reader of a store that is closed keeps its files for as long as it reads.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_was_closed_is_opened_again_once_its_last_reader_is_done() {
+    let root = fast_directory();
+    let stores = FjallBufferStores::new(root.path());
+    let first = stores.open(&image()).await.unwrap();
+    first.store.commit(batch(1, 4096)).await.unwrap();
+    first.store.sync().await.unwrap();
+    drop(first);
+    let recovered = stores.open(&image()).await.unwrap();
+    assert_eq!(verified_lsns(&recovered), [1]);
+    let Recovered {
+        store, generations, ..
+    } = recovered;
+    let refused = stores.open(&image()).await.err();
+    assert!(
+        matches!(refused, Some(BufferError::Locked { .. })),
+        "it is open: {refused:?}"
+    );
+    drop(store);
+    let reading = std::thread::spawn(move || {
+        std::thread::sleep(std::time::Duration::from_secs(2));
+        drop(generations);
+    });
+    let recovered = stores.open(&image()).await.unwrap();
+    assert_eq!(verified_lsns(&recovered), [1]);
+    reading.join().unwrap();
 }
 
 /// The LSNs of all records, ascending, after reading and comparing each.
@@ -127,4 +156,34 @@ async fn settle() {
 async fn conforms() {
     let root = fast_directory();
     conformance::check_buffer_stores(&|| Arc::new(FjallBufferStores::new(root.path()))).await;
+}
+
+/// Files of this process below `root` that are deleted and still take space.
+#[cfg(target_os = "linux")]
+fn deleted_files(root: &Path) -> Vec<PathBuf> {
+    let descriptors = fs::read_dir("/proc/self/fd").unwrap();
+    let files = descriptors.filter_map(|it| fs::read_link(it.ok()?.path()).ok());
+    let ours = files.filter(|file| file.starts_with(root));
+    ours.filter(|file| file.to_string_lossy().ends_with(" (deleted)"))
+        .collect()
+}
+
+/// A generation that was spilled, read and dropped is off the disk, not only out of its directory.
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread")]
+async fn the_space_of_a_dropped_generation_is_free() {
+    let root = fast_directory();
+    let store = open(root.path()).await.unwrap().store;
+    for lsn in 1..=5 {
+        store.commit(batch(lsn, 128 << 10)).await.unwrap();
+        let (sealed, handle) = store.seal().await.unwrap();
+        store.spill(sealed).await.unwrap();
+        let read = handle.read(name(lsn), 0..128 << 10).unwrap();
+        assert_eq!(read, content(lsn, 128 << 10));
+        store.drop_generation(sealed).await.unwrap();
+        // Whoever still reads may go on.
+        assert_eq!(handle.read(name(lsn), 0..128 << 10).unwrap(), read);
+    }
+    settle().await;
+    assert_eq!(deleted_files(root.path()), Vec::<PathBuf>::new());
 }
