@@ -531,3 +531,57 @@ async fn the_collector_leaves_what_the_last_clone_needs() {
     let disk = machine.open_named(&last).await;
     assert_eq!(read_all(&disk, 0..20).await, [7; 20]);
 }
+
+/// A version that expires while it is opened to be rolled back to is gone, not damaged, and nothing
+/// happened.
+#[tokio::test(start_paused = true)]
+async fn a_version_that_expires_while_it_is_opened_is_gone() {
+    let world = World::new();
+    let machine = world.machine(1);
+    let disk = machine.open().await;
+    write(&disk, 0, 1).await;
+    let monday = disk.image().checkpoint().await.expect("a checkpoint");
+    for round in 0..40 {
+        write(&disk, 0, round + 2).await;
+        disk.image().checkpoint().await.expect("a checkpoint");
+    }
+    disk.image().close().await.expect("it closes");
+    drop(disk);
+    let server = world.machine(2);
+    let disk = server.open().await;
+
+    let (meet, met) = tokio::sync::oneshot::channel();
+    let (go_on, goes_on) = tokio::sync::oneshot::channel::<()>();
+    let mut once = Some((meet, goes_on));
+    let versions = manifest_key(&image(), monday);
+    let mut opened = false;
+    world.objects.set_script(move |operation| {
+        opened |= operation.key == versions;
+        let reads_map = operation.kind == OperationKind::GetRange
+            || operation.kind == OperationKind::Get && operation.key != versions;
+        match once.take_if(|_| opened && reads_map) {
+            None => Verdict::Obey,
+            Some((meet, goes_on)) => {
+                meet.send(()).expect("the test waits");
+                Verdict::Delay(Box::pin(async move { goes_on.await.expect("it goes on") }))
+            }
+        }
+    });
+    let image_task = disk.image().clone();
+    let rolling_back = tokio::spawn(async move { image_task.roll_back(monday).await });
+    met.await.expect("it opens the map");
+    for _ in 0..3 {
+        collect_for_real(&machine).await;
+        tokio::time::sleep(Duration::from_secs(2)).await;
+    }
+    go_on.send(()).expect("it waits");
+    let refused = rolling_back.await.expect("no panic");
+    assert!(
+        matches!(refused, Err(EngineError::Invalid { .. })),
+        "{refused:?}"
+    );
+    assert_eq!(read(&disk, 0).await, 41);
+    write(&disk, 0, 77).await;
+    disk.image().checkpoint().await.expect("a checkpoint");
+    assert_eq!(read(&disk, 0).await, 77);
+}
