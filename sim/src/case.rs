@@ -15,7 +15,7 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::journal::Choice;
-use crate::plan::Plan;
+use crate::plan::{Plan, Second};
 
 /// Numbers of choices.
 pub type Numbers = BTreeSet<u64>;
@@ -75,6 +75,19 @@ impl Knob for Option<u64> {
     }
 }
 
+/// Whether there is one.
+impl Knob for Second {
+    fn value(&self) -> u64 {
+        u64::from(*self != Self::None)
+    }
+
+    fn turn(&mut self, value: u64) {
+        if value == 0 {
+            *self = Self::None;
+        }
+    }
+}
+
 /// In milliseconds.
 impl Knob for Duration {
     fn value(&self) -> u64 {
@@ -101,6 +114,14 @@ macro_rules! knobs {
 }
 
 knobs! {
+    "history.archivists" 0 history.archivists;
+    "history.readers" 0 history.readers;
+    "history.copies" 0 history.copies;
+    "history.guests" 0 history.guests;
+    "history.on_server" 0 history.on_server;
+    "history.deletes_main" 0 history.deletes_main;
+    "history.second" 0 history.second;
+    "encrypted" 0 encrypted;
     "clients" 1 clients;
     "rounds" 1 rounds;
     "write_pages_max" 1 write_pages_max;

@@ -205,44 +205,36 @@ fn shrink_seed(
     Ok(Shrunk { case, size, runs })
 }
 
-/// What the planted oracle forbids: two choices of clients and one of the driver. Others are killed,
-/// too, and not by a choice that can be left out.
-const PLANTED: &str = " flush |alpha     FAULT process: kill| flush ";
+/// What the planted oracle forbids: two choices of clients and one of the driver.
+const PLANTED: &str = " flush |FAULT process: kill| flush ";
 
-/// Choices that may be left of it: what is left out changes what is drawn after it, so some stay that
-/// have nothing to do with it.
-const PLANTED_SIZE_MAX: usize = 10;
+/// A seed that does it, by choices: of some others it is the end of the run, or somebody who works on
+/// history, that kills.
+const PLANTED_SEED: u64 = 42;
+
+/// Choices that may be left of it.
+const PLANTED_SIZE_MAX: usize = 6;
 
 /// Runs that making it small may take.
-const PLANTED_RUNS_MAX: u64 = 1000;
-
-/// Seeds of which some do what is forbidden.
-const PLANTED_SEEDS: u64 = 20;
+const PLANTED_RUNS_MAX: u64 = 400;
 
 /// Shrinking works: a planted failure becomes small.
 #[must_use]
 pub fn shrinks(program: &Path) -> ExitCode {
     let cause = Some((PLANTED_VARIABLE, PLANTED));
-    // The shortest run that does it: some take thousands of requests.
-    let failing = (0..PLANTED_SEEDS).filter_map(|seed| {
-        let as_it_is = shrink_seed(program, seed, cause, 0).ok()?;
-        Some((as_it_is.size, seed))
-    });
-    let shrunk = failing
-        .min()
-        .and_then(|(_, seed)| shrink_seed(program, seed, cause, PLANTED_RUNS_MAX).ok());
+    let shrunk = shrink_seed(program, PLANTED_SEED, cause, PLANTED_RUNS_MAX);
     match shrunk {
-        Some(Shrunk { case, size, runs }) if size <= PLANTED_SIZE_MAX => {
+        Ok(Shrunk { case, size, runs }) if size <= PLANTED_SIZE_MAX => {
             let seed = case.seed;
             println!("a planted failure of seed {seed} shrinks to {size} choices in {runs} runs");
             ExitCode::SUCCESS
         }
-        Some(Shrunk { case, size, .. }) => {
+        Ok(Shrunk { case, size, .. }) => {
             eprintln!("shrunk to {size} choices, not to {PLANTED_SIZE_MAX}:\n{case}");
             ExitCode::FAILURE
         }
-        None => {
-            eprintln!("no seed does what is forbidden");
+        Err(error) => {
+            eprintln!("{error}");
             ExitCode::FAILURE
         }
     }

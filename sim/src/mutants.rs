@@ -19,7 +19,7 @@ use crate::runner::run_apart_as;
 pub const MUTANT_VARIABLE: &str = "SIM_MUTANT";
 
 /// Seeds that a variant may survive, when nothing else is asked for.
-pub const SEEDS: u64 = 400;
+pub const SEEDS: u64 = 200;
 
 /// Seeds that caught a variant which the first ones do not: where the test begins, which has not the
 /// time to search. `mutants` begins at 0, and its figures are those of the table in the README.

@@ -12,6 +12,9 @@ use crate::journal::Choice;
 /// Runs of the simulation that one shrinking may take, when nothing else is asked for.
 pub const RUNS_MAX: u64 = 600;
 
+/// Each of so few choices is tried alone.
+const ALONE_MAX: usize = 16;
+
 /// How a case went.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Verdict {
@@ -177,6 +180,9 @@ impl<R: FnMut(&Case) -> Verdict> Shrinker<R> {
         if happened.is_empty() || self.keep(choice, Numbers::new()) {
             return;
         }
+        if happened.len() <= ALONE_MAX && self.one_alone(choice, &happened) {
+            return;
+        }
         loop {
             let changed = self.sweep(choice, length);
             if length <= 1 && !changed || self.runs_left == 0 {
@@ -184,6 +190,15 @@ impl<R: FnMut(&Case) -> Verdict> Shrinker<R> {
             }
             length = length.div_ceil(2);
         }
+    }
+
+    /// Leaves out all but one, if one is enough: what it needs others for may be the time that they
+    /// take, and then it is not found by leaving out some.
+    fn one_alone(&mut self, choice: Choice, happened: &[u64]) -> bool {
+        happened.len() > 1
+            && happened
+                .iter()
+                .any(|one| self.keep(choice, Numbers::from([*one])))
     }
 
     fn happened(&self, choice: Choice) -> Vec<u64> {
