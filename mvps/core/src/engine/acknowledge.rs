@@ -11,6 +11,7 @@ use super::error::EngineError;
 use super::event::{CommitRefusal, Completion, Durability, Reply};
 use super::protocol::{CheckOutcome, Gate, TenureCheck, check_tenure};
 use super::task::{ImageTask, answer};
+use crate::env::Moment;
 use crate::ids::Lsn;
 
 type Waiting = Reply<(), CommitRefusal>;
@@ -26,6 +27,8 @@ pub(super) struct Acknowledgements {
     for_tenure: Vec<Waiting>,
     /// Ready but for a rollback, which takes them back or does not happen.
     held: Vec<Waiting>,
+    /// Want to know whether the tenure was over at that moment.
+    doubts: Vec<(Moment, Waiting)>,
     pub(super) tenure: TenureCheck,
 }
 
@@ -39,6 +42,7 @@ impl Acknowledgements {
             for_publication: Vec::new(),
             for_tenure: Vec::new(),
             held: Vec::new(),
+            doubts: Vec::new(),
             tenure,
         }
     }
@@ -63,6 +67,7 @@ impl Acknowledgements {
             .map(|(_, reply)| reply)
             .chain(self.for_tenure.drain(..))
             .chain(self.held.drain(..))
+            .chain(self.doubts.drain(..).map(|(_, reply)| reply))
         {
             answer(reply, Err(CommitRefusal::Failed(error.clone())));
         }
@@ -176,6 +181,33 @@ impl ImageTask {
         }
     }
 
+    /// Somebody could not read what should be there, and wants to know why.
+    pub(super) fn doubt_tenure(&mut self, reply: Waiting) {
+        if let Some(error) = &self.failure {
+            answer(reply, Err(CommitRefusal::Failed(error.clone())));
+            return;
+        }
+        let now = self.now();
+        self.acknowledgements.doubts.push((now, reply));
+        if !self.acknowledgements.tenure.is_checking() {
+            self.start_tenure_check();
+        }
+    }
+
+    /// The tenure is not over, as far as a check that began at `began` could tell.
+    fn settle_doubts(&mut self, began: Moment) {
+        let doubts = std::mem::take(&mut self.acknowledgements.doubts);
+        let (settled, left): (Vec<_>, Vec<_>) =
+            doubts.into_iter().partition(|(asked, _)| *asked <= began);
+        for (_, reply) in settled {
+            answer(reply, Ok(()));
+        }
+        self.acknowledgements.doubts = left;
+        if !self.acknowledgements.doubts.is_empty() {
+            self.start_tenure_check();
+        }
+    }
+
     fn start_tenure_check(&mut self) {
         let now = self.now();
         self.acknowledgements.tenure.start(now);
@@ -198,11 +230,12 @@ impl ImageTask {
     /// A look at the newest manifest ended.
     pub(super) fn tenure_checked(&mut self, outcome: CheckOutcome, fenced_by: Option<String>) {
         let now = self.now();
-        self.acknowledgements.tenure.finish(outcome, now);
+        let began = self.acknowledgements.tenure.finish(outcome, now);
         if let Some(reason) = fenced_by {
             self.fail(EngineError::Fenced { reason });
             return;
         }
+        self.settle_doubts(began.unwrap_or(now));
         for reply in std::mem::take(&mut self.acknowledgements.for_tenure) {
             self.release(reply);
         }

@@ -116,6 +116,9 @@ pub enum Event {
     Rollback(Box<RollbackRequest>),
     /// Checkpoint, publish a clean manifest, release the buffer store.
     Close(Reply<()>),
+    /// Something that the image names cannot be read: reply whether the tenure is over. Who has the
+    /// image now may have let it be deleted.
+    Doubt(Reply<(), CommitRefusal>),
     /// Report.
     Status(oneshot::Sender<ImageStatus>),
 }

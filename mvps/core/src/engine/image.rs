@@ -161,6 +161,25 @@ impl Image {
         }
     }
 
+    /// Why something that the image names cannot be read, if `outcome` says so: another server may
+    /// have the image, and have let go of it.
+    pub(super) async fn explained<T>(
+        &self,
+        outcome: Result<T, EngineError>,
+    ) -> Result<T, EngineError> {
+        let Err(EngineError::Unreadable { .. }) = &outcome else {
+            return outcome;
+        };
+        let (reply, answer) = oneshot::channel();
+        if self.events.send(Event::Doubt(reply)).await.is_err() {
+            return outcome;
+        }
+        match unrefused(answer.await) {
+            Err(fenced @ EngineError::Fenced { .. }) => Err(fenced),
+            _ => outcome,
+        }
+    }
+
     /// Delays a write of `bytes` as the buffer's fill asks for. At the limit it does not wait here:
     /// the task holds it, in order.
     pub(super) async fn slow_down(&self, bytes: u64) {
@@ -191,10 +210,12 @@ impl Attachment {
     /// Reads `length` bytes at `offset`.
     ///
     /// # Errors
-    /// [`EngineError::Invalid`] past the end, otherwise as [`View::read`].
+    /// [`EngineError::Invalid`] past the end, [`EngineError::Fenced`] if what is to be read is gone
+    /// because another server has the image, otherwise as [`View::read`].
     pub async fn read(&self, offset: u64, length: u32) -> Result<ReadBytes, EngineError> {
         let view = self.image.view_for(offset, u64::from(length))?;
-        view.read(offset, length as usize).await
+        let read = view.read(offset, length as usize).await;
+        self.image.explained(read).await
     }
 
     /// Writes `data` at `offset`, atomically.
@@ -255,8 +276,9 @@ impl Attachment {
         extents_max: usize,
     ) -> Result<Vec<Extent>, EngineError> {
         let view = self.image.view_for(offset, length)?;
-        view.extents(offset..offset + length, base, extents_max)
-            .await
+        let range = offset..offset + length;
+        let extents = view.extents(range, base, extents_max).await;
+        self.image.explained(extents).await
     }
 
     /// Opens an earlier state of the image for [`Self::extents`].
@@ -273,7 +295,8 @@ impl Attachment {
     /// As for [`Self::read`].
     pub async fn prefetch(&self, offset: u64, length: u64) -> Result<(), EngineError> {
         let view = self.image.view_for(offset, length)?;
-        view.prefetch(offset..offset + length).await
+        let prefetched = view.prefetch(offset..offset + length).await;
+        self.image.explained(prefetched).await
     }
 
     /// Returns once everything that was acknowledged before this call is durable, on this and every
@@ -330,7 +353,7 @@ impl Attachment {
                 .any(|change| matches!(change, Change::Patch { .. }));
             let bases = if patched {
                 let view = self.image.view_for(offset, length)?;
-                view.bases(&changes).await?
+                self.image.explained(view.bases(&changes).await).await?
             } else {
                 Vec::new()
             };

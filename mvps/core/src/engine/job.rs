@@ -24,8 +24,8 @@ use super::frame_reader::FrameReader;
 use super::host::Host;
 use super::map::Map;
 use super::protocol::{
-    ManifestStore, Outcome, Publisher as PublishedBy, Released, WriterPart, compose_publication,
-    own_publication, publish,
+    ManifestStore, Outcome, Publisher as PublishedBy, Released, TenureFinding, WriterPart,
+    check_tenure, compose_publication, own_publication, publish,
 };
 use super::rollback::{RollbackOrder, RolledBack, abandoned};
 use super::view::MapGuard;
@@ -158,8 +158,14 @@ impl Publisher {
         report: &mpsc::Sender<Completion>,
     ) -> JobDone {
         let outcome = match job {
-            Job::Checkpoint(generation) => self.checkpoint(generation, report).await,
-            Job::Clean(hurry) => self.clean(&hurry, report).await,
+            Job::Checkpoint(generation) => {
+                let outcome = self.checkpoint(generation, report).await;
+                self.explained(outcome).await
+            }
+            Job::Clean(hurry) => {
+                let outcome = self.clean(&hurry, report).await;
+                self.explained(outcome).await
+            }
             Job::Release => self.release(report).await,
             Job::Grow(size_bytes) => self.grow(size_bytes, report).await,
             Job::RollBack(order) => self.roll_back(*order, report).await,
@@ -168,6 +174,19 @@ impl Publisher {
         JobDone {
             publisher: self,
             outcome,
+        }
+    }
+
+    /// Work that the store refuses may be that of a deposed server, whose objects the one in office
+    /// has let go of.
+    async fn explained(&self, outcome: JobOutcome) -> JobOutcome {
+        let JobOutcome::Refused { .. } = &outcome else {
+            return outcome;
+        };
+        let (image, version) = (&self.newest.image, self.newest.version);
+        match check_tenure(&self.manifests, image, self.tenure, version).await {
+            TenureFinding::Deposed(newest) => fenced_by(&newest).into(),
+            _ => outcome,
         }
     }
 
@@ -297,10 +316,7 @@ impl Publisher {
                     self.newest = newest;
                 }
                 Outcome::Fenced(newest) => {
-                    return Err(Failed::Fenced(format!(
-                        "tenure {} has the image since version {}",
-                        newest.tenure, newest.version
-                    )));
+                    return Err(fenced_by(&newest));
                 }
             }
         }
@@ -380,6 +396,13 @@ impl Publisher {
         self.metadata.published = Some(own_publication(&self.newest));
         Ok(self.buffer.put_metadata(self.metadata.encode()).await?)
     }
+}
+
+fn fenced_by(newest: &Manifest) -> Failed {
+    Failed::Fenced(format!(
+        "tenure {} has the image since version {}",
+        newest.tenure, newest.version
+    ))
 }
 
 impl From<Failed> for JobOutcome {

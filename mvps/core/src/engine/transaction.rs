@@ -86,7 +86,8 @@ impl Transaction {
             self.note_read(&mut workspace, &view, offset, u64::from(length))?;
             (view, workspace.writes.clone())
         };
-        read_over(&view, &writes, offset, length as usize).await
+        let read = read_over(&view, &writes, offset, length as usize).await;
+        self.attachment.image.explained(read).await
     }
 
     /// What of the range has content, or with a `base`, may have other content than the base: the
@@ -108,7 +109,9 @@ impl Transaction {
             self.note_read(&mut workspace, &view, offset, length)?;
             (view, workspace.writes.clone())
         };
-        extents_over(&view, &writes, offset..offset + length, base, extents_max).await
+        let range = offset..offset + length;
+        let extents = extents_over(&view, &writes, range, base, extents_max).await;
+        self.attachment.image.explained(extents).await
     }
 
     /// Writes `data` at `offset` when the transaction commits.
@@ -267,7 +270,8 @@ impl Transaction {
                     let start = page_size.offset_of(page);
                     let size = page_size.bytes();
                     self.note_read(&mut workspace, &view, start, size as u64)?;
-                    let old = read_over(&view, &workspace.writes, start, size).await?;
+                    let old = read_over(&view, &workspace.writes, start, size).await;
+                    let old = self.attachment.image.explained(old).await?;
                     let data = patched(&old.into_bytes(), within, &data);
                     Written::Data { data, page_size }
                 }

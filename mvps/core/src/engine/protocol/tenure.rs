@@ -111,13 +111,19 @@ impl TenureCheck {
         }
     }
 
+    /// Whether a check is under way.
+    #[must_use]
+    pub fn is_checking(&self) -> bool {
+        self.under_way.is_some()
+    }
+
     /// A check is started at `now`; [`Self::finish`] ends it.
     pub fn start(&mut self, now: Moment) {
         self.under_way = Some(now);
     }
 
-    /// The check under way ended at `now`.
-    pub fn finish(&mut self, outcome: CheckOutcome, now: Moment) {
+    /// The check under way ended at `now`; when it was started.
+    pub fn finish(&mut self, outcome: CheckOutcome, now: Moment) -> Option<Moment> {
         let started_at = self.under_way.take();
         match outcome {
             CheckOutcome::InOffice => {
@@ -132,6 +138,7 @@ impl TenureCheck {
                 }
             }
         }
+        started_at
     }
 
     /// A counted publication, or any other listing sent at or after `at`, showed the tenure in

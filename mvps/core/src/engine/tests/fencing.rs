@@ -3,8 +3,11 @@
 use std::time::Duration;
 
 use super::durability::takeover;
-use super::world::{World, config, page, read, write};
+use super::world::{FLUSHED, World, config, page, read, write};
 use crate::engine::{Acknowledge, Durability, EngineError};
+use crate::env::memory::{Crash, Verdict};
+use crate::env::{OperationKind, StoreError};
+use crate::format::object_name::ObjectName;
 
 #[tokio::test(start_paused = true)]
 async fn a_deposed_server_is_fenced_and_nothing_of_it_is_seen() {
@@ -84,4 +87,90 @@ async fn disk_of(machine: &super::world::Machine, byte: u8) -> crate::engine::At
     let disk = machine.open().await;
     write(&disk, 0, byte).await;
     disk
+}
+
+/// The server in office may let go of what a deposed one still reads, before that has noticed.
+#[tokio::test(start_paused = true)]
+async fn a_deposed_server_whose_objects_are_gone_says_that_it_is_deposed() {
+    for reads in [true, false] {
+        let world = World::new();
+        let (first, second) = (world.machine(1), world.machine(2));
+        let old = first.open().await;
+        write(&old, 0, 1).await;
+        old.image().checkpoint().await.expect("a checkpoint");
+        // Nothing of it is in memory any more.
+        first.crash(Crash::ProcessKill).await;
+        let old = first.open().await;
+        takeover(&second).await;
+        let new = second.open().await;
+        write(&new, 0, 2).await;
+        new.image().checkpoint().await.expect("a checkpoint");
+        for key in world.objects.keys() {
+            if ObjectName::parse(&key).is_ok_and(|name| name.epoch.0 == 1) {
+                world.objects.remove(&key);
+            }
+        }
+        let fenced = if reads {
+            old.read(0, 512).await.map(drop)
+        } else {
+            let half = page(3).slice(..512);
+            old.write(0, half, Acknowledge::Buffered).await
+        };
+        assert!(
+            matches!(fenced, Err(EngineError::Fenced { .. })),
+            "{fenced:?}"
+        );
+        let fenced = old.flush(Durability::Local).await;
+        assert!(
+            matches!(fenced, Err(EngineError::Fenced { .. })),
+            "{fenced:?}"
+        );
+        assert_eq!(read(&new, 0).await, 2);
+    }
+}
+
+/// Who is in office is told what is wrong with the store, and goes on.
+#[tokio::test(start_paused = true)]
+async fn a_lost_object_fences_nobody() {
+    let world = World::new();
+    let machine = world.machine(1);
+    let disk = machine.open().await;
+    write(&disk, 0, 1).await;
+    disk.image().checkpoint().await.expect("a checkpoint");
+    machine.crash(Crash::ProcessKill).await;
+    let disk = machine.open().await;
+    for key in world.objects.keys() {
+        if ObjectName::parse(&key).is_ok() {
+            world.objects.remove(&key);
+        }
+    }
+    let lost = disk.read(0, 512).await.map(drop);
+    assert!(
+        matches!(lost, Err(EngineError::Unreadable { .. })),
+        "{lost:?}"
+    );
+    disk.write(4096, page(2), FLUSHED).await.expect("a write");
+    assert_eq!(read(&disk, 1).await, 2);
+}
+
+/// A checkpoint that the store refuses is not tried again and again by who is deposed.
+#[tokio::test(start_paused = true)]
+async fn a_deposed_server_whose_checkpoint_is_refused_says_that_it_is_deposed() {
+    let world = World::new();
+    let (first, second) = (world.machine(1), world.machine(2));
+    let old = first.open().await;
+    write(&old, 0, 2).await;
+    takeover(&second).await;
+    world.objects.set_script(|operation| match operation.kind {
+        OperationKind::Put => Verdict::Fail(StoreError::Denied {
+            reason: "no".to_owned(),
+        }),
+        _ => Verdict::Obey,
+    });
+    let limit = Duration::from_secs(5);
+    let refused = tokio::time::timeout(limit, old.image().checkpoint()).await;
+    assert!(
+        matches!(refused, Ok(Err(EngineError::Fenced { .. }))),
+        "{refused:?}"
+    );
 }
