@@ -111,8 +111,9 @@ fn open_fjall(directory: &PathBuf) -> Result<Database, fjall::Error> {
         Database::builder(directory)
             .worker_threads(WORKERS)
             .cache_size(BLOCK_CACHE_BYTES)
-            // A cache of open files would keep those of dropped generations, and their space.
-            .max_cached_files(None)
+            // A cache of open files would keep those of dropped generations, and their space;
+            // without one, each table of fjall's own keyspace stays open, which never end.
+            .max_cached_files(Some(0))
             .max_journaling_size(NEVER_BYTES)
             .open()
     };
