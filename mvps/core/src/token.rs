@@ -223,12 +223,24 @@ impl TokenKeys {
         for key in &self.keys {
             match jsonwebtoken::decode::<RawClaims>(token, &key.decoding, &key.validation) {
                 Ok(verified) => return Ok(verified.claims),
-                // The library's errors name the kind of fault, never the token.
-                Err(error) => reason = error.to_string(),
+                Err(error) => reason = fault(&error),
             }
         }
         Err(TokenError::NotSigned { reason })
     }
+}
+
+/// What is wrong with a token, for the log. Nothing of it is repeated: anybody may have written it.
+fn fault(error: &jsonwebtoken::errors::Error) -> String {
+    use jsonwebtoken::errors::ErrorKind;
+    let fault = match error.kind() {
+        ErrorKind::Json(_) => "its header or its claims are not what a token has",
+        ErrorKind::Base64(_) | ErrorKind::Utf8(_) | ErrorKind::InvalidToken => "it is no token",
+        ErrorKind::InvalidSignature => "another key signed it",
+        ErrorKind::InvalidAlgorithm => "it is signed with another algorithm",
+        other => return format!("{other:?}"),
+    };
+    fault.to_owned()
 }
 
 /// The claims as they stand in a token. Unknown ones are ignored.

@@ -60,6 +60,8 @@ async fn serve(args: &ServeArgs, cores: NonZeroUsize) -> anyhow::Result<ExitCode
     let mut signals = StopSignals::listen().context("signals cannot be heard")?;
     let choice = ImageStoreChoice::from_args(&args.images)?;
     let security = tls::load(&args.tls)?;
+    let reload = security.as_ref().map(|_| tls::reload_signal());
+    let reload = reload.transpose()?;
     let lock = FolderLock::take(&args.buffer.buffer_store_path)?;
     let reader = reader_id::load_or_make(&args.buffer.buffer_store_path, &OsEntropy)?;
     let root_keys = root_keys_of_server(args.encryption.require_encryption)?;
@@ -97,8 +99,8 @@ async fn serve(args: &ServeArgs, cores: NonZeroUsize) -> anyhow::Result<ExitCode
         engine,
         security.clone(),
     );
-    if let Some(security) = security {
-        tokio::spawn(tls::reload(security, tls::reload_signal()?));
+    if let (Some(security), Some(signal)) = (security, reload) {
+        tokio::spawn(tls::reload(security, signal));
     }
     let operator = Operator::new(server.clone(), host.clone(), args, &choice, listen.clone());
     let control = tokio::spawn(control.run(Arc::new(operator)));

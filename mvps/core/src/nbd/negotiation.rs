@@ -323,6 +323,10 @@ impl Negotiation {
                 return Err(Broken::OptionTooLarge { length_bytes });
             }
             self.count_option()?;
+            if option == option::SET_META_CONTEXT {
+                // It "replaces all previously-set metadata contexts", also where it fails.
+                self.selected = None;
+            }
             input.advance(OPTION_HEADER_BYTES);
             self.state = State::Skip {
                 option,

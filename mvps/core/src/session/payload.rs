@@ -168,6 +168,11 @@ impl PayloadQueue {
         Poll::Ready(())
     }
 
+    /// Bytes that may wait for the client to take them: those that it has room for, and the exempt.
+    pub(super) fn unread_max(&self) -> u64 {
+        PAYLOAD_EXEMPT_BYTES + self.reads.as_ref().map_or(0, Taken::bytes)
+    }
+
     /// Gives up what [`Self::poll_reach`] waits for.
     pub(super) fn stop_reaching(&mut self) {
         self.reads_waiting = None;

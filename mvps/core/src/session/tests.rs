@@ -7,7 +7,8 @@ use tokio::task::JoinHandle;
 
 use super::connection::{Admission, Admitted, Ended, Order, serve};
 use super::limits::{
-    BYTES_IN_FLIGHT_MAX, HANDSHAKE_TIME_MAX, REQUESTS_IN_FLIGHT_MAX, STALL_TIME_MAX,
+    BYTES_IN_FLIGHT_MAX, HANDSHAKE_TIME_MAX, PAYLOAD_EXEMPT_BYTES, REQUESTS_IN_FLIGHT_MAX,
+    STALL_TIME_MAX,
 };
 use super::payload::PayloadRoom;
 use super::testing::{MemoryDisk, OneDisk};
@@ -22,6 +23,7 @@ use crate::nbd::{
 
 mod lists;
 mod statuses;
+mod unread;
 
 const PIPE_BYTES: usize = 64 * 1024;
 
@@ -507,27 +509,6 @@ async fn a_goodbye_waits_for_replies() {
 }
 
 #[tokio::test]
-async fn a_client_that_never_reads_is_held_back() {
-    let disk = MemoryDisk::new();
-    let wire = Wire::attach(OneDisk::new(&disk)).await;
-    let Wire {
-        mut stream,
-        session,
-    } = wire;
-    let one_mib: u32 = 1024 * 1024;
-    let requests: Vec<_> = (0..200).map(|cookie| (cookie, read(0, one_mib))).collect();
-    stream.write_all(&encoded(&requests)).await.unwrap();
-    settle().await;
-    let begun = disk.take_log().len() as u64;
-    let limit = BYTES_IN_FLIGHT_MAX / u64::from(one_mib);
-    assert!((limit - 1..=limit + 1).contains(&begun), "{begun}");
-    let mut replies = vec![0; 200 * (one_mib as usize + SIMPLE_REPLY_BYTES)];
-    stream.read_exact(&mut replies).await.unwrap();
-    drop(stream);
-    assert_eq!(session.await.unwrap(), Ended::EndOfStream);
-}
-
-#[tokio::test]
 async fn requests_in_flight_are_bounded() {
     let disk = MemoryDisk::new();
     let mut wire = Wire::attach(OneDisk::new(&disk)).await;
@@ -666,31 +647,4 @@ async fn a_byte_now_and_then_is_no_progress() {
         assert!(sent < 24, "it goes on for ever");
     }
     assert_eq!(wire.session.await.unwrap(), Ended::Stalled);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_client_that_never_reads_holds_no_more_than_its_image_may() {
-    let disk = MemoryDisk::new();
-    let room = PayloadRoom::new();
-    let admission = || OneDisk {
-        room: room.clone(),
-        ..OneDisk::new(&disk)
-    };
-    let mut deaf = Wire::attach(admission()).await;
-    let reads: Vec<_> = (0..70).map(|cookie| (cookie, read(0, 1 << 20))).collect();
-    deaf.send(&reads).await;
-    settle().await;
-    let begun = disk.take_log().len();
-    assert!((60..=64).contains(&begun), "{begun} reads have begun");
-    let mut other = Wire::attach(admission()).await;
-    // A little at a time always gets through.
-    for cookie in 0..10 {
-        other.send(&[(cookie, read(4096, 4096))]).await;
-        assert_eq!(other.reply().await.cookie, Cookie(cookie));
-        other.stream.read_exact(&mut [0; 4096]).await.unwrap();
-    }
-    // More waits until the deaf one is cut off, and no longer.
-    other.send(&[(99, read(0, 8 << 20))]).await;
-    assert_eq!(other.reply().await.cookie, Cookie(99));
-    assert_eq!(deaf.session.await.unwrap(), Ended::Stalled);
 }

@@ -11,7 +11,8 @@
 //! - A transaction commits with every change that arrived in it, or not at all.
 //! - Payload in flight, received or to be sent, stays below [`BYTES_IN_FLIGHT_MAX`] plus one
 //!   request, that of all connections within their [`PayloadRoom`], the number of requests below
-//!   [`REQUESTS_IN_FLIGHT_MAX`], whatever the client does.
+//!   [`REQUESTS_IN_FLIGHT_MAX`], whatever the client does. Replies without content that nobody reads
+//!   stay below [`PAYLOAD_EXEMPT_BYTES`]: then no more requests are taken.
 //! - The end of the stream is noticed while requests wait, as long as the input buffer has room:
 //!   then everything in flight is dropped and an open transaction rolled back.
 //!
@@ -279,6 +280,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, D: Disk> Transmission<'a, S, D> {
                     if !matches!(self.gate, Gate::Open)
                         || self.in_flight.len() >= REQUESTS_IN_FLIGHT_MAX
                         || self.occupied_bytes() >= BYTES_IN_FLIGHT_MAX
+                        || self.transport.output().len_bytes() as u64 > self.room.unread_max()
                     {
                         return;
                     }

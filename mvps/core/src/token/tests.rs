@@ -1,3 +1,5 @@
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 
 use super::*;
@@ -281,5 +283,21 @@ fn no_key_accepts_a_token_of_another_kind() {
     tokens.push(SAMPLE.replace('.', ".."));
     for token in tokens {
         assert!(keys().admit(&token, NOW).is_err(), "{token}");
+    }
+}
+
+/// Whoever connects may send anything as a token; the log is not theirs to write.
+#[test]
+fn a_refusal_repeats_nothing_of_the_token() {
+    let header = r#"{"alg":"FORGED\nLINE","typ":"FORGED"}"#;
+    let encoded = URL_SAFE_NO_PAD.encode(header);
+    for token in [
+        format!("{encoded}.e30.AAAA"),
+        "FORGED\nLINE".to_owned(),
+        "FORGED.FORGED.FORGED".to_owned(),
+    ] {
+        let refused = keys().admit(&token, NOW).unwrap_err().to_string();
+        assert!(!refused.contains("FORGED"), "{refused}");
+        assert!(!refused.contains("LINE"), "{refused}");
     }
 }

@@ -7,6 +7,7 @@ use crate::nbd::*;
 
 const ACK: u32 = 1;
 const INVALID: u32 = 1 << 31 | 3;
+const TOO_BIG: u32 = 1 << 31 | 9;
 
 /// A client that sends options one by one to a server with these contexts.
 struct Haggling {
@@ -112,6 +113,10 @@ fn a_selection_is_of_one_export_and_the_last_one_counts_even_if_it_fails() {
     let mut malformed = begin();
     assert_eq!(malformed.send(10, &[0; 3]).0, INVALID);
     assert_eq!(malformed.selected("disk"), [""; 0]);
+    let mut endless = begin();
+    let too_large = vec![0; OPTION_DATA_LIMIT_BYTES as usize + 1];
+    assert_eq!(endless.send(10, &too_large).0, TOO_BIG);
+    assert_eq!(endless.selected("disk"), [""; 0]);
     let mut nothing = begin();
     nothing.send(10, &contexts_data("disk", &["x:y"]));
     assert_eq!(nothing.selected("disk"), [""; 0]);

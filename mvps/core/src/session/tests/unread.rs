@@ -1,0 +1,72 @@
+//! Clients that ask and never read.
+
+use super::*;
+
+#[tokio::test]
+async fn a_client_that_never_reads_is_held_back() {
+    let disk = MemoryDisk::new();
+    let wire = Wire::attach(OneDisk::new(&disk)).await;
+    let Wire {
+        mut stream,
+        session,
+    } = wire;
+    let one_mib: u32 = 1024 * 1024;
+    let requests: Vec<_> = (0..200).map(|cookie| (cookie, read(0, one_mib))).collect();
+    stream.write_all(&encoded(&requests)).await.unwrap();
+    settle().await;
+    let begun = disk.take_log().len() as u64;
+    let limit = BYTES_IN_FLIGHT_MAX / u64::from(one_mib);
+    assert!((limit - 1..=limit + 1).contains(&begun), "{begun}");
+    let mut replies = vec![0; 200 * (one_mib as usize + SIMPLE_REPLY_BYTES)];
+    stream.read_exact(&mut replies).await.unwrap();
+    drop(stream);
+    assert_eq!(session.await.unwrap(), Ended::EndOfStream);
+}
+
+/// Replies without content count, too.
+#[tokio::test(start_paused = true)]
+async fn a_client_that_never_reads_short_replies_is_held_back() {
+    let disk = MemoryDisk::new();
+    let Wire {
+        mut stream,
+        session,
+    } = Wire::attach(OneDisk::new(&disk)).await;
+    let requests: Vec<_> = (0..100_000)
+        .map(|cookie| (cookie, Request::Flush))
+        .collect();
+    let limit = usize::try_from(PAYLOAD_EXEMPT_BYTES).unwrap() / SIMPLE_REPLY_BYTES;
+    let bytes = encoded(&requests);
+    let sending = tokio::time::timeout(Duration::from_secs(1), stream.write_all(&bytes));
+    assert!(sending.await.is_err(), "the server takes everything");
+    let begun = disk.take_log().len();
+    assert!(begun < 3 * limit, "{begun} were answered, {limit} allowed");
+    drop(stream);
+    assert_ne!(session.await.unwrap(), Ended::Stalled);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_never_reads_holds_no_more_than_its_image_may() {
+    let disk = MemoryDisk::new();
+    let room = PayloadRoom::new();
+    let admission = || OneDisk {
+        room: room.clone(),
+        ..OneDisk::new(&disk)
+    };
+    let mut deaf = Wire::attach(admission()).await;
+    let reads: Vec<_> = (0..70).map(|cookie| (cookie, read(0, 1 << 20))).collect();
+    deaf.send(&reads).await;
+    settle().await;
+    let begun = disk.take_log().len();
+    assert!((60..=64).contains(&begun), "{begun} reads have begun");
+    let mut other = Wire::attach(admission()).await;
+    // A little at a time always gets through.
+    for cookie in 0..10 {
+        other.send(&[(cookie, read(4096, 4096))]).await;
+        assert_eq!(other.reply().await.cookie, Cookie(cookie));
+        other.stream.read_exact(&mut [0; 4096]).await.unwrap();
+    }
+    // More waits until the deaf one is cut off, and no longer.
+    other.send(&[(99, read(0, 8 << 20))]).await;
+    assert_eq!(other.reply().await.cookie, Cookie(99));
+    assert_eq!(deaf.session.await.unwrap(), Ended::Stalled);
+}
