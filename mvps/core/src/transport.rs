@@ -52,7 +52,8 @@ pub(crate) struct Transport<S> {
     due: Due,
     output: Outgoing,
     needs_flush: bool,
-    moved_bytes: u64,
+    received_bytes: u64,
+    sent_bytes: u64,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Transport<S> {
@@ -64,7 +65,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Transport<S> {
             due: Due::Input,
             output: Outgoing::default(),
             needs_flush: false,
-            moved_bytes: 0,
+            received_bytes: 0,
+            sent_bytes: 0,
         }
     }
 
@@ -73,9 +75,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Transport<S> {
         self.stream
     }
 
-    /// Bytes received and sent so far.
-    pub(crate) fn moved_bytes(&self) -> u64 {
-        self.moved_bytes
+    /// Bytes received so far.
+    pub(crate) fn received_bytes(&self) -> u64 {
+        self.received_bytes
+    }
+
+    /// Bytes sent so far.
+    pub(crate) fn sent_bytes(&self) -> u64 {
+        self.sent_bytes
     }
 
     /// Whether part of a payload has not arrived yet.
@@ -180,7 +187,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Transport<S> {
             let missing = *bytes - buffer.len();
             let mut limited = buffer.limit(missing);
             let count = ready!(pin!(self.stream.read_buf(&mut limited)).poll(context))?;
-            self.moved_bytes += count as u64;
+            self.received_bytes += count as u64;
             return Poll::Ready(Ok(count));
         }
         // What is buffered is not parsed while requests wait for their turn; the room must not
@@ -197,7 +204,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Transport<S> {
         if count == room && self.input_room_bytes < INPUT_ROOM_MAX_BYTES {
             self.input_room_bytes = (self.input_room_bytes * 4).min(INPUT_ROOM_MAX_BYTES);
         }
-        self.moved_bytes += count as u64;
+        self.received_bytes += count as u64;
         self.drop_worthless();
         Poll::Ready(Ok(count))
     }
@@ -216,7 +223,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Transport<S> {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
             self.output.advance(count);
-            self.moved_bytes += count as u64;
+            self.sent_bytes += count as u64;
             self.needs_flush = true;
         }
         if self.needs_flush {

@@ -23,6 +23,8 @@ pub struct Outgoing {
     /// What goes after everything in `queue`.
     tail: BytesMut,
     queue_bytes: usize,
+    /// How many of the first in `queue` keep nothing but themselves in memory.
+    owned: usize,
 }
 
 impl Outgoing {
@@ -67,6 +69,17 @@ impl Outgoing {
         }
     }
 
+    /// Copies what waits, so that it keeps no more in memory than [`Self::len_bytes`]: a payload may
+    /// be a small slice of a large buffer.
+    pub fn own(&mut self) {
+        for bytes in self.queue.iter_mut().skip(self.owned) {
+            if bytes.as_ptr() != ZEROES.as_ptr() {
+                *bytes = Bytes::copy_from_slice(bytes);
+            }
+        }
+        self.owned = self.queue.len();
+    }
+
     /// The tail, for an encoder that appends to a buffer (negotiation).
     pub fn tail_mut(&mut self) -> &mut BytesMut {
         &mut self.tail
@@ -98,6 +111,7 @@ impl Outgoing {
             count -= first.len();
             self.queue_bytes -= first.len();
             self.queue.pop_front();
+            self.owned = self.owned.saturating_sub(1);
         }
         if count == self.tail.len() {
             // Keeps the room for the next headers.

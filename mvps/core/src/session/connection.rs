@@ -18,10 +18,12 @@ use tokio::sync::watch;
 
 use super::contexts::Contexts;
 use super::disk::Disk;
-use super::limits::{HANDSHAKE_TIME_MAX, STALL_PROGRESS_MIN_BYTES, STALL_TIME_MAX};
+use super::limits::{
+    HANDSHAKE_TIME_MAX, STALL_PROGRESS_MIN_BYTES, STALL_TIME_MAX, UNREAD_SLICES_TIME_MAX,
+};
 use super::payload::PayloadRoom;
 use super::security::{Secured, Security, TlsClient};
-use super::transmission::{Terms, Transmission};
+use super::transmission::{Awaited, Terms, Transmission};
 use crate::engine::Durability;
 use crate::env::{Clock, Connection};
 use crate::nbd::{
@@ -48,7 +50,7 @@ pub enum Ended {
     /// The client took too long to negotiate.
     #[error("the handshake took more than {HANDSHAKE_TIME_MAX:?}")]
     HandshakeTooSlow,
-    /// The client left a payload incomplete or replies unread.
+    /// The client left a request incomplete or replies unread.
     #[error("the client stalled for {STALL_TIME_MAX:?}")]
     Stalled,
     /// EXPORT_NAME was refused, which closes the connection.
@@ -369,7 +371,7 @@ where
     };
     let contexts = Contexts::new(agreed.contexts);
     let mut transmission = Transmission::new(transport, &disk, terms, &contexts, room);
-    let mut stall = Stall::default();
+    let mut patience = Patience::default();
     let mut order = *orders.borrow_and_update();
     loop {
         match order {
@@ -386,7 +388,13 @@ where
                 };
             }
             ended = poll_fn(|context| match transmission.poll(context) {
-                Poll::Pending => stall.poll(context, transmission.awaited_progress(), clock),
+                Poll::Pending => {
+                    let awaited = transmission.awaited();
+                    if patience.poll_unread(context, awaited, clock).is_ready() {
+                        transmission.own_unread();
+                    }
+                    patience.poll(context, awaited, clock)
+                }
                 ended => ended,
             }) => return ended,
         }
@@ -395,35 +403,92 @@ where
 
 /// Watches a client on which the connection waits.
 #[derive(Default)]
-struct Stall {
-    /// How far the stream had come when the time began to run.
-    watched: Option<(u64, BoxFuture<'static, ()>)>,
+struct Patience {
+    header: Watch,
+    payload: Watch,
+    reader: Watch,
+    /// For how long replies have lain unread, and what was taken of them.
+    unread: (Duration, u64),
 }
 
-impl Stall {
-    /// Ready once the client made too little progress in [`STALL_TIME_MAX`]. `progress` is how far the
-    /// stream has come, `None` if nothing is awaited from the client.
+impl Patience {
+    /// Ready once the client made too little progress in [`STALL_TIME_MAX`] with anything of what is
+    /// `awaited`.
+    fn poll(
+        &mut self,
+        context: &mut Context<'_>,
+        awaited: Awaited,
+        clock: &dyn Clock,
+    ) -> Poll<Ended> {
+        for (watch, progress, least) in [
+            (&mut self.header, awaited.header, 1),
+            (&mut self.payload, awaited.payload, STALL_PROGRESS_MIN_BYTES),
+        ] {
+            while let Poll::Ready(made) = watch.poll(context, progress, STALL_TIME_MAX, clock) {
+                if made < least {
+                    return Poll::Ready(Ended::Stalled);
+                }
+            }
+        }
+        let (unread_time, made) = self.unread;
+        if unread_time < STALL_TIME_MAX {
+            return Poll::Pending;
+        }
+        self.unread = Default::default();
+        if made < STALL_PROGRESS_MIN_BYTES {
+            return Poll::Ready(Ended::Stalled);
+        }
+        Poll::Pending
+    }
+
+    /// Ready every [`UNREAD_SLICES_TIME_MAX`] while there are replies that nobody has read.
+    fn poll_unread(
+        &mut self,
+        context: &mut Context<'_>,
+        awaited: Awaited,
+        clock: &dyn Clock,
+    ) -> Poll<()> {
+        if awaited.reader.is_none() {
+            self.unread = Default::default();
+        }
+        let time = UNREAD_SLICES_TIME_MAX;
+        let mut outcome = Poll::Pending;
+        while let Poll::Ready(made) = self.reader.poll(context, awaited.reader, time, clock) {
+            self.unread.0 += time;
+            self.unread.1 += made;
+            outcome = Poll::Ready(());
+        }
+        outcome
+    }
+}
+
+/// Watches one thing that is awaited.
+#[derive(Default)]
+struct Watch {
+    /// How far it had come when the time began to run.
+    since: Option<(u64, BoxFuture<'static, ()>)>,
+}
+
+impl Watch {
+    /// Ready after `time` without a break in which this was awaited, with the progress made; then the
+    /// time begins anew. `progress` is how far it has come, `None` if it is not awaited.
     fn poll(
         &mut self,
         context: &mut Context<'_>,
         progress: Option<u64>,
+        time: Duration,
         clock: &dyn Clock,
-    ) -> Poll<Ended> {
+    ) -> Poll<u64> {
         let Some(progress) = progress else {
-            self.watched = None;
+            self.since = None;
             return Poll::Pending;
         };
-        loop {
-            let (seen, time) = self
-                .watched
-                .get_or_insert_with(|| (progress, clock.sleep(STALL_TIME_MAX)));
-            if time.as_mut().poll(context).is_pending() {
-                return Poll::Pending;
-            }
-            if progress - *seen < STALL_PROGRESS_MIN_BYTES {
-                return Poll::Ready(Ended::Stalled);
-            }
-            self.watched = None;
-        }
+        let (seen, elapsed) = self
+            .since
+            .get_or_insert_with(|| (progress, clock.sleep(time)));
+        std::task::ready!(elapsed.as_mut().poll(context));
+        let made = progress - *seen;
+        self.since = None;
+        Poll::Ready(made)
     }
 }

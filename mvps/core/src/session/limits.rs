@@ -30,13 +30,18 @@ pub const IMAGE_READS_MAX_BYTES: u64 = 64 * 1024 * 1024;
 /// ask and never read hold no more than that.
 pub const SERVER_READS_MAX_BYTES: u64 = 256 * 1024 * 1024;
 
-/// Time in which a client that leaves a payload incomplete, or replies unread, must move
-/// [`STALL_PROGRESS_MIN_BYTES`]: it holds memory that others wait for.
+/// Time in which a client that leaves a request's header or payload incomplete, or replies unread,
+/// must go on: it holds memory that others wait for.
 pub const STALL_TIME_MAX: Duration = Duration::from_secs(60);
 
-/// See [`STALL_TIME_MAX`]: a kibibyte per second, which the slowest line carries, and with which
-/// nobody holds 32 MiB by sending a byte now and then.
-pub const STALL_PROGRESS_MIN_BYTES: u64 = 60 * 1024;
+/// What of a payload must arrive, or of replies be taken, within [`STALL_TIME_MAX`]: 140 kbit/s, which
+/// slow lines carry, and with which nobody holds the room of the largest payload for longer than half
+/// an hour. Bytes of the other direction do not count.
+pub const STALL_PROGRESS_MIN_BYTES: u64 = 1024 * 1024;
+
+/// How long replies may lie unread before they are copied. Until then they are slices of whatever
+/// they were read from, of which a slow reader would keep more than is counted.
+pub const UNREAD_SLICES_TIME_MAX: Duration = Duration::from_secs(1);
 
 /// How often one connection receives before it lets other tasks run.
 pub const RECEIVES_PER_TURN: usize = 16;

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
@@ -33,6 +34,26 @@ pub(crate) struct MemoryDisk {
     state: Arc<Mutex<State>>,
     /// Whether changes and barriers may finish.
     running: Arc<watch::Sender<bool>>,
+    /// Reads whose content is still kept.
+    lent: Arc<AtomicUsize>,
+}
+
+/// What was read, as long as a slice of it is kept.
+struct Lent {
+    content: Vec<u8>,
+    count: Arc<AtomicUsize>,
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        self.count.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+impl AsRef<[u8]> for Lent {
+    fn as_ref(&self) -> &[u8] {
+        &self.content
+    }
 }
 
 impl MemoryDisk {
@@ -46,7 +67,13 @@ impl MemoryDisk {
         Self {
             state: Arc::new(Mutex::new(state)),
             running: Arc::new(watch::Sender::new(true)),
+            lent: Arc::default(),
         }
+    }
+
+    /// How many reads' content is still kept, all or a slice of it.
+    pub(crate) fn lent(&self) -> usize {
+        self.lent.load(Ordering::SeqCst)
     }
 
     /// From now on there are as many extents as there can be.
@@ -94,8 +121,7 @@ impl MemoryDisk {
 }
 
 /// Several pieces, as the engine answers.
-fn pieces(content: Vec<u8>) -> Vec<Piece> {
-    let content = Bytes::from(content);
+fn pieces(content: Bytes) -> Vec<Piece> {
     let third = content.len() / 3;
     let thirds = [0..third, third..2 * third, 2 * third..content.len()];
     let pieces = thirds.map(|part| {
@@ -152,7 +178,9 @@ impl Disk for MemoryDisk {
     async fn read(&self, offset: u64, length: u32) -> Result<Vec<Piece>, EngineError> {
         self.note(format!("read {offset}+{length}"))?;
         let content = self.content(usize::try_from(offset).unwrap(), length as usize);
-        Ok(pieces(content))
+        self.lent.fetch_add(1, Ordering::SeqCst);
+        let count = Arc::clone(&self.lent);
+        Ok(pieces(Bytes::from_owner(Lent { content, count })))
     }
 
     async fn extents(
@@ -259,10 +287,8 @@ impl DiskTransaction for MemoryTransaction {
 
     async fn read(&self, offset: u64, length: u32) -> Result<Vec<Piece>, EngineError> {
         self.disk.note(format!("txn read {offset}+{length}"))?;
-        Ok(pieces(self.content(
-            usize::try_from(offset).unwrap(),
-            length as usize,
-        )))
+        let content = self.content(usize::try_from(offset).unwrap(), length as usize);
+        Ok(pieces(Bytes::from(content)))
     }
 
     async fn extents(

@@ -8,7 +8,6 @@ use tokio::task::JoinHandle;
 use super::connection::{Admission, Admitted, Ended, Order, serve};
 use super::limits::{
     BYTES_IN_FLIGHT_MAX, HANDSHAKE_TIME_MAX, PAYLOAD_EXEMPT_BYTES, REQUESTS_IN_FLIGHT_MAX,
-    STALL_TIME_MAX,
 };
 use super::payload::PayloadRoom;
 use super::testing::{MemoryDisk, OneDisk};
@@ -22,6 +21,7 @@ use crate::nbd::{
 };
 
 mod lists;
+mod stalls;
 mod statuses;
 mod unread;
 
@@ -606,45 +606,4 @@ async fn a_client_that_leaves_while_its_export_is_opened_is_noticed() {
     assert!(!session.is_finished());
     drop(stream);
     assert_eq!(session.await.unwrap(), Ended::EndOfStream);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_client_that_stalls_within_a_payload_or_reads_no_replies_is_cut_off() {
-    let write = Request::Write {
-        offset: 0,
-        length: 1 << 20,
-        fua: false,
-    };
-    let whole = encoded(&[(1, write)]);
-    let mut half = Wire::attach(OneDisk::new(&MemoryDisk::new())).await;
-    for part in whole[..1 << 19].chunks(1 << 16) {
-        // Slow is not stalled.
-        half.stream.write_all(part).await.unwrap();
-        tokio::time::sleep(STALL_TIME_MAX / 2).await;
-    }
-    assert!(!half.session.is_finished());
-    assert_eq!(half.session.await.unwrap(), Ended::Stalled);
-
-    let mut deaf = Wire::attach(OneDisk::new(&MemoryDisk::new())).await;
-    let read = read(0, 1 << 20);
-    deaf.send(&[(1, read), (2, read)]).await;
-    assert_eq!(deaf.session.await.unwrap(), Ended::Stalled);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_byte_now_and_then_is_no_progress() {
-    let mut wire = Wire::attach(OneDisk::new(&MemoryDisk::new())).await;
-    wire.stream
-        .write_all(&encoded(&[(1, write(0, 1 << 20))])[..REQUEST_BYTES])
-        .await
-        .unwrap();
-    let mut sent = 0;
-    while !wire.session.is_finished() {
-        // The session may end while this waits.
-        let _ = wire.stream.write_all(&[0xaa]).await;
-        tokio::time::sleep(STALL_TIME_MAX / 8).await;
-        sent += 1;
-        assert!(sent < 24, "it goes on for ever");
-    }
-    assert_eq!(wire.session.await.unwrap(), Ended::Stalled);
 }

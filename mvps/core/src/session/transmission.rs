@@ -130,6 +130,17 @@ struct OpenTransaction<T> {
     failed: Option<Failure>,
 }
 
+/// What a connection waits for that only the client can do, and how far each has come.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Awaited {
+    /// The rest of a header: headers so far.
+    pub(super) header: Option<u64>,
+    /// The rest of a payload: bytes received so far.
+    pub(super) payload: Option<u64>,
+    /// Somebody who reads replies: bytes sent so far.
+    pub(super) reader: Option<u64>,
+}
+
 /// The transmission phase of one connection.
 pub(super) struct Transmission<'a, S, D: Disk> {
     transport: Transport<S>,
@@ -138,6 +149,10 @@ pub(super) struct Transmission<'a, S, D: Disk> {
     in_flight: FuturesUnordered<Operation<'a>>,
     in_flight_bytes: u64,
     arriving: Arriving,
+    /// Headers that arrived.
+    headers: u64,
+    /// Whether the beginning of a header is there and could be taken if it were whole.
+    awaits_header: bool,
     gate: Gate<'a, D>,
     transaction: Option<OpenTransaction<D::Transaction>>,
     contexts: &'a Contexts<D::Base>,
@@ -161,6 +176,8 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, D: Disk> Transmission<'a, S, D> {
             in_flight: FuturesUnordered::new(),
             in_flight_bytes: 0,
             arriving: Arriving::Header,
+            headers: 0,
+            awaits_header: false,
             gate: Gate::Open,
             transaction: None,
             contexts,
@@ -174,10 +191,22 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, D: Disk> Transmission<'a, S, D> {
         self.closing.get_or_insert(ended);
     }
 
-    /// How far the stream has come, if part of a payload or somebody to read replies is awaited.
-    pub(super) fn awaited_progress(&self) -> Option<u64> {
-        let awaited = self.transport.awaits_payload() || !self.transport.output().is_empty();
-        awaited.then(|| self.transport.moved_bytes())
+    /// What the connection waits for that only the client can do.
+    pub(super) fn awaited(&self) -> Awaited {
+        let transport = &self.transport;
+        let has_unread = !transport.output().is_empty();
+        Awaited {
+            header: (self.awaits_header && self.closing.is_none()).then_some(self.headers),
+            payload: transport
+                .awaits_payload()
+                .then(|| transport.received_bytes()),
+            reader: has_unread.then(|| transport.sent_bytes()),
+        }
+    }
+
+    /// Replies that nobody has read yet keep no more in memory than they are long from now on.
+    pub(super) fn own_unread(&mut self) {
+        self.transport.output_mut().own();
     }
 
     /// Goes as far as it can without waiting; ready when the connection ended.
@@ -274,6 +303,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, D: Disk> Transmission<'a, S, D> {
 
     /// Begins every request that is there and for which there is room.
     fn take_requests(&mut self, context: &mut Context<'_>) {
+        self.awaits_header = false;
         loop {
             match self.arriving {
                 Arriving::Header => {
@@ -285,11 +315,15 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, D: Disk> Transmission<'a, S, D> {
                         return;
                     }
                     match Incoming::decode(self.transport.input(), &self.terms.bounds) {
-                        Ok(None) => return,
+                        Ok(None) => {
+                            self.awaits_header = !self.transport.input().is_empty();
+                            return;
+                        }
                         Ok(Some((incoming, header_bytes))) => {
                             if !self.take_incoming(context, incoming, header_bytes) {
                                 return;
                             }
+                            self.headers += 1;
                         }
                         Err(broken) => {
                             self.closing = Some(Ended::Broken(broken));
