@@ -12,7 +12,7 @@ use super::protocol::TenureFinding;
 use super::range_map::RangeMap;
 use super::rollback::RollbackRequest;
 use super::status::ImageStatus;
-use super::transactions::{PinnedView, TransactionId};
+use super::transactions::{Pinned, TransactionId};
 use super::view::{BasePage, View};
 use crate::env::BufferError;
 use crate::ids::{Generation, Lsn, Version};
@@ -101,7 +101,7 @@ pub enum Event {
     /// Reply once everything acknowledged so far is durable.
     Flush(Durability, Reply<(), CommitRefusal>),
     /// Begin a transaction.
-    Begin(Origin, Reply<(TransactionId, Arc<PinnedView>)>),
+    Begin(Origin, Reply<(TransactionId, Arc<Pinned>)>),
     /// Lock the image for a transaction.
     Lock(LockRequest),
     /// Forget a transaction (rolled back, or its connection is gone).

@@ -16,14 +16,20 @@ use super::extents::{Base, Extent};
 use super::image::{Attachment, unrefused};
 use super::range_map::{Advance, RangeMap};
 use super::transaction_room::TakenRoom;
-use super::transactions::{PinnedView, TransactionId};
+use super::transactions::{Pinned, TransactionId};
 use super::view::{ReadBytes, ReadPiece, View};
 use crate::ids::{PageNumber, PageSize};
 
 /// Content that the transaction gave to a run of pages.
 #[derive(Debug, Clone)]
 enum Written {
-    Data { data: Bytes, page_size: PageSize },
+    Data {
+        /// From the first of the pages on.
+        data: Bytes,
+        page_size: PageSize,
+        /// What `data` keeps in memory: all that the client wrote at once.
+        kept_bytes: usize,
+    },
     Hole,
 }
 
@@ -31,19 +37,35 @@ impl Advance for Written {
     fn advance(&self, pages: u64) -> Self {
         match self {
             Self::Hole => Self::Hole,
-            Self::Data { data, page_size } => {
+            Self::Data {
+                data,
+                page_size,
+                kept_bytes,
+            } => {
                 let skip = usize::try_from(pages << page_size.bits()).expect("within the data");
                 Self::Data {
                     data: data.slice(skip..),
                     page_size: *page_size,
+                    kept_bytes: *kept_bytes,
                 }
             }
         }
     }
 }
 
+impl Written {
+    fn data(data: Bytes, page_size: PageSize) -> Self {
+        Self::Data {
+            kept_bytes: data.len(),
+            data,
+            page_size,
+        }
+    }
+}
+
+/// What a transaction read and wrote.
 #[derive(Default)]
-struct Workspace {
+pub(super) struct Workspace {
     writes: RangeMap<Written>,
     reads: RangeMap<()>,
     /// What it has of the room for the bytes that transactions write.
@@ -54,20 +76,20 @@ struct Workspace {
 pub struct Transaction {
     attachment: Attachment,
     id: TransactionId,
-    view: Arc<PinnedView>,
+    pinned: Arc<Pinned>,
     // Held while one call takes effect: calls of one transaction are ordered, also when a partial
     // write has to wait for the old content of its page.
-    workspace: Mutex<Workspace>,
+    order: Mutex<()>,
     ended: bool,
 }
 
 impl Transaction {
-    pub(super) fn new(attachment: Attachment, id: TransactionId, view: Arc<PinnedView>) -> Self {
+    pub(super) fn new(attachment: Attachment, id: TransactionId, pinned: Arc<Pinned>) -> Self {
         Self {
             attachment,
             id,
-            view,
-            workspace: Mutex::default(),
+            pinned,
+            order: Mutex::default(),
             ended: false,
         }
     }
@@ -80,12 +102,7 @@ impl Transaction {
         self.attachment
             .image
             .check_range(offset, u64::from(length))?;
-        let (view, writes) = {
-            let mut workspace = self.workspace.lock().await;
-            let view = self.view.get()?;
-            self.note_read(&mut workspace, &view, offset, u64::from(length))?;
-            (view, workspace.writes.clone())
-        };
+        let (view, writes) = self.begin_read(offset, u64::from(length)).await?;
         let read = read_over(&view, &writes, offset, length as usize).await;
         self.attachment.image.explained(read).await
     }
@@ -103,12 +120,7 @@ impl Transaction {
         extents_max: usize,
     ) -> Result<Vec<Extent>, EngineError> {
         self.attachment.image.check_range(offset, length)?;
-        let (view, writes) = {
-            let mut workspace = self.workspace.lock().await;
-            let view = self.view.get()?;
-            self.note_read(&mut workspace, &view, offset, length)?;
-            (view, workspace.writes.clone())
-        };
+        let (view, writes) = self.begin_read(offset, length).await?;
         let range = offset..offset + length;
         let extents = extents_over(&view, &writes, range, base, extents_max).await;
         self.attachment.image.explained(extents).await
@@ -155,13 +167,13 @@ impl Transaction {
     /// # Errors
     /// [`EngineError::Conflict`]: only a rollback is useful now. [`EngineError::Aborted`].
     pub async fn lock(&self) -> Result<(), EngineError> {
-        let workspace = self.workspace.lock().await;
-        self.view.get()?;
+        let _ordered = self.order.lock().await;
+        let reads = self.pinned.workspace(|workspace| workspace.reads.clone())?;
         let request = |reply| {
             Event::Lock(LockRequest {
                 origin: self.attachment.origin.clone(),
                 transaction: self.id,
-                reads: workspace.reads.clone(),
+                reads,
                 reply,
             })
         };
@@ -175,7 +187,7 @@ impl Transaction {
     /// [`EngineError::Conflict`] or [`EngineError::Aborted`]: the transaction is gone. Otherwise as
     /// a plain write.
     pub async fn commit(mut self, when: Acknowledge) -> Result<(), EngineError> {
-        let workspace = std::mem::take(self.workspace.get_mut());
+        let workspace = self.pinned.workspace(std::mem::take)?;
         self.attachment
             .image
             .slow_down(workspace.written.bytes())
@@ -208,34 +220,46 @@ impl Transaction {
         self.attachment.image.page_size()
     }
 
-    fn note_read(
+    /// What a read of the range, which is noted, goes through: the view, and the writes over it.
+    async fn begin_read(
         &self,
-        workspace: &mut Workspace,
-        view: &View,
         offset: u64,
         length: u64,
-    ) -> Result<(), EngineError> {
+    ) -> Result<(Arc<View>, RangeMap<Written>), EngineError> {
+        let _ordered = self.order.lock().await;
+        let view = self.pinned.view()?;
+        self.note_read(&view, offset, length)?;
+        let writes = self
+            .pinned
+            .workspace(|workspace| workspace.writes.clone())?;
+        Ok((view, writes))
+    }
+
+    fn note_read(&self, view: &View, offset: u64, length: u64) -> Result<(), EngineError> {
         if length == 0 {
             return Ok(());
         }
         let last = view.page_size.page_of(offset + length - 1);
         let pages = view.page_size.page_of(offset)..last.next();
-        // Only what the view answers can conflict, not the transaction's own writes.
-        let unwritten: Vec<_> = workspace
-            .writes
-            .runs(pages)
-            .filter(|run| run.value.is_none())
-            .map(|run| run.first..run.end())
-            .collect();
-        for pages in unwritten {
-            workspace.reads.insert(pages, ());
-        }
-        if workspace.reads.len() > self.attachment.image.shared.config.transaction_reads_max {
-            return Err(EngineError::TransactionTooLarge {
-                limit: "ranges read",
-            });
-        }
-        Ok(())
+        let reads_max = self.attachment.image.shared.config.transaction_reads_max;
+        self.pinned.workspace(|workspace| {
+            // Only what the view answers can conflict, not the transaction's own writes.
+            let unwritten: Vec<_> = workspace
+                .writes
+                .runs(pages)
+                .filter(|run| run.value.is_none())
+                .map(|run| run.first..run.end())
+                .collect();
+            for pages in unwritten {
+                workspace.reads.insert(pages, ());
+            }
+            if workspace.reads.len() > reads_max {
+                return Err(EngineError::TransactionTooLarge {
+                    limit: "ranges read",
+                });
+            }
+            Ok(())
+        })?
     }
 
     async fn change(
@@ -245,12 +269,15 @@ impl Transaction {
         changes: Vec<Change>,
     ) -> Result<(), EngineError> {
         self.attachment.image.check_range(offset, length)?;
-        let mut workspace = self.workspace.lock().await;
-        let view = self.view.get()?;
+        let _ordered = self.order.lock().await;
+        let view = self.pinned.view()?;
         let page_size = self.page_size();
         let limit = self.attachment.image.shared.config.transaction_bytes_max;
         let bytes: u64 = changes.iter().map(|change| cost(change, page_size)).sum();
-        if workspace.written.bytes() + bytes > limit {
+        let (writes, written) = self
+            .pinned
+            .workspace(|workspace| (workspace.writes.clone(), workspace.written.bytes()))?;
+        if written + bytes > limit {
             return Err(EngineError::TransactionTooLarge {
                 limit: "bytes written",
             });
@@ -260,7 +287,7 @@ impl Transaction {
         for change in changes {
             let pages = change.pages(page_size);
             let written = match change {
-                Change::Pages { data, .. } => Written::Data { data, page_size },
+                Change::Pages { data, .. } => Written::data(data, page_size),
                 Change::Hole { .. } => Written::Hole,
                 Change::Patch {
                     page,
@@ -269,30 +296,32 @@ impl Transaction {
                 } => {
                     let start = page_size.offset_of(page);
                     let size = page_size.bytes();
-                    self.note_read(&mut workspace, &view, start, size as u64)?;
-                    let old = read_over(&view, &workspace.writes, start, size).await;
+                    self.note_read(&view, start, size as u64)?;
+                    let old = read_over(&view, &writes, start, size).await;
                     let old = self.attachment.image.explained(old).await?;
-                    let data = patched(&old.into_bytes(), within, &data);
-                    Written::Data { data, page_size }
+                    Written::data(patched(&old.into_bytes(), within, &data), page_size)
                 }
             };
             resolved.push((pages, written));
         }
         let room = &self.attachment.image.shared.transaction_room;
-        if !workspace.written.grow(room, bytes) {
-            return Err(EngineError::TransactionTooLarge {
-                limit: "bytes written by all open transactions",
-            });
-        }
-        for (pages, written) in resolved {
-            workspace.writes.insert(pages, written);
-        }
-        Ok(())
+        self.pinned.workspace(|workspace| {
+            if !workspace.written.grow(room, bytes) {
+                return Err(EngineError::TransactionTooLarge {
+                    limit: "bytes written by all open transactions",
+                });
+            }
+            for (pages, written) in resolved {
+                workspace.writes.insert(pages, written);
+            }
+            Ok(())
+        })?
     }
 }
 
 impl Drop for Transaction {
     fn drop(&mut self) {
+        self.pinned.end("the transaction has ended");
         if self.ended {
             return;
         }
@@ -329,9 +358,17 @@ fn cost(change: &Change, page_size: PageSize) -> u64 {
 fn change(pages: Range<PageNumber>, written: &Written) -> Change {
     match written {
         Written::Hole => Change::Hole { pages },
-        Written::Data { data, page_size } => {
+        Written::Data {
+            data,
+            page_size,
+            kept_bytes,
+        } => {
             let length = usize::try_from((pages.end.0 - pages.start.0) << page_size.bits());
-            let data = data.slice(..length.expect("within the data"));
+            let mut data = data.slice(..length.expect("within the data"));
+            // The buffer keeps it for long, and counts what is written, not what that keeps alive.
+            if data.len() < kept_bytes / 2 {
+                data = Bytes::copy_from_slice(&data);
+            }
             Change::Pages {
                 first: pages.start,
                 data,

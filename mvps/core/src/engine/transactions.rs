@@ -1,17 +1,18 @@
 //! The open transactions of an image, and who holds or awaits its write lock.
 //!
-//! Owned by the image's task. The only thing shared with a transaction's own side is its pinned
-//! view, so that aborting a transaction releases what the view keeps alive even if the client never
-//! asks for anything again.
+//! Owned by the image's task. Shared with a transaction's own side is what it keeps in memory: its
+//! view and its workspace. So aborting a transaction releases both, even if the client never asks
+//! for anything again.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::config::{CONFLICT_RANGES_MAX, EngineConfig};
 use super::conflict::ConflictWindow;
 use super::error::EngineError;
 use super::event::Origin;
 use super::range_map::RangeMap;
+use super::transaction::Workspace;
 use super::view::View;
 use crate::env::Moment;
 use crate::ids::Lsn;
@@ -20,36 +21,69 @@ use crate::ids::Lsn;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct TransactionId(pub u64);
 
-/// A transaction's view, until it ends or is aborted. The lock is held for a clone or an exchange
-/// only, never across an await.
-pub struct PinnedView(Mutex<Result<Arc<View>, &'static str>>);
+/// What a transaction keeps, until it ends or is aborted. The lock is never held across an await.
+pub struct Pinned(Mutex<Result<Kept, &'static str>>);
 
-impl PinnedView {
-    /// Pins `view`.
+struct Kept {
+    view: Arc<View>,
+    workspace: Workspace,
+}
+
+impl Pinned {
+    /// Pins `view` for a transaction that has done nothing yet.
     #[must_use]
     pub fn new(view: Arc<View>) -> Self {
-        Self(Mutex::new(Ok(view)))
+        let workspace = Workspace::default();
+        Self(Mutex::new(Ok(Kept { view, workspace })))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Result<Kept, &'static str>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn with<T>(&self, work: impl FnOnce(&mut Kept) -> T) -> Result<T, EngineError> {
+        match &mut *self.lock() {
+            Ok(kept) => Ok(work(kept)),
+            Err(reason) => Err(EngineError::Aborted { reason }),
+        }
     }
 
     /// The view.
     ///
     /// # Errors
     /// [`EngineError::Aborted`] once the transaction was aborted.
-    pub fn get(&self) -> Result<Arc<View>, EngineError> {
-        let pinned = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        pinned
-            .clone()
-            .map_err(|reason| EngineError::Aborted { reason })
+    pub fn view(&self) -> Result<Arc<View>, EngineError> {
+        self.with(|kept| Arc::clone(&kept.view))
     }
 
-    fn set(&self, to: Result<Arc<View>, &'static str>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = to;
+    /// Does `work` with what the transaction read and wrote.
+    ///
+    /// # Errors
+    /// [`EngineError::Aborted`] once the transaction was aborted.
+    pub fn workspace<T>(&self, work: impl FnOnce(&mut Workspace) -> T) -> Result<T, EngineError> {
+        self.with(|kept| work(&mut kept.workspace))
+    }
+
+    fn move_to(&self, view: Arc<View>) {
+        if let Ok(kept) = &mut *self.lock() {
+            kept.view = view;
+        }
+    }
+
+    /// Lets go of everything. Only the first reason counts.
+    pub fn end(&self, reason: &'static str) {
+        let mut kept = self.lock();
+        if kept.is_ok() {
+            let ended = std::mem::replace(&mut *kept, Err(reason));
+            drop(kept);
+            drop(ended);
+        }
     }
 }
 
 struct OpenTransaction {
     origin: Origin,
-    view: Arc<PinnedView>,
+    pinned: Arc<Pinned>,
     view_lsn: Lsn,
     view_map: u64,
     began: Moment,
@@ -75,7 +109,7 @@ impl Transactions {
         view: Arc<View>,
         now: Moment,
         config: &EngineConfig,
-    ) -> Result<(TransactionId, Arc<PinnedView>), EngineError> {
+    ) -> Result<(TransactionId, Arc<Pinned>), EngineError> {
         if self.open.len() >= config.transactions_max {
             return Err(EngineError::TransactionTooLarge {
                 limit: "open transactions",
@@ -84,11 +118,10 @@ impl Transactions {
         self.last_id += 1;
         let id = TransactionId(self.last_id);
         let (view_lsn, view_map) = (view.lsn, view.guard.0);
-        let pinned = Arc::new(PinnedView::new(view));
-        let view = Arc::clone(&pinned);
+        let pinned = Arc::new(Pinned::new(view));
         let transaction = OpenTransaction {
             origin,
-            view,
+            pinned: Arc::clone(&pinned),
             view_lsn,
             view_map,
             began: now,
@@ -143,7 +176,7 @@ impl Transactions {
             .expect("a checked transaction is open");
         transaction.view_lsn = view.lsn;
         transaction.view_map = view.guard.0;
-        transaction.view.set(Ok(view));
+        transaction.pinned.move_to(view);
         self.lock = Some((id, now));
     }
 
@@ -154,7 +187,7 @@ impl Transactions {
 
     fn remove(&mut self, id: TransactionId, reason: &'static str) {
         if let Some(transaction) = self.open.remove(&id) {
-            transaction.view.set(Err(reason));
+            transaction.pinned.end(reason);
         }
         if self.holds_lock(id) {
             self.lock = None;

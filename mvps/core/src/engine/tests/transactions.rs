@@ -1,6 +1,10 @@
 //! D2 and isolation: transactions are atomic, serializable by page, and the lock has one holder.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+
+use bytes::Bytes;
 
 use super::world::{PAGE, World, config, page, read, read_all, write};
 use crate::engine::transaction_room::TransactionRoom;
@@ -293,4 +297,66 @@ async fn what_open_transactions_write_together_is_limited() {
     }
     commit(three).await.expect("within the limit");
     assert_eq!(read_all(&disk, 0..4).await, [3, 3, 3, 2]);
+}
+
+/// Its client may never ask for anything again.
+#[tokio::test(start_paused = true)]
+async fn an_aborted_transaction_gives_its_room_back_at_once() {
+    let mut machine = World::new().machine(1);
+    machine.host.transaction_room = TransactionRoom::with_limit(3 * PAGE as u64);
+    let disk = machine.open().await;
+    let old = begin(&disk).await;
+    set(&old, 0, 1).await;
+    set(&old, 1, 1).await;
+    let new = begin(&disk).await;
+    let two = vec![2; 2 * PAGE];
+    let written = new.write(0, two.clone().into()).await;
+    assert!(matches!(
+        written,
+        Err(EngineError::TransactionTooLarge { .. })
+    ));
+    drop(new);
+    tokio::time::sleep(config().transaction_age_max).await;
+    let new = begin(&disk).await;
+    new.write(0, two.into()).await.expect("there is room");
+    assert!(matches!(
+        commit(old).await,
+        Err(EngineError::Aborted { .. })
+    ));
+    commit(new).await.expect("a commit");
+    assert_eq!(read_all(&disk, 0..2).await, [2, 2]);
+}
+
+/// What a client wrote at once, until nothing of it is kept.
+struct Payload(Vec<u8>, Arc<AtomicBool>);
+
+impl AsRef<[u8]> for Payload {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl Drop for Payload {
+    fn drop(&mut self) {
+        self.1.store(true, Ordering::SeqCst);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_left_of_a_large_write_does_not_keep_the_rest_in_memory() {
+    let disk = World::new().machine(1).open().await;
+    for kept_pages in [1_u64, 60] {
+        let is_gone = Arc::new(AtomicBool::new(false));
+        let payload = Payload(vec![7; 64 * PAGE], Arc::clone(&is_gone));
+        let transaction = begin(&disk).await;
+        let write = transaction.write(0, Bytes::from_owner(payload));
+        write.await.expect("a write");
+        let rest = (64 - kept_pages) * PAGE as u64;
+        transaction.trim(0, rest).await.expect("a trim");
+        commit(transaction).await.expect("a commit");
+        assert_eq!(read_all(&disk, 0..1).await, [0]);
+        assert_eq!(read_all(&disk, 63..64).await, [7]);
+        // What is nearly all of it is not copied.
+        assert_eq!(is_gone.load(Ordering::SeqCst), kept_pages == 1);
+    }
 }
