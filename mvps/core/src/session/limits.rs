@@ -64,6 +64,10 @@ pub const CONNECTIONS_PER_IMAGE_MAX: usize = 128;
 /// Attach requests that wait for one image to open. Each stands for a connection.
 pub const ATTACH_QUEUE_MAX: usize = 64;
 
+/// Most connections with a good token for one image, all its versions together: those that have it
+/// and those that wait. An image that takes long to open leaves the other seats to others.
+pub const SEATS_PER_IMAGE_MAX: usize = CONNECTIONS_PER_IMAGE_MAX + ATTACH_QUEUE_MAX;
+
 /// How long an image that nobody uses stays open until what was written is published and cleaned up
 /// after: cleaning copies tens of gigabytes meanwhile, and another server waits no longer for it.
 pub const SETTLE_TIME_MAX: Duration = Duration::from_mins(10);

@@ -15,9 +15,12 @@ use super::connection::{Admission, Admitted, Ended, serve};
 use super::contexts::{self, Asked};
 use super::images::{Images, OpenFailure, OpenImage};
 use super::keeper::{Keeper, Visit, export};
-use super::limits::{ATTACH_ATTEMPTS_MAX, ATTACH_QUEUE_MAX, CONNECTIONS_MAX, LISTED_VERSIONS_MAX};
+use super::limits::{
+    ATTACH_ATTEMPTS_MAX, ATTACH_QUEUE_MAX, CONNECTIONS_MAX, LISTED_VERSIONS_MAX,
+    SEATS_PER_IMAGE_MAX,
+};
 use super::payload::PayloadRoom;
-use super::seats::{Seat, Seats, SentAway};
+use super::seats::{NoSeat, Seat, Seats, SentAway};
 use super::security::{Security, TlsClient};
 use crate::engine::Durability;
 use crate::env::{Clock, Connection, Listener, PeerName, Spawner};
@@ -273,7 +276,37 @@ struct Reception<'a, M: Images> {
     client: Mutex<Option<TlsClient>>,
 }
 
+type Attached<M> = Admitted<<<M as Images>::Image as OpenImage>::Disk>;
+
 impl<M: Images> Reception<'_, M> {
+    /// Asks the image's keeper.
+    async fn visit(&self, grant: &Grant) -> Result<Attached<M>, Refusal> {
+        for _ in 0..ATTACH_ATTEMPTS_MAX {
+            let (reply, answer) = oneshot::channel();
+            let keeper = self.shared.keeper(grant);
+            if keeper
+                .send(Visit::Attach(grant.clone(), reply))
+                .await
+                .is_err()
+            {
+                if self.shared.is_shutting_down() {
+                    return Err(Refusal::Shutdown);
+                }
+                continue;
+            }
+            if let Ok(answer) = answer.await {
+                if let Ok(admitted) = &answer {
+                    tracing::info!(
+                        peer = %self.peer, image = %grant.image, read_only = grant.read_only,
+                        size_bytes = admitted.export.size_bytes, "attached"
+                    );
+                }
+                return answer;
+            }
+        }
+        Err(unknown("the image is being closed; try again"))
+    }
+
     fn check(&self, name: &ExportName) -> Result<Grant, Refusal> {
         if self.shared.is_shutting_down() {
             return Err(Refusal::Shutdown);
@@ -375,33 +408,20 @@ impl<M: Images> Admission for Reception<'_, M> {
 
     async fn attach(&self, name: &ExportName) -> Result<Admitted<Self::Disk>, Refusal> {
         let grant = self.check(name)?;
-        if !self.seat.keep() {
+        match self.seat.keep(&grant.image) {
+            Ok(()) => {}
             // It is on its way out.
-            return Err(Refusal::Policy);
-        }
-        for _ in 0..ATTACH_ATTEMPTS_MAX {
-            let (reply, answer) = oneshot::channel();
-            let keeper = self.shared.keeper(&grant);
-            if keeper
-                .send(Visit::Attach(grant.clone(), reply))
-                .await
-                .is_err()
-            {
-                if self.shared.is_shutting_down() {
-                    return Err(Refusal::Shutdown);
-                }
-                continue;
-            }
-            if let Ok(answer) = answer.await {
-                if let Ok(admitted) = &answer {
-                    tracing::info!(
-                        peer = %self.peer, image = %grant.image, read_only = grant.read_only,
-                        size_bytes = admitted.export.size_bytes, "attached"
-                    );
-                }
-                return answer;
+            Err(NoSeat::SentAway) => return Err(Refusal::Policy),
+            Err(NoSeat::ImageFull) => {
+                let limit = SEATS_PER_IMAGE_MAX;
+                tracing::warn!(image = %grant.image, limit, "too many connections, or too many that wait for it");
+                return Err(unknown("the image has too many connections"));
             }
         }
-        Err(unknown("the image is being closed; try again"))
+        let answer = self.visit(&grant).await;
+        if answer.is_err() {
+            self.seat.release();
+        }
+        answer
     }
 }

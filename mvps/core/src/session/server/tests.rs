@@ -83,6 +83,9 @@ impl Images for MemoryImages {
     async fn open(&self, grant: &Grant) -> Result<MemoryImage, OpenFailure> {
         note(&self.journal, "open");
         tokio::time::sleep(Duration::from_secs(1)).await;
+        if grant.image.as_str() == "stuck" {
+            std::future::pending::<()>().await;
+        }
         if grant.image.as_str() == "broken" {
             let reason = "secret reason".to_owned();
             return Err(OpenFailure { reason, told: None });
@@ -407,6 +410,31 @@ async fn connections_to_one_image_are_limited() {
     clients.pop().unwrap().disconnect().await;
     tokio::task::yield_now().await;
     assert!(world.connect(&token("disk0")).await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_image_that_does_not_open_leaves_seats_to_others() {
+    let world = World::with(ServerConfig {
+        connections_max: SEATS_PER_IMAGE_MAX + 2,
+        ..ServerConfig::default()
+    });
+    let clients: Vec<_> = (0..SEATS_PER_IMAGE_MAX + 10)
+        .map(|_| {
+            let stream = world.stream();
+            tokio::spawn(async move {
+                let token = signed(&token("stuck"));
+                Client::connect(stream, token, Opening::Go, &TestSpawner)
+                    .await
+                    .is_ok()
+            })
+        })
+        .collect();
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let waiting = clients.iter().filter(|client| !client.is_finished());
+    assert_eq!(waiting.count(), SEATS_PER_IMAGE_MAX);
+    let other = world.connect(&token("disk0")).await.unwrap();
+    assert_eq!(other.read(0, 1).await.unwrap()[..], [0]);
+    clients.iter().for_each(tokio::task::JoinHandle::abort);
 }
 
 #[tokio::test(start_paused = true)]
