@@ -39,8 +39,8 @@ const LEAVES_AT_ONCE: usize = 16;
 /// everywhere.
 const LEAVES_MAX: usize = 512;
 
-/// Runs looked at before other tasks get their turn: some milliseconds.
-const RUNS_PER_TURN: usize = 1 << 16;
+/// Runs looked at before other tasks get their turn: less than a millisecond.
+const RUNS_PER_TURN: usize = 1 << 13;
 
 /// A published state that content is compared with.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -180,6 +180,7 @@ impl View {
         };
         let mut held = Held::new();
         let mut leaves_left = LEAVES_MAX;
+        let mut walking = None;
         loop {
             let walked = match base {
                 None => self.walk_content(end, &mut collector, &held),
@@ -194,6 +195,9 @@ impl View {
                 }
                 ControlFlow::Break(Stop::Paused(Pause::Leaf(..))) if leaves_left == 0 => break,
                 ControlFlow::Break(Stop::Paused(Pause::Leaf(leaf, whose))) => {
+                    if walking.is_none() {
+                        walking = Some(self.frames.walk().await);
+                    }
                     held.retain(|(_, number), _| *number >= LeafNumber::of(collector.next).0);
                     let map = match (whose, base) {
                         (Whose::Bases, Some(base)) => &base.map,
@@ -405,6 +409,7 @@ impl View {
         let mut pages_left = self.frames.prefetch_max_pages();
         let mut next = self.page_size.page_of(range.start);
         let mut held = Held::new();
+        let mut walking = None;
         while next < end && pages_left > 0 {
             let mut window: Vec<MapRun> = Vec::new();
             let (mut window_left, mut runs_left) = (window_pages.min(pages_left), RUNS_PER_TURN);
@@ -431,6 +436,9 @@ impl View {
             match walked {
                 ControlFlow::Continue(()) => break,
                 ControlFlow::Break(Stop::Paused(Pause::Leaf(leaf, whose))) => {
+                    if walking.is_none() {
+                        walking = Some(self.frames.walk().await);
+                    }
                     let leaves = fetch(&self.map, None, leaf, end, LEAVES_AT_ONCE).await?;
                     held = leaves
                         .into_iter()

@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::join_all;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::map::{Map, MapRun, PageLocation};
 use super::object_cache::{Footprint, ObjectCache, PieceKey};
@@ -50,12 +50,22 @@ const LENT_FOR_NOTHING_DIVISOR: u64 = 4;
 /// 32 x 4 MiB, and leaves the store's own limit room for uploads.
 const SPANS_IN_FLIGHT_MAX: usize = 32;
 
+/// Of these, requests of one image: what others wait for does not stand behind all that one image
+/// can ask for.
+const IMAGE_SPANS_MAX: usize = 24;
+
 /// Windows being prefetched at once, of all images: at four requests each, half of what may be under
 /// way. What a client asks to be near must not stand before what another one waits for.
 const PREFETCHES_IN_FLIGHT_MAX: usize = 4;
 
 /// Of these, windows of one image: what another image asks for waits for no more than a few.
 const IMAGE_PREFETCHES_MAX: usize = 2;
+
+/// Walks through maps at once, of all images, that keep leaves which are in no cache: some 2 MiB each.
+const WALKS_MAX: usize = 32;
+
+/// Of these, walks of one image.
+const IMAGE_WALKS_MAX: usize = 16;
 
 /// Windows being fetched ahead at once, of all images. What does not fit is not fetched ahead.
 const WINDOWS_IN_FLIGHT_MAX: usize = 4;
@@ -78,6 +88,7 @@ pub struct FrameReads {
     spans: Arc<Semaphore>,
     windows: Arc<Semaphore>,
     prefetches: Semaphore,
+    walks: Semaphore,
 }
 
 impl FrameReads {
@@ -94,6 +105,7 @@ impl FrameReads {
             spans: Arc::new(Semaphore::new(SPANS_IN_FLIGHT_MAX)),
             windows: Arc::new(Semaphore::new(WINDOWS_IN_FLIGHT_MAX)),
             prefetches: Semaphore::new(PREFETCHES_IN_FLIGHT_MAX),
+            walks: Semaphore::new(WALKS_MAX),
         }
     }
 
@@ -104,7 +116,7 @@ impl FrameReads {
     }
 
     /// These frames, in their order.
-    async fn fetch(&self, coding: &FrameCoding, wanted: &[WantedFrame]) -> Vec<FetchedFrame> {
+    async fn fetch(&self, coding: &ImageFrames, wanted: &[WantedFrame]) -> Vec<FetchedFrame> {
         let keys: Vec<PieceKey> = wanted.iter().map(WantedFrame::key).collect();
         let mut flights = self
             .flights
@@ -123,7 +135,7 @@ impl FrameReads {
     /// since the caller looked is not asked for again.
     fn depart(
         &self,
-        coding: &FrameCoding,
+        coding: &ImageFrames,
         wanted: &[WantedFrame],
         missing: &BTreeSet<PieceKey>,
     ) -> Vec<Departure<PieceKey, Landed>> {
@@ -144,12 +156,13 @@ impl FrameReads {
         departures
     }
 
-    fn depart_span(&self, coding: FrameCoding, span: SpanRequest) -> Departure<PieceKey, Landed> {
+    fn depart_span(&self, coding: ImageFrames, span: SpanRequest) -> Departure<PieceKey, Landed> {
         let keys = span.keys();
         let (reads, spawner) = (self.reads.clone(), Arc::clone(&self.spawner));
         let (cache, spans) = (Arc::clone(&self.cache), Arc::clone(&self.spans));
         let lending = Arc::clone(&self.lending);
         let request = async move {
+            let _image_permit = coding.spans.acquire().await;
             let _permit = spans.acquire_owned().await;
             let landed = span
                 .fetch(&reads, spawner.as_ref(), &coding, &lending)
@@ -192,21 +205,28 @@ impl WantedFrame {
 
 type FetchedFrame = Result<Arc<Frame>, ReadError>;
 
-/// What an image's frames are decoded with.
+/// What an image's frames are decoded with, and its requests for them.
 #[derive(Clone)]
-struct FrameCoding {
+struct ImageFrames {
     page_size: PageSize,
     keys: Arc<ImageKeys>,
+    spans: Arc<Semaphore>,
 }
 
 /// Reads the pages of one image.
 pub struct FrameReader {
     frames: Arc<FrameReads>,
-    coding: FrameCoding,
+    coding: ImageFrames,
     read_ahead: Mutex<ReadAhead>,
     /// Pages that reads are waiting for.
     waiting_pages: AtomicU64,
     prefetches: Semaphore,
+    walks: Semaphore,
+}
+
+/// The right to keep leaves of a map that are in no cache, until dropped.
+pub(super) struct Walking<'a> {
+    _permits: [Option<SemaphorePermit<'a>>; 2],
 }
 
 /// Counts pages as waited for while it lives.
@@ -234,10 +254,15 @@ impl FrameReader {
     pub fn new(frames: Arc<FrameReads>, page_size: PageSize, keys: Arc<ImageKeys>) -> Self {
         Self {
             frames,
-            coding: FrameCoding { page_size, keys },
+            coding: ImageFrames {
+                page_size,
+                keys,
+                spans: Arc::new(Semaphore::new(IMAGE_SPANS_MAX)),
+            },
             read_ahead: Mutex::new(ReadAhead::new(page_size)),
             waiting_pages: AtomicU64::new(0),
             prefetches: Semaphore::new(IMAGE_PREFETCHES_MAX),
+            walks: Semaphore::new(IMAGE_WALKS_MAX),
         }
     }
 
@@ -290,6 +315,16 @@ impl FrameReader {
             contents[index] = Some(self.content(&frame, &wanted.object, run, &location)?);
         }
         Ok(contents)
+    }
+
+    /// Waits until it may keep leaves of a map that are in no cache.
+    pub(super) async fn walk(&self) -> Walking<'_> {
+        // They are never closed.
+        let image = self.walks.acquire().await.ok();
+        let all = self.frames.walks.acquire().await.ok();
+        Walking {
+            _permits: [image, all],
+        }
     }
 
     /// Pages of one step of a [`Self::prefetch`] of many: no more memory than a window that is read

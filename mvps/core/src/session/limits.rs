@@ -46,6 +46,10 @@ pub const UNREAD_SLICES_TIME_MAX: Duration = Duration::from_secs(1);
 /// How often one connection receives before it lets other tasks run.
 pub const RECEIVES_PER_TURN: usize = 16;
 
+/// How many requests that go through the map one connection begins before it lets other tasks run:
+/// each may take most of a millisecond.
+pub const WALKS_PER_TURN: usize = 16;
+
 /// Time that a client may take over its side of the handshake. What the server takes to open the
 /// image does not count.
 pub const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(15);

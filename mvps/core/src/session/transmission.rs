@@ -32,7 +32,7 @@ use super::disk::{Disk, DiskTransaction};
 use super::errno;
 use super::limits::{
     BYTES_IN_FLIGHT_MAX, EXTENT_WEIGHT_BYTES, PAYLOAD_EXEMPT_BYTES, RECEIVES_PER_TURN,
-    REQUESTS_IN_FLIGHT_MAX, STATUS_SHORT_BYTES,
+    REQUESTS_IN_FLIGHT_MAX, STATUS_SHORT_BYTES, WALKS_PER_TURN,
 };
 use super::payload::{PayloadQueue, PayloadRoom, Taken};
 use crate::engine::{Acknowledge, Durability, EngineError};
@@ -153,6 +153,8 @@ pub(super) struct Transmission<'a, S, D: Disk> {
     headers: u64,
     /// Whether the beginning of a header is there and could be taken if it were whole.
     awaits_header: bool,
+    /// Requests that go through the map and may begin before others have their turn.
+    walks_left: usize,
     gate: Gate<'a, D>,
     transaction: Option<OpenTransaction<D::Transaction>>,
     contexts: &'a Contexts<D::Base>,
@@ -178,6 +180,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, D: Disk> Transmission<'a, S, D> {
             arriving: Arriving::Header,
             headers: 0,
             awaits_header: false,
+            walks_left: WALKS_PER_TURN,
             gate: Gate::Open,
             transaction: None,
             contexts,
@@ -214,6 +217,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, D: Disk> Transmission<'a, S, D> {
         self.finish_operations(context);
         self.run_gate(context);
         let mut receives = 0;
+        self.walks_left = WALKS_PER_TURN;
         loop {
             // What finished does not wait for what arrives.
             let sent = match self.transport.poll_send(context) {
@@ -366,6 +370,12 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, D: Disk> Transmission<'a, S, D> {
     ) -> bool {
         match incoming {
             Incoming::Valid { to, request } => {
+                let is_walk =
+                    matches!(request, Request::BlockStatus { .. } | Request::Cache { .. });
+                if is_walk && self.walks_left == 0 {
+                    context.waker().wake_by_ref();
+                    return false;
+                }
                 let Poll::Ready(extents_max) = self.poll_answer_room(context, &request) else {
                     return false;
                 };
@@ -378,6 +388,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, D: Disk> Transmission<'a, S, D> {
                     return false;
                 };
                 self.transport.consume(header_bytes);
+                self.walks_left -= usize::from(is_walk);
                 if payload_bytes == 0 {
                     let given = Given {
                         content: Bytes::new(),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::lending::Lending;
-use super::{FetchedFrame, FrameCoding, WantedFrame};
+use super::{FetchedFrame, ImageFrames, WantedFrame};
 use crate::engine::object_cache::{ObjectCache, PieceKey};
 use crate::engine::object_reads::{ObjectReads, Piece, ReadError};
 use crate::env::{Spawner, SpawnerExt};
@@ -82,7 +82,7 @@ impl SpanRequest {
         self,
         reads: &ObjectReads,
         spawner: &dyn Spawner,
-        coding: &FrameCoding,
+        coding: &ImageFrames,
         lending: &Arc<Lending>,
     ) -> Landed {
         if self.frames.len() == 1 {
@@ -139,7 +139,7 @@ impl SpanRequest {
     }
 
     /// The span cannot be had as a whole: perhaps one of its frames lies beyond the object's end.
-    async fn fetch_each(&self, reads: &ObjectReads, coding: &FrameCoding) -> Landed {
+    async fn fetch_each(&self, reads: &ObjectReads, coding: &ImageFrames) -> Landed {
         let mut landed = Vec::with_capacity(self.frames.len());
         for frame in &self.frames {
             landed.push((frame.key(), fetch_one(frame, reads, coding).await));
@@ -151,7 +151,7 @@ impl SpanRequest {
 async fn fetch_one(
     wanted: &WantedFrame,
     reads: &ObjectReads,
-    coding: &FrameCoding,
+    coding: &ImageFrames,
 ) -> FetchedFrame {
     let key = wanted.object.segment_key(&coding.keys);
     let decode = |seed, bytes: Bytes| decode_frame(seed, coding.page_size, key.as_ref(), &bytes);

@@ -299,6 +299,35 @@ async fn a_read_does_not_wait_for_what_is_prefetched() {
     assert!(world.range_gets() <= 1 + IMAGE_PREFETCHES_MAX);
 }
 
+/// Whatever one image asks for, others find a request free.
+#[tokio::test]
+async fn a_read_does_not_wait_for_all_reads_of_another_image() {
+    let world = written(16 * 2 * (SPANS_IN_FLIGHT_MAX as u64 + 8)).await;
+    let page_size = PageSize::from_bits(12).unwrap();
+    let other = FrameReader::new(
+        Arc::clone(&world.reader.frames),
+        page_size,
+        Arc::clone(&world.settings.keys),
+    );
+    world.objects.set_script(|_| Verdict::Hang);
+    // Every other frame, so that each is a request.
+    let frames = (1..=SPANS_IN_FLIGHT_MAX as u64 + 4).map(|frame| frame * 32);
+    let runs_of: Vec<_> = frames
+        .map(|first| runs(&world, first, first + 16))
+        .collect();
+    let greedy = runs_of
+        .iter()
+        .map(|runs| world.reader.read(&world.map, runs));
+    let mut greedy = Box::pin(join_all(greedy));
+    for _ in 0..8 {
+        assert!((&mut greedy).now_or_never().is_none());
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(world.range_gets(), IMAGE_SPANS_MAX);
+    world.objects.clear_script();
+    world.assert_content(&world.map, &other, 0, 16).await;
+}
+
 #[tokio::test]
 async fn many_readers_and_windows_at_once_agree_with_the_model() {
     let mut world = written(2048).await;
