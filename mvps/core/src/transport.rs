@@ -17,7 +17,7 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use crate::nbd::Outgoing;
 
@@ -231,6 +231,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Transport<S> {
             self.needs_flush = false;
         }
         Poll::Ready(Ok(()))
+    }
+
+    /// Sends everything that is queued and says that nothing follows: over TLS, with a close_notify.
+    pub(crate) async fn close(&mut self) -> io::Result<()> {
+        self.send().await?;
+        self.stream.shutdown().await
     }
 
     /// Receives some bytes; 0 at the end of the stream.

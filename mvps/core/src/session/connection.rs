@@ -19,7 +19,8 @@ use tokio::sync::watch;
 use super::contexts::Contexts;
 use super::disk::Disk;
 use super::limits::{
-    HANDSHAKE_TIME_MAX, STALL_PROGRESS_MIN_BYTES, STALL_TIME_MAX, UNREAD_SLICES_TIME_MAX,
+    GOODBYE_TIME_MAX, HANDSHAKE_TIME_MAX, STALL_PROGRESS_MIN_BYTES, STALL_TIME_MAX,
+    UNREAD_SLICES_TIME_MAX,
 };
 use super::payload::PayloadRoom;
 use super::security::{Secured, Security, TlsClient};
@@ -232,7 +233,7 @@ where
             Step::StartTls => return Ok(Negotiated::StartTls),
             Step::Close => {
                 // The client need not wait for this, so a failure says nothing.
-                let _ = within(clock, time_left, transport.send()).await;
+                let _ = within(clock, time_left, transport.close()).await;
                 return Err(if refused {
                     Ended::Refused
                 } else {
@@ -373,11 +374,11 @@ where
     let mut transmission = Transmission::new(transport, &disk, terms, &contexts, room);
     let mut patience = Patience::default();
     let mut order = *orders.borrow_and_update();
-    loop {
+    let ended = loop {
         match order {
             Order::Serve => {}
             Order::Drain => transmission.close_after_replies(Ended::Drained),
-            Order::Stop => return Ended::Stopped,
+            Order::Stop => break Ended::Stopped,
         }
         tokio::select! {
             biased;
@@ -396,9 +397,15 @@ where
                     patience.poll(context, awaited, clock)
                 }
                 ended => ended,
-            }) => return ended,
+            }) => break ended,
         }
+    };
+    if matches!(ended, Ended::Disconnected | Ended::Drained) {
+        // Everything is answered; a client that does not wait for this loses nothing.
+        let mut time_left = GOODBYE_TIME_MAX;
+        let _ = within(clock, &mut time_left, transmission.close()).await;
     }
+    ended
 }
 
 /// Watches a client on which the connection waits.

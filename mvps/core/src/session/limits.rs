@@ -54,6 +54,9 @@ pub const WALKS_PER_TURN: usize = 16;
 /// image does not count.
 pub const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(15);
 
+/// Time that the end of a connection may take which both sides agreed on. TLS has a last word to say.
+pub const GOODBYE_TIME_MAX: Duration = Duration::from_secs(1);
+
 /// Most connections of one server, handshakes included: a multiple of what a hypervisor uses; idle
 /// ones take some KiB each.
 pub const CONNECTIONS_MAX: usize = 1024;

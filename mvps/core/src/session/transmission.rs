@@ -189,6 +189,11 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, D: Disk> Transmission<'a, S, D> {
         }
     }
 
+    /// Says that nothing follows. Of use once it ended with everything sent.
+    pub(super) async fn close(&mut self) -> std::io::Result<()> {
+        self.transport.close().await
+    }
+
     /// Takes no more requests; the connection ends as `ended` when all are answered.
     pub(super) fn close_after_replies(&mut self, ended: Ended) {
         self.closing.get_or_insert(ended);

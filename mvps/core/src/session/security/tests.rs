@@ -20,6 +20,7 @@ use crate::session::testing::{MemoryDisk, OneDisk};
 pub(crate) struct Veil<S>(pub(crate) S);
 
 const MASK: u8 = 0x55;
+const LAST_WORD: u8 = 0xee;
 
 impl<S: AsyncRead + Unpin> AsyncRead for Veil<S> {
     fn poll_read(
@@ -50,7 +51,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Veil<S> {
         Pin::new(&mut self.0).poll_flush(context)
     }
 
+    /// Like TLS, it has a last word to say.
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(Pin::new(&mut self.0).poll_write(context, &[LAST_WORD]))?;
         Pin::new(&mut self.0).poll_shutdown(context)
     }
 }
@@ -203,6 +206,10 @@ async fn a_stream_is_encrypted_where_it_is_asked_for() {
     let (ended, client) = session.await.unwrap();
     assert_eq!(ended, Ended::Disconnected);
     assert_eq!(client.unwrap().names, ["host-1"]);
+    // Who hears nothing more cannot know whether something was cut off.
+    let mut rest = Vec::new();
+    veiled.0.read_to_end(&mut rest).await.unwrap();
+    assert_eq!(rest, [LAST_WORD]);
 }
 
 #[tokio::test]

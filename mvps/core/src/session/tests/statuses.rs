@@ -1,7 +1,10 @@
 //! What BLOCK_STATUS may take of memory, and what is answered where there is little.
 
+use std::future::poll_fn;
+use std::task::Poll;
+
 use super::*;
-use crate::session::limits::{IMAGE_READS_MAX_BYTES, PAYLOAD_EXEMPT_BYTES};
+use crate::session::limits::{IMAGE_READS_MAX_BYTES, PAYLOAD_EXEMPT_BYTES, WALKS_PER_TURN};
 use crate::session::testing::{PAGE_BYTES, SIZE_BYTES};
 
 const HEADER_BYTES: usize = 32;
@@ -71,4 +74,33 @@ async fn clients_that_never_read_hold_no_more_statuses_than_their_image_may() {
     }
     other.stream.write_all(&statuses(1, false)).await.unwrap();
     assert_eq!(other.extents().await, EXTENTS);
+}
+
+/// A task that goes through the map for hundreds of requests at a time stops all others meanwhile.
+#[tokio::test]
+async fn statuses_give_way_to_other_tasks() {
+    let disk = MemoryDisk::new();
+    let mut wire = Wire::attach_wishing(OneDisk::new(&disk), Wishes::everything()).await;
+    wire.stream.write_all(&statuses(100, true)).await.unwrap();
+    let mut begun = Vec::new();
+    let other = tokio::spawn(async move {
+        while begun.iter().sum::<usize>() < 100 {
+            // Unlike `yield_now`, which lets a task go on that has just had its turn.
+            let mut waited = false;
+            poll_fn(|context| {
+                if std::mem::replace(&mut waited, true) {
+                    return Poll::Ready(());
+                }
+                context.waker().wake_by_ref();
+                Poll::Pending
+            })
+            .await;
+            begun.push(disk.take_log().len());
+        }
+        begun
+    });
+    let begun = other.await.unwrap();
+    // The other one's first turn may come after two of these.
+    let most = begun.iter().max().unwrap();
+    assert!(*most <= 2 * WALKS_PER_TURN, "{begun:?}");
 }
