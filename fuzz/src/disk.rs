@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use mvps_core::engine::{Acknowledge, Durability, EngineError, Extent, Since};
+use mvps_core::ids::Version;
 use mvps_core::nbd::{ContextName, ContextsRequest, Export, ExportName, Piece, Refusal};
 use mvps_core::session::{Admission, Admitted, Disk, DiskTransaction, Order, PayloadRoom};
 use tokio::sync::watch;
@@ -117,7 +118,11 @@ impl Disk for FlatDisk {
         Ok(extents(&self.content(), &range, count_max))
     }
 
-    async fn base(&self, _: &Since) -> Result<(), EngineError> {
+    async fn find_base(&self, _: &Since) -> Result<Version, EngineError> {
+        Ok(Version(1))
+    }
+
+    async fn base(&self, _: Version) -> Result<(), EngineError> {
         Ok(())
     }
 

@@ -115,9 +115,9 @@ async fn every_framing_carries_everything() {
         assert_eq!(status.unwrap(), [allocation, changed]);
         let one = client.block_status(8192, 4097, true).await.unwrap();
         assert!(one.iter().all(|status| status.extents.len() == 1));
-        // The state to compare with is opened once.
-        let opened = |log: Vec<String>| log.iter().filter(|call| call.starts_with("base")).count();
-        assert_eq!(opened(disk.take_log()), 1);
+        // What to compare with is found once.
+        let found = |log: Vec<String>| log.iter().filter(|call| call.starts_with("find")).count();
+        assert_eq!(found(disk.take_log()), 1);
         // A transaction sees its own.
         let transaction = client.begin().await.unwrap();
         transaction.write(0, bytes(9, 4096)).await.unwrap();

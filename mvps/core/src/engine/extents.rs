@@ -21,15 +21,14 @@ use std::task::Poll;
 
 use futures_util::future::try_join_all;
 
+use super::bases::Base;
 use super::buffer_index::Buffered;
 use super::error::EngineError;
-use super::host::Host;
 use super::map::{Map, MapRun, PageLocation};
 use super::object_reads::ReadError;
-use super::protocol::ManifestStore;
 use super::view::View;
 use crate::format::map_object::{LEAF_PAGES, Leaf, LeafNumber, RootLeaf};
-use crate::ids::{ImageId, PageNumber, Version};
+use crate::ids::{PageNumber, Version};
 
 /// Leaves fetched at once: a leaf is 64 KiB or less, so this is a megabyte, and a store that takes
 /// 20 ms to answer gets through a terabyte's map in minutes, not in hours.
@@ -49,33 +48,6 @@ pub enum Since {
     Version(Version),
     /// A snapshot, by its name.
     Snapshot(String),
-}
-
-/// An earlier state of the image, opened for comparison.
-#[derive(Clone)]
-pub struct Base {
-    pub(super) map: Map,
-}
-
-impl Base {
-    /// Opens an earlier state of `image`.
-    ///
-    /// # Errors
-    /// [`EngineError::Invalid`] if it is not retained, otherwise as for [`View::read`].
-    pub(super) async fn open(
-        host: &Host,
-        image: &ImageId,
-        since: &Since,
-    ) -> Result<Self, EngineError> {
-        let manifests = ManifestStore::new(host.store.clone());
-        let Some(manifest) = manifests.retained(image, since).await? else {
-            return Err(EngineError::Invalid {
-                reason: "the version to compare with is not retained any more",
-            });
-        };
-        let map = Map::open(&manifest, Arc::clone(&host.leaves)).await?;
-        Ok(Self { map })
-    }
 }
 
 /// Consecutive bytes of which the same is true.

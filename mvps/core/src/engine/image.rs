@@ -11,11 +11,12 @@ use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::backpressure::{self, Admission};
+use super::bases::{Base, Bases};
 use super::changes::{self, Change};
 use super::config::EngineConfig;
 use super::error::EngineError;
 use super::event::{Acknowledge, CommitRefusal, CommitRequest, Durability, Event, Origin};
-use super::extents::{Base, Extent, Since};
+use super::extents::{Extent, Since};
 use super::host::Host;
 use super::status::ImageStatus;
 use super::transaction::Transaction;
@@ -42,6 +43,7 @@ pub(super) struct Shared {
     pub(super) host: Host,
     pub(super) gauges: Arc<Gauges>,
     pub(super) transaction_room: TransactionRoom,
+    pub(super) bases: Bases,
 }
 
 /// An open image.
@@ -281,12 +283,23 @@ impl Attachment {
         self.image.explained(extents).await
     }
 
-    /// Opens an earlier state of the image for [`Self::extents`].
+    /// The version that `since` means, for [`Self::base`].
     ///
     /// # Errors
     /// [`EngineError::Invalid`] if it is not retained, otherwise as [`View::read`].
-    pub async fn base(&self, since: &Since) -> Result<Base, EngineError> {
-        Base::open(&self.image.shared.host, &self.image.shared.id, since).await
+    pub async fn find_base(&self, since: &Since) -> Result<Version, EngineError> {
+        let shared = &self.image.shared;
+        shared.bases.find(&shared.host, &shared.id, since).await
+    }
+
+    /// An earlier state of the image for [`Self::extents`], to be used and let go of: others wait
+    /// while too many are in use.
+    ///
+    /// # Errors
+    /// As for [`Self::find_base`].
+    pub async fn base(&self, version: Version) -> Result<Base, EngineError> {
+        let shared = &self.image.shared;
+        shared.bases.get(&shared.host, &shared.id, version).await
     }
 
     /// Brings what of the range is only in object storage to the cache: see [`View::prefetch`].

@@ -16,6 +16,7 @@
 
 mod acknowledge;
 pub mod backpressure;
+mod bases;
 pub mod buffer_index;
 pub mod changes;
 mod checkpoint;
@@ -50,11 +51,12 @@ pub mod transaction_room;
 mod transactions;
 pub mod view;
 
+pub use bases::Base;
 pub use cleaning::{CompactionSettings, SpaceStatus};
 pub use config::EngineConfig;
 pub use error::EngineError;
 pub use event::{Acknowledge, Durability};
-pub use extents::{Base, Extent, Since};
+pub use extents::{Extent, Since};
 pub use host::Host;
 pub use image::{Attachment, Image};
 pub use open::{OpenError, open};

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, watch};
 
 use super::acknowledge::Acknowledgements;
+use super::bases::Bases;
 use super::buffer_index::GenerationIndex;
 use super::checkpoint::ObjectNames;
 use super::cleaning::{Cleaning, own_reader};
@@ -208,6 +209,7 @@ fn start(host: &Host, config: EngineConfig, opened: Opened, parts: Parts) -> Ima
         host: host.clone(),
         gauges: Arc::new(Gauges::default()),
         transaction_room: host.transaction_room.clone(),
+        bases: Bases::default(),
     });
     let (order_abandon, abandon) = watch::channel(false);
     let publisher = Publisher {

@@ -5,8 +5,9 @@
 
 use std::sync::Arc;
 
+use super::bases::{Base, Bases};
 use super::error::EngineError;
-use super::extents::{Base, Extent, Since};
+use super::extents::{Extent, Since};
 use super::frame_reader::FrameReader;
 use super::host::Host;
 use super::map::Map;
@@ -24,6 +25,7 @@ pub struct PublishedVersion {
     version: Version,
     view: Arc<View>,
     host: Host,
+    bases: Arc<Bases>,
 }
 
 /// Why a version was not opened.
@@ -60,6 +62,7 @@ impl PublishedVersion {
             version: manifest.version,
             view: Arc::new(view),
             host: host.clone(),
+            bases: Arc::default(),
         })
     }
 
@@ -112,12 +115,20 @@ impl PublishedVersion {
         self.view.extents(range, base, extents_max).await
     }
 
-    /// Opens another state of the image for [`Self::extents`].
+    /// See [`super::Attachment::find_base`].
     ///
     /// # Errors
-    /// As for [`super::Attachment::base`].
-    pub async fn base(&self, since: &Since) -> Result<Base, EngineError> {
-        Base::open(&self.host, &self.image, since).await
+    /// As there.
+    pub async fn find_base(&self, since: &Since) -> Result<Version, EngineError> {
+        self.bases.find(&self.host, &self.image, since).await
+    }
+
+    /// See [`super::Attachment::base`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn base(&self, version: Version) -> Result<Base, EngineError> {
+        self.bases.get(&self.host, &self.image, version).await
     }
 
     /// See [`View::prefetch`].

@@ -9,10 +9,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::sync::{Mutex, oneshot};
 
+use super::bases::Base;
 use super::changes::{self, Change, patched};
 use super::error::EngineError;
 use super::event::{Acknowledge, CommitRequest, Event, LockRequest};
-use super::extents::{Base, Extent};
+use super::extents::Extent;
 use super::image::{Attachment, unrefused};
 use super::range_map::{Advance, RangeMap};
 use super::transaction_room::TakenRoom;

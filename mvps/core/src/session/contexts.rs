@@ -1,14 +1,15 @@
 //! The contexts of one connection, and what they say of a range.
 //!
-//! An earlier state to compare with is opened when it is first asked about, and kept. Must never:
-//! say that something is unchanged because the state to compare with is gone; that is an error.
+//! Which version an earlier state is, is found when it is first asked about, and stays so for the
+//! connection, whatever becomes of a snapshot's name. Must never: say that something is unchanged
+//! because the state to compare with is gone; that is an error.
 
-use std::future::Future;
 use std::ops::Range;
 
 use tokio::sync::OnceCell;
 
-use crate::engine::{EngineError, Extent, Since};
+use super::disk::{Disk, Extents};
+use crate::engine::{EngineError, Since};
 use crate::ids::Version;
 use crate::nbd::{
     self, Context, ContextName, ContextPurpose, ContextQuery, ContextStatus, ContextsRequest,
@@ -16,11 +17,11 @@ use crate::nbd::{
 };
 
 /// See the module's text.
-pub(super) struct Contexts<B> {
-    selected: Vec<(Context, OnceCell<B>)>,
+pub(super) struct Contexts {
+    selected: Vec<(Context, OnceCell<Version>)>,
 }
 
-impl<B> Contexts<B> {
+impl Contexts {
     pub(super) fn new(selected: Vec<Context>) -> Self {
         let selected = selected.into_iter();
         Self {
@@ -33,25 +34,23 @@ impl<B> Contexts<B> {
         self.selected.len()
     }
 
-    /// What each context says of `range`, in at most `extents_max` extents: `open` opens what it
+    /// What each context says of `range`, in at most `extents_max` extents: `disk` opens what it
     /// compares with, `extents` tells what is set there.
-    pub(super) async fn status<'a, O, E>(
-        &'a self,
+    pub(super) async fn status<D: Disk, E: Extents>(
+        &self,
         range: Range<u64>,
         extents_max: usize,
-        open: impl Fn(Since) -> O,
-        extents: impl Fn(Range<u64>, Option<&'a B>, usize) -> E,
-    ) -> Result<Vec<ContextStatus>, EngineError>
-    where
-        O: Future<Output = Result<B, EngineError>>,
-        E: Future<Output = Result<Vec<Extent>, EngineError>>,
-    {
+        disk: &D,
+        extents: impl Fn(Range<u64>, Option<D::Base>, usize) -> E,
+    ) -> Result<Vec<ContextStatus>, EngineError> {
         let mut statuses = Vec::with_capacity(self.selected.len());
-        for (context, base) in &self.selected {
+        for (context, version) in &self.selected {
             let base = match &context.name {
                 ContextName::Allocation => None,
                 ContextName::ChangedSince(since) => {
-                    Some(base.get_or_try_init(|| open(of_wire(since))).await?)
+                    let find = || async { disk.find_base(&of_wire(since)).await };
+                    let version = version.get_or_try_init(find).await?;
+                    Some(disk.base(*version).await?)
                 }
             };
             let found = extents(range.clone(), base, extents_max).await?;

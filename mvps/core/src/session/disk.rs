@@ -6,6 +6,7 @@ use std::ops::Range;
 use bytes::Bytes;
 
 use crate::engine::{Acknowledge, Durability, EngineError, Extent, Since};
+use crate::ids::Version;
 use crate::nbd::Piece;
 
 /// One connection's access to an image. Calls take effect in the order of their first poll where
@@ -26,8 +27,14 @@ pub trait Disk: Clone + Send + Sync + 'static {
         base: Option<&Self::Base>,
         extents_max: usize,
     ) -> impl Extents;
-    /// Opens an earlier state.
-    fn base(&self, since: &Since) -> impl Future<Output = Result<Self::Base, EngineError>> + Send;
+    /// The version that an earlier state is.
+    fn find_base(&self, since: &Since)
+    -> impl Future<Output = Result<Version, EngineError>> + Send;
+    /// An earlier state that was found, to be used at once: others may wait for it.
+    fn base(
+        &self,
+        version: Version,
+    ) -> impl Future<Output = Result<Self::Base, EngineError>> + Send;
     /// Brings content near that may soon be read.
     fn prefetch(&self, offset: u64, length: u64) -> impl Outcome;
     /// Writes atomically.

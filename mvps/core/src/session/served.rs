@@ -125,10 +125,17 @@ impl Disk for ServedDisk {
         }
     }
 
-    async fn base(&self, since: &Since) -> Result<Base, EngineError> {
+    async fn find_base(&self, since: &Since) -> Result<Version, EngineError> {
         match self {
-            Self::Live(disk) => disk.base(since).await,
-            Self::Version(version) => version.base(since).await,
+            Self::Live(disk) => disk.find_base(since).await,
+            Self::Version(shown) => shown.find_base(since).await,
+        }
+    }
+
+    async fn base(&self, version: Version) -> Result<Base, EngineError> {
+        match self {
+            Self::Live(disk) => disk.base(version).await,
+            Self::Version(shown) => shown.base(version).await,
         }
     }
 

@@ -12,6 +12,7 @@ use super::connection::{Admission, Admitted, Order};
 use super::disk::{Disk, DiskTransaction};
 use super::payload::PayloadRoom;
 use crate::engine::{Acknowledge, Durability, EngineError, Extent, Since};
+use crate::ids::Version;
 use crate::nbd::{
     self, ContextName, ContextQuery, ContextsRequest, Export, ExportName, Piece, Refusal,
 };
@@ -199,8 +200,13 @@ impl Disk for MemoryDisk {
         Ok(extents)
     }
 
-    async fn base(&self, since: &Since) -> Result<Vec<u8>, EngineError> {
-        self.note(format!("base {since:?}"))?;
+    async fn find_base(&self, since: &Since) -> Result<Version, EngineError> {
+        self.note(format!("find base {since:?}"))?;
+        Ok(Version(7))
+    }
+
+    async fn base(&self, version: Version) -> Result<Vec<u8>, EngineError> {
+        self.note(format!("base {version}"))?;
         Ok(vec![0; SIZE_BYTES])
     }
 

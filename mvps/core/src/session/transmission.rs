@@ -157,7 +157,7 @@ pub(super) struct Transmission<'a, S, D: Disk> {
     walks_left: usize,
     gate: Gate<'a, D>,
     transaction: Option<OpenTransaction<D::Transaction>>,
-    contexts: &'a Contexts<D::Base>,
+    contexts: &'a Contexts,
     room: PayloadQueue,
     /// Set once no more requests are taken: how the connection ends when all are answered.
     closing: Option<Ended>,
@@ -168,7 +168,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, D: Disk> Transmission<'a, S, D> {
         transport: Transport<S>,
         disk: &'a D,
         terms: Terms,
-        contexts: &'a Contexts<D::Base>,
+        contexts: &'a Contexts,
         room: PayloadRoom,
     ) -> Self {
         Self {

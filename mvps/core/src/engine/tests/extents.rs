@@ -13,7 +13,10 @@ const PAGES: usize = IMAGE_BYTES as usize / PAGE;
 async fn by_page(disk: &Attachment, since: Option<&Since>, step: usize) -> Vec<bool> {
     let base = match since {
         None => None,
-        Some(since) => Some(disk.base(since).await.expect("it is retained")),
+        Some(since) => {
+            let version = disk.find_base(since).await.expect("it is retained");
+            Some(disk.base(version).await.expect("it was found"))
+        }
     };
     let mut pages = Vec::new();
     let mut offset = 0;
@@ -157,14 +160,50 @@ async fn an_extent_begins_and_ends_where_it_was_asked() {
 async fn a_version_that_is_not_there_is_no_base() {
     let disk = World::new().machine(1).open().await;
     let newest = disk.image().checkpoint().await.expect("a checkpoint");
-    assert!(disk.base(&Since::Version(newest)).await.is_ok());
+    assert!(disk.find_base(&Since::Version(newest)).await.is_ok());
     for since in [
         Since::Version(Version(newest.0 + 1)),
         Since::Version(Version(u64::MAX)),
         Since::Snapshot("monday".to_owned()),
     ] {
-        assert!(disk.base(&since).await.is_err(), "{since:?}");
+        assert!(disk.find_base(&since).await.is_err(), "{since:?}");
     }
+    assert!(disk.base(Version(newest.0 + 1)).await.is_err());
+}
+
+/// Each may take megabytes, and every connection may compare with several.
+#[tokio::test(start_paused = true)]
+async fn states_to_compare_with_are_shared_and_few() {
+    let world = World::new();
+    let disk = world.machine(1).open().await;
+    let other = disk.image().attach();
+    let mut versions = Vec::new();
+    for number in 0..12 {
+        write(&disk, number, 1).await;
+        versions.push(disk.image().checkpoint().await.expect("a checkpoint"));
+    }
+    let requests = || world.objects.operations().len();
+    for version in &versions {
+        let found = disk.find_base(&Since::Version(*version)).await;
+        assert_eq!(found, Ok(*version));
+    }
+    let before = requests();
+    for version in &versions[4..] {
+        assert!(other.base(*version).await.is_ok());
+    }
+    assert_eq!(requests(), before, "the last eight are there");
+    assert!(other.base(versions[3]).await.is_ok());
+    assert!(requests() > before, "an earlier one is opened again");
+    // Whoever keeps them in use makes others wait, and nobody else opens more.
+    let mut in_use = Vec::new();
+    for version in &versions[4..] {
+        in_use.push(disk.base(*version).await.expect("it is retained"));
+    }
+    let ninth = other.base(versions[11]);
+    let waited = tokio::time::timeout(std::time::Duration::from_secs(9), ninth).await;
+    assert!(waited.is_err(), "a ninth in use");
+    in_use.pop();
+    assert!(other.base(versions[11]).await.is_ok());
 }
 
 #[tokio::test(start_paused = true)]

@@ -111,8 +111,10 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, D: Disk> Transmission<'a, S, D> {
                 let status = contexts.status(
                     offset..offset + length,
                     given.extents_max,
-                    move |since| async move { disk.base(&since).await },
-                    |range, base, extents_max| disk.extents(range, base, extents_max),
+                    disk,
+                    move |range, base, extents_max| async move {
+                        disk.extents(range, base.as_ref(), extents_max).await
+                    },
                 );
                 let status = async move { status.await.map(Answer::Status) };
                 self.start(context, ticket, status);
@@ -183,8 +185,10 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, D: Disk> Transmission<'a, S, D> {
                     let status = contexts.status(
                         offset..offset + length,
                         given.extents_max,
-                        move |since| async move { disk.base(&since).await },
-                        |range, base, extents_max| transaction.extents(range, base, extents_max),
+                        disk,
+                        move |range, base, extents_max| async move {
+                            transaction.extents(range, base.as_ref(), extents_max).await
+                        },
                     );
                     status.await.map(Answer::Status)
                 };
