@@ -13,6 +13,8 @@ use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
+use super::IMAGE_BYTES;
+
 /// Connections that are being made at a time, as a listen queue holds them.
 const CONNECTING_MAX: usize = 128;
 
@@ -23,6 +25,13 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 const REST: Duration = Duration::from_millis(500);
 
 const REQUEST_MAGIC: u32 = 0x2560_9513;
+
+/// Commands of transactions.
+const BEGIN: u16 = 64;
+const COMMIT: u16 = 65;
+
+/// What is written at once by those who write much.
+const MUCH: u64 = 1 << 20;
 
 /// The storm.
 pub struct Plan {
@@ -75,9 +84,18 @@ enum Attack {
     Disorder,
     /// Reads as much as there is, and takes none of it.
     NeverRead,
+    /// Writes much at once, then asks for a little of each and takes none of it, but goes on
+    /// writing.
+    Hoard,
+    /// Transactions that write much and keep a little of it.
+    Leftovers,
+    /// A transaction that writes as much as it may, and never ends.
+    Idle,
+    /// The status of everything, and everything brought to the cache, again and again.
+    Walks,
 }
 
-const ATTACKS: [Attack; 18] = [
+const ATTACKS: [Attack; 22] = [
     Attack::Silent,
     Attack::HalfFlags,
     Attack::HalfOption,
@@ -96,6 +114,10 @@ const ATTACKS: [Attack; 18] = [
     Attack::RandomFields,
     Attack::Disorder,
     Attack::NeverRead,
+    Attack::Hoard,
+    Attack::Leftovers,
+    Attack::Idle,
+    Attack::Walks,
 ];
 
 /// How often each attack was begun, and how often a connection could not even be made.
@@ -138,6 +160,7 @@ pub fn run(plan: &Plan) -> Result<Tally> {
                     token: plan.tokens[number % plan.tokens.len()].clone(),
                     connecting: Arc::clone(&connecting),
                     random: Random(number as u64 + 1),
+                    has_greeted: false,
                 };
                 tokio::spawn(attacker.until(until, number))
             })
@@ -177,6 +200,8 @@ struct Attacker {
     token: String,
     connecting: Arc<Semaphore>,
     random: Random,
+    /// Whether the flags of the present connection were sent.
+    has_greeted: bool,
 }
 
 impl Attacker {
@@ -195,6 +220,7 @@ impl Attacker {
                 continue;
             };
             begun.push(attack);
+            self.has_greeted = false;
             tokio::select! {
                 biased;
                 () = sleep_until(until) => {}
@@ -252,9 +278,12 @@ impl Attacker {
                 stream.write_all(&option(7, &go(&forged))).await?;
             }
             _ => {
+                if attack == A::Walks {
+                    self.ask_for_statuses(stream).await?;
+                }
                 self.attach(stream).await?;
                 self.attack_attached(stream, attack).await?;
-                if attack == A::NeverRead {
+                if matches!(attack, A::NeverRead | A::Hoard) {
                     return std::future::pending().await;
                 }
             }
@@ -303,18 +332,102 @@ impl Attacker {
             A::NeverRead => loop {
                 stream.write_all(&request(0, 0, 16 << 20)).await?;
             },
+            A::Hoard => loop {
+                let offset = self.random.next() % (IMAGE_BYTES - MUCH);
+                let mut bytes = request(1, offset, MUCH as u32).to_vec();
+                bytes.resize(bytes.len() + MUCH as usize, 0xaa);
+                for part in 0..16 {
+                    bytes.extend(request(0, offset + part * 65536, 2048));
+                }
+                stream.write_all(&bytes).await?;
+            },
+            A::Leftovers => loop {
+                let offset = self.random.next() % ((IMAGE_BYTES - MUCH) / 4096) * 4096;
+                let mut bytes = request(BEGIN, 0, 0).to_vec();
+                bytes.extend(request(1, offset, MUCH as u32));
+                bytes.resize(bytes.len() + MUCH as usize, 0xaa);
+                bytes.extend(request(4, offset, MUCH as u32 - 20480));
+                bytes.extend(request(COMMIT, 0, 0));
+                stream.write_all(&bytes).await?;
+                stream.read_exact(&mut [0; 4 * 16]).await?;
+            },
+            A::Idle => {
+                stream.write_all(&request(BEGIN, 0, 0)).await?;
+                for part in 0..64 {
+                    let head = request(1, part * MUCH, MUCH as u32);
+                    stream.write_all(&head).await?;
+                    stream.write_all(&vec![0xaa; MUCH as usize]).await?;
+                }
+                Ok(())
+            }
+            A::Walks => {
+                let (mut replies, mut requests) = stream.split();
+                let mut sink = tokio::io::sink();
+                let flood = async {
+                    let one = [
+                        request(7, 0, IMAGE_BYTES as u32),
+                        request(5, 0, IMAGE_BYTES as u32),
+                    ];
+                    let many = one.concat().repeat(64);
+                    loop {
+                        requests.write_all(&many).await?;
+                    }
+                };
+                tokio::select! {
+                    flooded = flood => flooded,
+                    read = tokio::io::copy(&mut replies, &mut sink) => read.map(drop),
+                }
+            }
             _ => Ok(()),
         }
     }
 
-    /// Flags and GO, and whatever the answer is, as long as it is one.
+    /// Flags and GO, until the answer is that it is attached. (What precedes that are information
+    /// replies and the answers to earlier options, whatever they say.)
     async fn attach(&mut self, stream: &mut TcpStream) -> std::io::Result<()> {
-        let sent = [&[0, 0, 0, 3][..], &option(7, &go(&self.token))].concat();
-        stream.write_all(&sent).await?;
-        let mut answer = [0; 18 + 20];
-        timeout(ANSWER_LIMIT, stream.read_exact(&mut answer)).await??;
+        if !self.has_greeted {
+            self.greet(stream).await?;
+        }
+        stream.write_all(&option(7, &go(&self.token))).await?;
+        loop {
+            let (number, kind) = timeout(ANSWER_LIMIT, option_reply(stream)).await??;
+            if number == 7 && kind == 1 {
+                return Ok(());
+            }
+            if number == 7 && kind >= 1 << 31 {
+                return Err(std::io::ErrorKind::PermissionDenied.into());
+            }
+        }
+    }
+
+    async fn greet(&mut self, stream: &mut TcpStream) -> std::io::Result<()> {
+        stream.write_all(&[0, 0, 0, 3]).await?;
+        timeout(ANSWER_LIMIT, stream.read_exact(&mut [0; 18])).await??;
+        self.has_greeted = true;
         Ok(())
     }
+
+    /// Structured replies and the allocation context.
+    async fn ask_for_statuses(&mut self, stream: &mut TcpStream) -> std::io::Result<()> {
+        self.greet(stream).await?;
+        stream.write_all(&option(8, &[])).await?;
+        let name = go(&self.token);
+        let (name, _) = name.split_at(name.len() - 2);
+        let query = b"base:allocation";
+        let length = u32::try_from(query.len()).expect("a query is short");
+        let data = [name, &1_u32.to_be_bytes(), &length.to_be_bytes(), query].concat();
+        stream.write_all(&option(10, &data)).await
+    }
+}
+
+/// The number of the option that is answered, and how.
+async fn option_reply(stream: &mut TcpStream) -> std::io::Result<(u32, u32)> {
+    let mut head = [0; 20];
+    stream.read_exact(&mut head).await?;
+    let number = |at: usize| u32::from_be_bytes(*head[at..].first_chunk().expect("20 bytes"));
+    let mut rest = stream.take(u64::from(number(16)));
+    tokio::io::copy(&mut rest, &mut tokio::io::sink()).await?;
+    Ok((number(8), number(12)))
 }
 
 /// Takes what comes until the server has had enough.

@@ -167,8 +167,9 @@ fn fio_rate(daemon: &Daemon, seconds: u64) -> Result<f64> {
     let uri = daemon.uri_for(&Claims::image(QUIET, IMAGE_BYTES));
     let mut command = fio::nbd(&uri);
     command
-        .args(["--name=quiet", "--rw=randrw", "--bs=4k", "--iodepth=16"])
-        .args(["--size=64m", "--time_based"])
+        .args(["--name=quiet", "--rw=randrw", "--iodepth=16"])
+        // What needs room for its payload is among it.
+        .args(["--bssplit=4k/90:256k/10", "--size=64m", "--time_based"])
         .arg(format!("--runtime={seconds}"));
     let jobs = fio::jobs(&mut command, Duration::from_secs(seconds + 120))?;
     let job = jobs.first().context("a job of fio")?;

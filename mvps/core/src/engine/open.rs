@@ -208,7 +208,7 @@ fn start(host: &Host, config: EngineConfig, opened: Opened, parts: Parts) -> Ima
         environment: environment.clone(),
         host: host.clone(),
         gauges: Arc::new(Gauges::default()),
-        transaction_room: host.transaction_room.clone(),
+        transaction_room: host.transaction_room.of_another_image(),
         bases: Bases::default(),
     });
     let (order_abandon, abandon) = watch::channel(false);

@@ -10,27 +10,28 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// usual size, within the memory that a server takes by default.
 pub const OPEN_TRANSACTIONS_MAX_BYTES: u64 = 256 << 20;
 
-/// The room. Clones are the same room.
+/// Most of these of one image, so that its transactions stop no other's.
+pub const IMAGE_TRANSACTIONS_MAX_BYTES: u64 = OPEN_TRANSACTIONS_MAX_BYTES / 2;
+
+/// The room of one image within that of its process. Clones are the same room.
 #[derive(Debug, Clone)]
 pub struct TransactionRoom {
-    taken: Arc<AtomicU64>,
+    image: Arc<Account>,
+    process: Arc<Account>,
+}
+
+#[derive(Debug)]
+struct Account {
+    taken: AtomicU64,
     limit_bytes: u64,
 }
 
-impl Default for TransactionRoom {
-    fn default() -> Self {
-        Self::with_limit(OPEN_TRANSACTIONS_MAX_BYTES)
-    }
-}
-
-impl TransactionRoom {
-    /// Room for `limit_bytes`.
-    #[must_use]
-    pub fn with_limit(limit_bytes: u64) -> Self {
-        Self {
-            taken: Arc::default(),
+impl Account {
+    fn new(limit_bytes: u64) -> Arc<Self> {
+        Arc::new(Self {
+            taken: AtomicU64::new(0),
             limit_bytes,
-        }
+        })
     }
 
     fn try_take(&self, bytes: u64) -> bool {
@@ -42,6 +43,52 @@ impl TransactionRoom {
             .taken
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, take);
         taken.is_ok()
+    }
+
+    fn give_back(&self, bytes: u64) {
+        self.taken.fetch_sub(bytes, Ordering::Relaxed);
+    }
+}
+
+impl Default for TransactionRoom {
+    fn default() -> Self {
+        Self::with_limits(IMAGE_TRANSACTIONS_MAX_BYTES, OPEN_TRANSACTIONS_MAX_BYTES)
+    }
+}
+
+impl TransactionRoom {
+    /// Room of an image of another process, with these limits in bytes.
+    #[must_use]
+    pub fn with_limits(image: u64, process: u64) -> Self {
+        Self {
+            image: Account::new(image),
+            process: Account::new(process),
+        }
+    }
+
+    /// The room of another image of this process.
+    #[must_use]
+    pub fn of_another_image(&self) -> Self {
+        Self {
+            image: Account::new(self.image.limit_bytes),
+            process: Arc::clone(&self.process),
+        }
+    }
+
+    fn try_take(&self, bytes: u64) -> bool {
+        if !self.image.try_take(bytes) {
+            return false;
+        }
+        let fits = self.process.try_take(bytes);
+        if !fits {
+            self.image.give_back(bytes);
+        }
+        fits
+    }
+
+    fn give_back(&self, bytes: u64) {
+        self.image.give_back(bytes);
+        self.process.give_back(bytes);
     }
 }
 
@@ -72,7 +119,7 @@ impl TakenRoom {
 impl Drop for TakenRoom {
     fn drop(&mut self) {
         if let Some((room, bytes)) = &self.taken {
-            room.taken.fetch_sub(*bytes, Ordering::Relaxed);
+            room.give_back(*bytes);
         }
     }
 }
@@ -83,7 +130,7 @@ mod tests {
 
     #[test]
     fn room_is_shared_and_given_back() {
-        let room = TransactionRoom::with_limit(100);
+        let room = TransactionRoom::with_limits(100, 100);
         let (mut one, mut two) = (TakenRoom::default(), TakenRoom::default());
         assert!(one.grow(&room, 60));
         assert!(!two.grow(&room.clone(), 41));
@@ -93,5 +140,19 @@ mod tests {
         drop(one);
         assert!(two.grow(&room, 60));
         assert_eq!(two.bytes(), 100);
+    }
+
+    #[test]
+    fn one_image_leaves_room_to_others() {
+        let room = TransactionRoom::with_limits(60, 100);
+        let (mut one, mut two) = (TakenRoom::default(), TakenRoom::default());
+        assert!(one.grow(&room, 60));
+        assert!(!one.grow(&room, 1));
+        let other = room.of_another_image();
+        assert!(!two.grow(&other, 41), "the process has a limit, too");
+        assert!(two.grow(&other, 40));
+        drop(one);
+        assert!(two.grow(&other, 20), "what was refused took nothing");
+        assert!(!two.grow(&other, 1));
     }
 }

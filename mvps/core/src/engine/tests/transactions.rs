@@ -276,7 +276,7 @@ async fn who_holds_the_lock_may_ask_for_it_again() {
 #[tokio::test(start_paused = true)]
 async fn what_open_transactions_write_together_is_limited() {
     let mut machine = World::new().machine(1);
-    machine.host.transaction_room = TransactionRoom::with_limit(3 * PAGE as u64);
+    machine.host.transaction_room = TransactionRoom::with_limits(3 * PAGE as u64, 4 * PAGE as u64);
     let disk = machine.open().await;
     let (one, two) = (begin(&disk).await, begin(&disk).await);
     set(&one, 0, 1).await;
@@ -303,7 +303,7 @@ async fn what_open_transactions_write_together_is_limited() {
 #[tokio::test(start_paused = true)]
 async fn an_aborted_transaction_gives_its_room_back_at_once() {
     let mut machine = World::new().machine(1);
-    machine.host.transaction_room = TransactionRoom::with_limit(3 * PAGE as u64);
+    machine.host.transaction_room = TransactionRoom::with_limits(3 * PAGE as u64, 4 * PAGE as u64);
     let disk = machine.open().await;
     let old = begin(&disk).await;
     set(&old, 0, 1).await;
