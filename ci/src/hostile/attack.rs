@@ -43,11 +43,13 @@ pub struct Plan {
     pub connections: usize,
     /// How long they go on.
     pub duration: Duration,
+    /// What they do, by turns.
+    pub attacks: Vec<Attack>,
 }
 
 /// What one attacker does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Attack {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
+pub enum Attack {
     /// Nothing at all.
     Silent,
     /// Half of the client's flags.
@@ -95,31 +97,6 @@ enum Attack {
     Walks,
 }
 
-const ATTACKS: [Attack; 22] = [
-    Attack::Silent,
-    Attack::HalfFlags,
-    Attack::HalfOption,
-    Attack::HugeOption,
-    Attack::OptionFlood,
-    Attack::SlowHandshake,
-    Attack::RandomFlags,
-    Attack::RandomOption,
-    Attack::BadToken,
-    Attack::Attached,
-    Attack::HalfRequest,
-    Attack::HalfPayload,
-    Attack::SlowPayload,
-    Attack::HugePayload,
-    Attack::RandomRequests,
-    Attack::RandomFields,
-    Attack::Disorder,
-    Attack::NeverRead,
-    Attack::Hoard,
-    Attack::Leftovers,
-    Attack::Idle,
-    Attack::Walks,
-];
-
 /// How often each attack was begun, and how often a connection could not even be made.
 #[derive(Debug, Default)]
 pub struct Tally {
@@ -161,6 +138,7 @@ pub fn run(plan: &Plan) -> Result<Tally> {
                     connecting: Arc::clone(&connecting),
                     random: Random(number as u64 + 1),
                     has_greeted: false,
+                    attacks: plan.attacks.clone(),
                 };
                 tokio::spawn(attacker.until(until, number))
             })
@@ -202,6 +180,7 @@ struct Attacker {
     random: Random,
     /// Whether the flags of the present connection were sent.
     has_greeted: bool,
+    attacks: Vec<Attack>,
 }
 
 impl Attacker {
@@ -209,7 +188,7 @@ impl Attacker {
         let (mut begun, mut unreachable) = (Vec::new(), 0);
         let mut turn = number;
         while Instant::now() < until {
-            let attack = ATTACKS[turn % ATTACKS.len()];
+            let attack = self.attacks[turn % self.attacks.len()];
             turn += 1;
             let permit = self.connecting.acquire().await;
             let connected = timeout(ANSWER_LIMIT, TcpStream::connect(self.address)).await;

@@ -11,6 +11,7 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use clap::ValueEnum as _;
 use tempfile::TempDir;
 
 use crate::Binary;
@@ -55,6 +56,9 @@ pub struct Options {
     /// Show fio's rates without judging them, for a machine that does other things.
     #[arg(long)]
     no_rates: bool,
+    /// Only these attacks, to find out which one hurts; all of them unless given.
+    #[arg(long, value_enum, value_delimiter = ',')]
+    only: Vec<attack::Attack>,
 }
 
 /// Runs it.
@@ -102,6 +106,10 @@ fn storm(report: &mut Report, daemon: &mut Daemon, options: &Options) -> Result<
             .collect(),
         connections: options.connections,
         duration: Duration::from_secs(seconds + 4),
+        attacks: match &options.only[..] {
+            [] => attack::Attack::value_variants().to_vec(),
+            only => only.to_vec(),
+        },
     };
     let attackers = std::thread::spawn(move || attack::run(&plan));
     // fio begins when the storm is up.
