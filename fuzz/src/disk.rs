@@ -10,7 +10,7 @@ use bytes::Bytes;
 use mvps_core::engine::{Acknowledge, Durability, EngineError, Extent, Since};
 use mvps_core::ids::Version;
 use mvps_core::nbd::{ContextName, ContextsRequest, Export, ExportName, Piece, Refusal};
-use mvps_core::session::{Admission, Admitted, Disk, DiskTransaction, Order, PayloadRoom};
+use mvps_core::session::{Admission, Admitted, Disk, DiskTransaction, Order, PayloadRoom, Turns};
 use tokio::sync::watch;
 
 pub const PAGE_BYTES: u64 = 4096;
@@ -279,6 +279,7 @@ impl Admission for Everybody {
             durability: Durability::Local,
             orders: self.orders.subscribe(),
             room: PayloadRoom::new(),
+            turns: Turns::new(1),
         })
     }
 }

@@ -319,6 +319,7 @@ impl Attacker {
                     bytes.extend(request(0, offset + part * 65536, 2048));
                 }
                 stream.write_all(&bytes).await?;
+                sleep(REST).await;
             },
             A::Leftovers => loop {
                 let offset = self.random.next() % ((IMAGE_BYTES - MUCH) / 4096) * 4096;
@@ -329,6 +330,7 @@ impl Attacker {
                 bytes.extend(request(COMMIT, 0, 0));
                 stream.write_all(&bytes).await?;
                 stream.read_exact(&mut [0; 4 * 16]).await?;
+                sleep(REST).await;
             },
             A::Idle => {
                 stream.write_all(&request(BEGIN, 0, 0)).await?;

@@ -12,8 +12,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::changes::{Change, patched, zeroes};
+use super::config::LARGE_GROUP_BYTES;
 use super::error::EngineError;
 use super::event::{Acknowledge, CommitRefusal, CommitRequest, LockRequest, Origin, Reply};
+use super::extents::let_others_run;
 use super::task::{ImageTask, answer};
 use super::view::{BasePage, buffered_page};
 use crate::env::{BufferBatch, BufferRecord, PageRun, RECORD_MAX_BYTES, RecordRef};
@@ -324,7 +326,7 @@ impl ImageTask {
             records,
             waiting,
             last_lsn,
-            ..
+            bytes,
         } = std::mem::take(group);
         if let Some(last_lsn) = last_lsn {
             let page_size = self.shared.page_size;
@@ -363,6 +365,9 @@ impl ImageTask {
                 Acknowledge::Buffered => self.release(reply),
                 Acknowledge::Durable(durability) => self.settle(reply, durability, lsn),
             }
+        }
+        if bytes >= LARGE_GROUP_BYTES {
+            let_others_run().await;
         }
     }
 }

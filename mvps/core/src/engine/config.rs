@@ -14,8 +14,12 @@ const GIB: u64 = MIB << 10;
 /// does not wait for long.
 pub(super) const GROUP_COMMITS_MAX: usize = 256;
 
-/// Most bytes in one buffer batch, reached by a single largest NBD request (32 MiB) and its edges.
-pub(super) const GROUP_BYTES_MAX: usize = 34 << 20;
+/// Bytes at which a buffer batch takes no more commits: enough to amortise it, and a few milliseconds of
+/// work, for which other images wait. One commit may have more, a largest request and its edges.
+pub(super) const GROUP_BYTES_MAX: usize = 4 << 20;
+
+/// Bytes of a buffer batch from which on other images have their turn before the next one.
+pub(super) const LARGE_GROUP_BYTES: usize = 256 << 10;
 
 /// Events that may wait for the image's task; senders wait beyond that.
 pub(super) const EVENTS_MAX: usize = 1024;

@@ -516,7 +516,7 @@ async fn fetch(
 }
 
 /// Ends this turn of the task.
-async fn let_others_run() {
+pub(super) async fn let_others_run() {
     let mut waited = false;
     poll_fn(|context| {
         if std::mem::replace(&mut waited, true) {

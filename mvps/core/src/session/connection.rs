@@ -9,7 +9,7 @@
 use std::future::poll_fn;
 use std::io;
 use std::pin::pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
@@ -25,6 +25,7 @@ use super::limits::{
 use super::payload::PayloadRoom;
 use super::security::{Secured, Security, TlsClient};
 use super::transmission::{Awaited, Terms, Transmission};
+use super::turns::{Turn, Turns};
 use crate::engine::Durability;
 use crate::env::{Clock, Connection};
 use crate::nbd::{
@@ -97,6 +98,8 @@ pub struct Admitted<D> {
     pub orders: watch::Receiver<Order>,
     /// Where room for payload is taken from.
     pub room: PayloadRoom,
+    /// When it goes on, among the other connections.
+    pub turns: Turns,
 }
 
 /// Decides about export names.
@@ -359,6 +362,7 @@ where
         durability,
         mut orders,
         room,
+        turns,
     } = admitted;
     let terms = Terms {
         bounds: Bounds {
@@ -373,6 +377,7 @@ where
     let contexts = Contexts::new(agreed.contexts);
     let mut transmission = Transmission::new(transport, &disk, terms, &contexts, room);
     let mut patience = Patience::default();
+    let mut turn = Turn::new(turns);
     let mut order = *orders.borrow_and_update();
     let ended = loop {
         match order {
@@ -388,15 +393,19 @@ where
                     Err(_) => Order::Stop,
                 };
             }
-            ended = poll_fn(|context| match transmission.poll(context) {
-                Poll::Pending => {
-                    let awaited = transmission.awaited();
-                    if patience.poll_unread(context, awaited, clock).is_ready() {
-                        transmission.own_unread();
-                    }
-                    patience.poll(context, awaited, clock)
+            ended = poll_fn(|context| {
+                ready!(turn.poll_begin(context));
+                let before = transmission.steps();
+                let polled = transmission.poll(context);
+                turn.end(context, transmission.steps() != before);
+                if polled.is_ready() {
+                    return polled;
                 }
-                ended => ended,
+                let awaited = transmission.awaited();
+                if patience.poll_unread(context, awaited, clock).is_ready() {
+                    transmission.own_unread();
+                }
+                patience.poll(context, awaited, clock)
             }) => break ended,
         }
     };

@@ -22,6 +22,7 @@ use super::images::{Images, OpenFailure, OpenImage};
 use super::limits::{CONNECTIONS_PER_IMAGE_MAX, DRAIN_TIME_MAX, SETTLE_PAUSE, SETTLE_TIME_MAX};
 use super::payload::PayloadRoom;
 use super::server::{Served, Shared};
+use super::turns::Turns;
 use crate::engine::{Durability, EngineError};
 use crate::nbd::{Export, Refusal};
 use crate::token::{ClientId, DurabilityClaim, Grant};
@@ -55,6 +56,7 @@ pub(super) struct Keeper<M: Images> {
     image: Option<M::Image>,
     connections: Vec<Connected<DiskOf<M>>>,
     room: PayloadRoom,
+    turns: Turns,
 }
 
 impl<M: Images> Keeper<M> {
@@ -65,6 +67,7 @@ impl<M: Images> Keeper<M> {
     ) -> Self {
         Self {
             room: shared.room.of_another_image(),
+            turns: Turns::new(shared.config.turns_at_once),
             shared,
             served,
             visits,
@@ -189,6 +192,7 @@ impl<M: Images> Keeper<M> {
             },
             orders: orders_received,
             room: self.room.clone(),
+            turns: self.turns.clone(),
         })
     }
 

@@ -43,12 +43,12 @@ pub const STALL_PROGRESS_MIN_BYTES: u64 = 1024 * 1024;
 /// they were read from, of which a slow reader would keep more than is counted.
 pub const UNREAD_SLICES_TIME_MAX: Duration = Duration::from_secs(1);
 
-/// How often one connection receives before it lets other tasks run.
-pub const RECEIVES_PER_TURN: usize = 16;
+/// What one connection receives before it lets other tasks run: some hundred microseconds' worth.
+pub const RECEIVED_PER_TURN_BYTES: u64 = 512 * 1024;
 
 /// How many requests that go through the map one connection begins before it lets other tasks run:
 /// each may take most of a millisecond.
-pub const WALKS_PER_TURN: usize = 16;
+pub const WALKS_PER_TURN: usize = 4;
 
 /// Time that a client may take over its side of the handshake. What the server takes to open the
 /// image does not count.

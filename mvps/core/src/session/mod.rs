@@ -25,6 +25,7 @@ pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 mod transmission;
+mod turns;
 mod version_export;
 
 pub use connection::{Admission, Admitted, Ended, Order, serve};
@@ -35,4 +36,5 @@ pub use payload::PayloadRoom;
 pub use security::{Secured, Security, TlsClient};
 pub use served::{ServedDisk, ServedImage, ServedTransaction};
 pub use server::{Server, ServerConfig};
+pub use turns::Turns;
 pub use version_export::VersionExport;

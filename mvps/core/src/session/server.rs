@@ -43,6 +43,9 @@ pub struct ServerConfig {
     pub durability: Durability,
     /// What connections can be encrypted with.
     pub security: Option<Arc<dyn Security>>,
+    /// Connections of one image that go on at a time, of many that could: half of the threads that
+    /// tasks run on, so that other images find one free.
+    pub turns_at_once: usize,
 }
 
 impl Default for ServerConfig {
@@ -52,6 +55,7 @@ impl Default for ServerConfig {
             connections_max: CONNECTIONS_MAX,
             durability: Durability::default(),
             security: None,
+            turns_at_once: 1,
         }
     }
 }

@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use super::connection::{Admission, Admitted, Order};
 use super::disk::{Disk, DiskTransaction};
 use super::payload::PayloadRoom;
+use super::turns::Turns;
 use crate::engine::{Acknowledge, Durability, EngineError, Extent, Since};
 use crate::ids::Version;
 use crate::nbd::{
@@ -411,6 +412,7 @@ impl Admission for OneDisk {
             durability: self.durability,
             orders: self.orders.subscribe(),
             room: self.room.clone(),
+            turns: Turns::new(1),
         })
     }
 }

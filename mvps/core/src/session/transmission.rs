@@ -31,7 +31,7 @@ use super::contexts::Contexts;
 use super::disk::{Disk, DiskTransaction};
 use super::errno;
 use super::limits::{
-    BYTES_IN_FLIGHT_MAX, EXTENT_WEIGHT_BYTES, PAYLOAD_EXEMPT_BYTES, RECEIVES_PER_TURN,
+    BYTES_IN_FLIGHT_MAX, EXTENT_WEIGHT_BYTES, PAYLOAD_EXEMPT_BYTES, RECEIVED_PER_TURN_BYTES,
     REQUESTS_IN_FLIGHT_MAX, STATUS_SHORT_BYTES, WALKS_PER_TURN,
 };
 use super::payload::{PayloadQueue, PayloadRoom, Taken};
@@ -151,6 +151,8 @@ pub(super) struct Transmission<'a, S, D: Disk> {
     arriving: Arriving,
     /// Headers that arrived.
     headers: u64,
+    /// Requests that were carried out.
+    finished: u64,
     /// Whether the beginning of a header is there and could be taken if it were whole.
     awaits_header: bool,
     /// Requests that go through the map and may begin before others have their turn.
@@ -179,6 +181,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, D: Disk> Transmission<'a, S, D> {
             in_flight_bytes: 0,
             arriving: Arriving::Header,
             headers: 0,
+            finished: 0,
             awaits_header: false,
             walks_left: WALKS_PER_TURN,
             gate: Gate::Open,
@@ -197,6 +200,11 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, D: Disk> Transmission<'a, S, D> {
     /// Takes no more requests; the connection ends as `ended` when all are answered.
     pub(super) fn close_after_replies(&mut self, ended: Ended) {
         self.closing.get_or_insert(ended);
+    }
+
+    /// How many steps it has made: bytes moved, requests begun and finished.
+    pub(super) fn steps(&self) -> u64 {
+        self.headers + self.finished + self.transport.received_bytes() + self.transport.sent_bytes()
     }
 
     /// What the connection waits for that only the client can do.
@@ -221,7 +229,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, D: Disk> Transmission<'a, S, D> {
     pub(super) fn poll(&mut self, context: &mut Context<'_>) -> Poll<Ended> {
         self.finish_operations(context);
         self.run_gate(context);
-        let mut receives = 0;
+        let received_before = self.transport.received_bytes();
         self.walks_left = WALKS_PER_TURN;
         loop {
             // What finished does not wait for what arrives.
@@ -245,11 +253,13 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, D: Disk> Transmission<'a, S, D> {
             }
             match self.transport.poll_receive(context) {
                 Poll::Ready(Ok(0)) => return Poll::Ready(Ended::EndOfStream),
-                Poll::Ready(Ok(_)) if receives == RECEIVES_PER_TURN => {
-                    context.waker().wake_by_ref();
-                    return Poll::Pending;
+                Poll::Ready(Ok(_)) => {
+                    let received = self.transport.received_bytes() - received_before;
+                    if received >= RECEIVED_PER_TURN_BYTES {
+                        context.waker().wake_by_ref();
+                        return Poll::Pending;
+                    }
                 }
-                Poll::Ready(Ok(_)) => receives += 1,
                 Poll::Ready(Err(error)) => return Poll::Ready(Ended::Lost(error.kind())),
                 // Once more if there is something to send; that makes room, too.
                 Poll::Pending if sent && !self.transport.output().is_empty() => {}
@@ -276,6 +286,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, D: Disk> Transmission<'a, S, D> {
 
     fn finish(&mut self, done: Done) {
         let Done { ticket, result } = done;
+        self.finished += 1;
         self.in_flight_bytes -= ticket.bytes;
         match result {
             Ok(answer) => self.reply(ticket.to, answer),
