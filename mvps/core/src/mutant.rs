@@ -69,6 +69,7 @@ pub const TESTED: &[&str] = &[
     "an occupied name keeps its pins",
     "sharing is judged by the newest version",
     "a new life drops the pins",
+    "a deposed server calls it a failure of the store",
 ];
 
 /// Every counterexample of the protocol's models: its test, which drives the real code through it,

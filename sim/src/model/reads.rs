@@ -1,12 +1,19 @@
 //! What reads may return.
 
+use std::time::Duration;
+
 use bytes::Bytes;
+use mvps_core::engine::EngineError;
 use mvps_core::ids::Lsn;
 
 use super::content::{Effect, apply};
 use super::history::BranchId;
 use super::operations::{OperationId, size_of};
 use super::{Model, State};
+use crate::journal;
+
+/// How long after a request to the store went wrong a server may not know that it is deposed.
+const TROUBLE_TIME: Duration = Duration::from_secs(60);
 
 /// What a read may see: everything acknowledged before it was sent, and no more than what is
 /// committed when it returns.
@@ -65,6 +72,24 @@ impl Model {
         self.journal.checked(5);
         if state.damaged {
             self.journal.checked(12);
+        }
+    }
+
+    /// A read of `server` failed. What nothing damaged can be read, as long as the image is the
+    /// server's; and a server that is deposed says so, unless it cannot learn that it is.
+    pub fn not_read(&self, server: &str, error: &EngineError) {
+        let state = self.state();
+        let is_lost = matches!(
+            error,
+            EngineError::Unreadable { .. } | EngineError::Corrupt { .. }
+        );
+        let lately = journal::now().saturating_sub(TROUBLE_TIME);
+        let in_trouble = state.trouble.get(server).is_some_and(|at| *at >= lately);
+        if is_lost && !state.damaged && !in_trouble {
+            self.journal.fail(
+                "5 (reads)",
+                format_args!("{server} cannot read what nothing damaged: {error}"),
+            );
         }
     }
 

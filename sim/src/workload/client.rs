@@ -137,7 +137,9 @@ impl Client {
         let (offset, length) = self.range();
         let window = self.site.model.read_sent(&self.server);
         let length = u32::try_from(length).expect("a small request");
-        let bytes = self.attachment.read(offset, length).await?.into_bytes();
+        let read = self.attachment.read(offset, length).await;
+        let not_read = |error: &EngineError| self.site.model.not_read(&self.server, error);
+        let bytes = read.inspect_err(not_read)?.into_bytes();
         self.note(format_args!("read {offset}+{length}"));
         self.site
             .model

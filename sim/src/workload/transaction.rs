@@ -77,7 +77,9 @@ impl Client {
             0 => {
                 let (offset, length) = self.range();
                 let length = u32::try_from(length).expect("a small request");
-                let bytes = transaction.read(offset, length).await?.into_bytes();
+                let read = transaction.read(offset, length).await;
+                let not_read = |error: &EngineError| self.site.model.not_read(&self.server, error);
+                let bytes = read.inspect_err(not_read)?.into_bytes();
                 self.note(format_args!("{} read {offset}+{length}", id.0));
                 self.site.model.transaction_read(id, offset, &bytes);
                 return Ok(());

@@ -409,6 +409,7 @@ where
             }) => break ended,
         }
     };
+    drop(turn);
     if matches!(ended, Ended::Disconnected | Ended::Drained) {
         // Everything is answered; a client that does not wait for this loses nothing.
         let mut time_left = GOODBYE_TIME_MAX;

@@ -360,6 +360,7 @@ pub(crate) struct OneDisk {
     pub(crate) durability: Durability,
     pub(crate) orders: watch::Sender<Order>,
     pub(crate) room: PayloadRoom,
+    pub(crate) turns: Turns,
 }
 
 impl OneDisk {
@@ -370,6 +371,7 @@ impl OneDisk {
             durability: Durability::Local,
             orders: watch::Sender::new(Order::Serve),
             room: PayloadRoom::new(),
+            turns: Turns::new(1),
         }
     }
 }
@@ -412,7 +414,7 @@ impl Admission for OneDisk {
             durability: self.durability,
             orders: self.orders.subscribe(),
             room: self.room.clone(),
-            turns: Turns::new(1),
+            turns: self.turns.clone(),
         })
     }
 }

@@ -14,6 +14,7 @@ use crate::nbd::{
     Opening, Refusal, ServerRefusal, Wishes,
 };
 use crate::session::connection::{Admission, Admitted, Ended, serve};
+use crate::session::limits::GOODBYE_TIME_MAX;
 use crate::session::testing::{MemoryDisk, OneDisk};
 
 /// Not encryption, but nobody mistakes what goes through it for clear text.
@@ -167,10 +168,16 @@ struct Served {
     session: tokio::task::JoinHandle<(Ended, Option<TlsClient>)>,
 }
 
+const PIPE_BYTES: usize = 64 * 1024;
+
 fn served(is_required: bool) -> Served {
-    let (stream, served) = tokio::io::duplex(64 * 1024);
+    served_disk(is_required, OneDisk::new(&MemoryDisk::new()))
+}
+
+fn served_disk(is_required: bool, disk: OneDisk) -> Served {
+    let (stream, served) = tokio::io::duplex(PIPE_BYTES);
     let admission = VeiledDisk {
-        disk: OneDisk::new(&MemoryDisk::new()),
+        disk,
         security: Veiling { is_required },
         client: Mutex::default(),
     };
@@ -199,10 +206,7 @@ async fn a_stream_is_encrypted_where_it_is_asked_for() {
     veiled.write_all(&option(STARTTLS, &[])).await.unwrap();
     assert_eq!(option_reply(&mut veiled).await, ERR_INVALID);
     attach(&mut veiled, &token()).await;
-    let mut disconnect = [0; 28];
-    disconnect[..4].copy_from_slice(&0x2560_9513_u32.to_be_bytes());
-    disconnect[7] = 2;
-    veiled.write_all(&disconnect).await.unwrap();
+    veiled.write_all(&request(2, 0)).await.unwrap();
     let (ended, client) = session.await.unwrap();
     assert_eq!(ended, Ended::Disconnected);
     assert_eq!(client.unwrap().names, ["host-1"]);
@@ -210,6 +214,52 @@ async fn a_stream_is_encrypted_where_it_is_asked_for() {
     let mut rest = Vec::new();
     veiled.0.read_to_end(&mut rest).await.unwrap();
     assert_eq!(rest, [LAST_WORD]);
+}
+
+/// A request without content: its type, where, and how much.
+fn request(kind: u8, length: u32) -> Vec<u8> {
+    let mut bytes = 0x2560_9513_u32.to_be_bytes().to_vec();
+    bytes.extend([0, 0, 0, kind]);
+    bytes.resize(24, 0);
+    bytes.extend(length.to_be_bytes());
+    bytes
+}
+
+/// A last word that nobody takes is waited for, but no other connection waits for that.
+#[tokio::test(start_paused = true)]
+async fn a_slow_goodbye_holds_up_no_other_connection() {
+    let disk = OneDisk::new(&MemoryDisk::new());
+    let other_disk = OneDisk {
+        turns: disk.turns.clone(),
+        ..OneDisk::new(&MemoryDisk::new())
+    };
+    let mut attached = Vec::new();
+    for disk in [disk, other_disk] {
+        let Served {
+            mut stream,
+            session,
+        } = served_disk(false, disk);
+        greet(&mut stream).await;
+        stream.write_all(&option(STARTTLS, &[])).await.unwrap();
+        assert_eq!(option_reply(&mut stream).await, ACK);
+        let mut veiled = Veil(stream);
+        attach(&mut veiled, &token()).await;
+        attached.push((veiled, session));
+    }
+    let (mut other, _other_session) = attached.pop().unwrap();
+    let (mut leaving, session) = attached.pop().unwrap();
+    // The reply fills the pipe, so that the last word does not fit.
+    let fill = u32::try_from(PIPE_BYTES - 16).unwrap();
+    let requests = [request(0, fill), request(2, 0)].concat();
+    leaving.write_all(&requests).await.unwrap();
+    let began = tokio::time::Instant::now();
+    tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+    other.write_all(&request(3, 0)).await.unwrap();
+    other.read_exact(&mut [0; 16]).await.unwrap();
+    assert!(!session.is_finished(), "it has a word to say");
+    assert!(began.elapsed() < GOODBYE_TIME_MAX);
+    assert_eq!(session.await.unwrap().0, Ended::Disconnected);
+    assert!(began.elapsed() >= GOODBYE_TIME_MAX);
 }
 
 #[tokio::test]
