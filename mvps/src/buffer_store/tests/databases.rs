@@ -24,7 +24,7 @@ pub async fn commit_and_seal(store: &Arc<dyn BufferStore>, lsn: u64) -> Generati
     store.seal().await.unwrap().0
 }
 
-fn bytes_below(directory: &Path) -> u64 {
+pub fn bytes_below(directory: &Path) -> u64 {
     let entries = fs::read_dir(directory).unwrap();
     let bytes = entries.map(|entry| {
         let entry = entry.unwrap();

@@ -214,6 +214,25 @@ async fn databases_that_do_not_follow_each_other_are_refused() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_begins_elsewhere_is_refused() {
+    for (start, fits) in [(0, false), (1, false), (2, true), (3, false)] {
+        let mut scene = Scene::new();
+        let next = scene.make_next();
+        scene.journals.sync().unwrap();
+        let mut beginning = scene.databases.active().succession().unwrap();
+        beginning.start = Lsn(start);
+        let next = next.begin(beginning).unwrap();
+        files::complete(next.database().directory().path()).unwrap();
+        let root = scene.killed();
+        if fits {
+            goes_on(root.path(), &[1, 2], 1, "it begins where it should").await;
+        } else {
+            assert_refused(root.path(), "begins behind LSN").await;
+        }
+    }
+}
+
 /// An earlier state of the store, put back in part.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_retired_database_without_its_last_commits_is_refused() {
