@@ -275,7 +275,11 @@ impl Shared {
                 self.sync.lock().await.remove(database.number());
                 self.progress().remove(&database.number());
                 // Closing joins fjall's threads and frees memtables.
-                self.aside(move || Ok(database.remove())).await
+                let remove = move || {
+                    database.remove();
+                    Ok(())
+                };
+                self.aside(remove).await
             }
         }
     }
