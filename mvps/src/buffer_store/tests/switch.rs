@@ -73,6 +73,34 @@ async fn goes_on(root: &Path, expected: &[u64], active: u64, what: &str) {
     assert_eq!(opened.metadata.as_deref(), Some(&b"mine"[..]), "{what}");
 }
 
+/// What the file `synced` says is noted behind each sync, so it tells which there were.
+#[tokio::test(flavor = "multi_thread")]
+async fn all_that_was_committed_is_synced_before_another_database_takes_over() {
+    let root = fast_directory();
+    let stores = FjallBufferStores::new(root.path()).of(1);
+    let opened = stores.open(&image()).await.unwrap();
+    let layout = stores.layout(&image());
+    let synced = |number: u64| {
+        let database = layout.database(DatabaseNumber(number));
+        SyncedFile::read(&database).unwrap()
+    };
+    let before = synced(0);
+    for lsn in 1..=3 {
+        opened.store.commit(batch(lsn, 4096)).await.unwrap();
+    }
+    assert_eq!(synced(0), before, "a commit syncs nothing");
+    opened.store.seal().await.unwrap();
+    assert_eq!(
+        synced(0),
+        before + 3,
+        "the commits, not the note behind them"
+    );
+    assert_eq!(synced(1), 1, "what the next database begins with");
+    opened.store.commit(batch(4, 4096)).await.unwrap();
+    opened.store.sync().await.unwrap();
+    assert_eq!((synced(0), synced(1)), (before + 4, 2), "both, from now on");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_kill_between_any_two_steps_loses_nothing() {
     let mut killed = Vec::new();
