@@ -17,7 +17,7 @@ use super::database::{Found, OpenDatabase};
 use super::errors::{Failure, write_error};
 use super::files::{self, DatabaseDirectory, DatabaseNumber, DirectoryLock, Layout};
 use super::generation::StoredGeneration;
-use super::meta::{Bounds, KEY_METADATA, Retired, earlier_key, generation_key};
+use super::meta::{Bounds, KEY_METADATA, KEY_RETIRED, Retired, earlier_key, generation_key};
 use super::record::Seed;
 
 /// A database that was made and begins with nothing yet.
@@ -243,12 +243,13 @@ impl ActiveDatabase {
         })
     }
 
-    /// Says in `meta` that the active generation is sealed, without beginning another: the next
-    /// database has it.
+    /// Says in `meta` that the active generation is sealed, without beginning another, and that
+    /// this database is retired: the next one has what follows.
     pub fn note_end(&mut self) -> Result<(), Failure> {
         let key = generation_key(self.active.generation);
         let sealed = self.sealed_bounds().encode();
-        self.database.write_meta(vec![(key, Some(sealed))])
+        let retired = (KEY_RETIRED.to_vec(), Some(Vec::new()));
+        self.database.write_meta(vec![(key, Some(sealed)), retired])
     }
 
     /// What is left when it takes no more commits, and the generation that was active.

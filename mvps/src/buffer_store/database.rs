@@ -3,8 +3,8 @@
 //! This is what an active database and a retired one have in common; [`ActiveDatabase`] is what
 //! takes commits.
 //!
-//! Every batch, of data or of metadata, carries the next ordinal of its database; an ordinal is used
-//! only if the batch was written. Seals, drops and metadata live in the keyspace `meta` and go
+//! Every batch, of data or of metadata, carries the next ordinal of its database; an ordinal is
+//! used only if the batch was written. Seals, drops and metadata live in the keyspace `meta` and go
 //! through the same journal as data, so that a power cut leaves a prefix of everything.
 //!
 //! [`ActiveDatabase`]: super::active::ActiveDatabase
@@ -118,8 +118,8 @@ fn keyspace_name(generation: Generation) -> String {
     format!("generation-{generation}")
 }
 
-/// Opens fjall's database. The directory is locked, so whoever still has fjall's own lock is about to
-/// let go.
+/// Opens fjall's database. The directory is locked, so whoever still has fjall's own lock is about
+/// to let go.
 fn open_fjall(directory: &Path) -> Result<Database, fjall::Error> {
     let open = || {
         Database::builder(directory)
@@ -435,9 +435,9 @@ impl OpenDatabase {
         deleted.map_err(write_error)
     }
 
-    /// Closes the database and removes it: what nobody reads at once, the rest with the last handle.
-    /// The store must say on the disk that it needs this database no more. What fails here is done
-    /// by the next opening.
+    /// Closes the database and removes it: what nobody reads at once, the rest with the last
+    /// handle. The store must say on the disk that it needs this database no more. What fails here
+    /// is done by the next opening.
     pub fn remove(self) {
         for stored in self.generations.values() {
             stored.mark_deleted();

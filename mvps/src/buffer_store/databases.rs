@@ -1,8 +1,8 @@
 //! The databases of a store: the active one, and retired ones that still have generations.
 //!
 //! fjall's own keyspace 0 grows with the square of the generations ever made in a database, so a
-//! database takes [`GENERATIONS_MAX`] of them; the next begins in a new one. Commits and metadata go
-//! to the active database, drops and spills to whichever has the generation. A retired database
+//! database takes [`GENERATIONS_MAX`] of them; the next begins in a new one. Commits and metadata
+//! go to the active database, drops and spills to whichever has the generation. A retired database
 //! goes, as a whole, with its last generation.
 
 use std::collections::BTreeMap;

@@ -1,7 +1,8 @@
 //! The keyspace `meta` of a database: which generations it has, the engine's metadata, and which
 //! earlier databases are needed.
 //!
-//! In a store of several databases the active one's word counts for the last two. Its values are decoded and verified here and nowhere else.
+//! In a store of several databases the active one's word counts for the last two. Its values are
+//! decoded and verified here and nowhere else.
 
 use std::collections::BTreeMap;
 
@@ -20,6 +21,9 @@ pub const KEY_MARK: &[u8] = b"mark";
 pub const KEY_METADATA: &[u8] = b"image-metadata";
 const KEY_GENERATION: &[u8] = b"generation";
 const KEY_EARLIER: &[u8] = b"earlier";
+/// In a database that takes no more commits. Versions that know of one database only refuse what
+/// they do not know, instead of going on in the middle of the store.
+pub const KEY_RETIRED: &[u8] = b"retired";
 
 /// The key of a generation's bounds.
 pub fn generation_key(generation: Generation) -> Vec<u8> {
@@ -141,7 +145,7 @@ impl MetaContents {
             let database = DatabaseNumber(number(rest).ok_or_else(damaged)?);
             let retired = Retired::decode(payload).ok_or_else(damaged)?;
             self.earlier.insert(database, retired);
-        } else if key != KEY_MARK {
+        } else if key != KEY_MARK && key != KEY_RETIRED {
             return Err(damaged());
         }
         Ok(())

@@ -5,8 +5,8 @@
 //! adapter makes up for it; `docs/decisions/fjall-buffer.md` has the facts and the figures.
 //!
 //! Reading order: [`record`] and [`meta`] (what is stored), [`database`] and [`active`] (how it is
-//! written), [`generation`] (how it is read), [`databases`] and [`switch`] (how one database follows
-//! another), [`sync`], [`store`] (what may run at the same time); for openings [`files`],
+//! written), [`generation`] (how it is read), [`databases`] and [`switch`] (how one database
+//! follows another), [`sync`], [`store`] (what may run at the same time); for openings [`files`],
 //! [`opening`], [`journal`], [`recovery`], [`rewrite`].
 //!
 //! It must never acknowledge what a process kill could lose, and never open a store in which a

@@ -2,11 +2,11 @@
 //!
 //! After a failed sync the system may hold pages that it believes written and that are not: what a
 //! later process reads back is right until the next power cut, whatever a later sync says. So the
-//! first opening after a failed sync copies everything, from all databases, into a new one, and syncs
-//! that, before anything is acknowledged. The new one has the highest number and needs no earlier
-//! one, so once it counts it is the store, and the others are removed as not needed. Interrupted
-//! before, this begins again from the same data; interrupted behind, with the same data in the new
-//! database.
+//! first opening after a failed sync copies everything, from all databases, into a new one, and
+//! syncs that, before anything is acknowledged. The new one has the highest number and needs no
+//! earlier one, so once it counts it is the store, and the others are removed as not needed.
+//! Interrupted before, this begins again from the same data; interrupted behind, with the same data
+//! in the new database.
 
 use std::fs;
 use std::io;

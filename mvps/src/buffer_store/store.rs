@@ -178,8 +178,8 @@ impl Shared {
         self.progress.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Makes what the next seal needs: the next generation's keyspace or, if the active database has
-    /// no more room, the next database, which is returned under its lock.
+    /// Makes what the next seal needs: the next generation's keyspace or, if the active database
+    /// has no more room, the next database, which is returned under its lock.
     async fn prepare(
         self: &Arc<Self>,
     ) -> Result<OwnedMutexGuard<Option<EmptyDatabase>>, BufferError> {

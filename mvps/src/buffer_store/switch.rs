@@ -4,8 +4,8 @@
 //!
 //! 1. The next database is made in advance, with its first keyspace, and synced with its entry.
 //!    *It does not count yet*, whatever is in it: the next opening removes it.
-//! 2. The active database is synced: all that was committed to it. (Most of it before, while commits
-//!    go on; the rest under the gate.) Nothing else changes.
+//! 2. The active database is synced: all that was committed to it. (Most of it before, while
+//!    commits go on; the rest under the gate.) Nothing else changes.
 //! 3. What the next database begins with is written to it and synced: its generation, beginning
 //!    behind the last LSN; the metadata; and which earlier databases are needed, each with its last
 //!    generation, last LSN and last ordinal, all of them synced. It does not count yet.
@@ -14,7 +14,8 @@
 //!    power cut in here leaves as the active one.
 //! 5. The retired one notes that its last generation is sealed. This is not synced, and need not
 //!    be: the next database knows where it ended. It serves to refuse a store whose newest database
-//!    was lost as a whole, instead of opening what came before.
+//!    was lost as a whole, instead of opening what came before; and earlier versions, which know of
+//!    one database only, refuse it for the same reason.
 //!
 //! So a retired database never holds a commit that is not synced. What may be missing at its end
 //! after a power cut is what was written since: the note of step 5, marks of journals rotated, and
