@@ -181,23 +181,29 @@ impl Round<'_> {
     }
 }
 
-/// The journal that is written to: of the highest number.
+/// The journal that is written to: of the highest number, in the database of the highest number
+/// among those that count.
 fn active_journal(buffer: &Path) -> Result<PathBuf> {
     let mut journals = Vec::new();
     for image in fs::read_dir(buffer.join("images"))? {
-        let folder = image?.path().join("fjall");
-        if !folder.is_dir() {
-            continue;
-        }
-        for name in names(&folder)? {
-            let number = name.strip_suffix(".jnl");
-            if let Some(number) = number.and_then(|number| number.parse::<u64>().ok()) {
-                journals.push((number, folder.join(name)));
+        let image = image?.path();
+        for name in names(&image)? {
+            let folder = image.join(&name);
+            let database = match name.strip_prefix("fjall-") {
+                Some(number) if folder.join("complete").exists() => number.parse::<u64>()?,
+                None if name == "fjall" => 0,
+                _ => continue,
+            };
+            for name in names(&folder)? {
+                let number = name.strip_suffix(".jnl");
+                if let Some(number) = number.and_then(|number| number.parse::<u64>().ok()) {
+                    journals.push((database, number, folder.join(name)));
+                }
             }
         }
     }
     journals.sort();
-    let (_, active) = journals
+    let (_, _, active) = journals
         .pop()
         .context("no journal below the buffer store")?;
     Ok(active)

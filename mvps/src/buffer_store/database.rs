@@ -1,8 +1,13 @@
-//! A buffer store's fjall database, for one caller at a time and blocking.
+//! One of a buffer store's fjall databases, for one caller at a time and blocking.
 //!
-//! Every batch, of data or of metadata, carries the next ordinal; an ordinal is used only if the
-//! batch was written. Seals, drops and metadata live in the keyspace `meta` and go through the same
-//! journal as data, so that a power cut leaves a prefix of everything.
+//! This is what an active database and a retired one have in common; [`ActiveDatabase`] is what
+//! takes commits.
+//!
+//! Every batch, of data or of metadata, carries the next ordinal of its database; an ordinal is
+//! used only if the batch was written. Seals, drops and metadata live in the keyspace `meta` and go
+//! through the same journal as data, so that a power cut leaves a prefix of everything.
+//!
+//! [`ActiveDatabase`]: super::active::ActiveDatabase
 //!
 //! Nothing here rotates a memtable except [`OpenDatabase::rotate_journal`] and
 //! [`OpenDatabase::start_spill`]: keyspaces are created with limits that fjall never reaches by
@@ -10,7 +15,8 @@
 //! workers were dead.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::fs;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
@@ -22,14 +28,12 @@ use mvps_core::env::{BufferBatch, BufferError};
 use mvps_core::ids::{Generation, Lsn};
 
 use super::errors::{Failure, open_error, write_error};
-use super::files::{self, DirectoryLock};
+use super::files::{self, DatabaseDirectory, DatabaseNumber};
 use super::generation::{Scan, StoredGeneration};
-use super::meta::{Bounds, KEY_MARK, KEY_METADATA, MetaContents, generation_key};
+use super::meta::{Bounds, KEY_MARK, KEY_METADATA, MetaContents, Retired, generation_key};
 use super::record::{self, BatchStamp, Mark, Seed};
 
 const META: &str = "meta";
-/// The first generation of a new store.
-pub const FIRST_GENERATION: Generation = Generation(1);
 
 /// No memtable and no journal comes near this, so that fjall never acts by itself.
 const NEVER_BYTES: u64 = 1 << 50;
@@ -49,7 +53,10 @@ const SPILL_LIMIT: Duration = Duration::from_secs(900);
 /// Bytes that the journal spends on an item beside key and value, rounded up.
 const JOURNAL_ITEM_BYTES: u64 = 64;
 
-/// How far the store has come; read without any lock.
+/// A key of `meta` and what to write there; nothing to remove it.
+pub type MetaEntry = (Vec<u8>, Option<Vec<u8>>);
+
+/// How far a database has come; read without any lock.
 #[derive(Debug, Default)]
 pub struct Progress {
     /// Ordinal of the last batch written.
@@ -62,14 +69,25 @@ pub struct Progress {
     pub other_bytes: AtomicU64,
 }
 
-/// What opening found.
+/// What opening found in a database.
 pub struct Found {
     /// The metadata last put.
     pub metadata: Option<Bytes>,
-    /// The highest LSN in any generation.
-    pub last_lsn: Lsn,
-    /// The generations, oldest first, with what is in them.
+    /// The earlier databases that are needed, if this is the active one.
+    pub earlier: BTreeMap<DatabaseNumber, Retired>,
+    /// The generations, oldest first, with what is in them. Never empty.
     pub generations: Vec<FoundGeneration>,
+}
+
+impl Found {
+    /// The highest LSN in any generation.
+    pub fn last_lsn(&self) -> Lsn {
+        let filled = self
+            .generations
+            .iter()
+            .filter(|it| !it.scan.batches.is_empty());
+        filled.map(|it| it.end).max().unwrap_or(Lsn(0))
+    }
 }
 
 /// One generation that opening found.
@@ -78,35 +96,31 @@ pub struct FoundGeneration {
     pub stored: Arc<StoredGeneration>,
     /// The last LSN before it.
     pub start: Lsn,
+    /// The last LSN in it, or `start` if it is empty.
+    pub end: Lsn,
     /// What is in it.
     pub scan: Scan,
 }
 
-/// The database.
+/// A database.
 pub struct OpenDatabase {
     fjall: Database,
     meta: Keyspace,
-    directory: PathBuf,
     seed: Seed,
     progress: Arc<Progress>,
     generations: BTreeMap<Generation, Arc<StoredGeneration>>,
-    active: Arc<StoredGeneration>,
-    active_start: Lsn,
-    /// The keyspace of the generation after the active one, if it was made in advance.
-    next: Option<Keyspace>,
     ordinal: u64,
-    previous_lsn: Lsn,
     /// Last: fjall's own lock goes first.
-    lock: Arc<DirectoryLock>,
+    directory: Arc<DatabaseDirectory>,
 }
 
 fn keyspace_name(generation: Generation) -> String {
     format!("generation-{generation}")
 }
 
-/// Opens fjall's database. The directory is locked, so whoever still has fjall's own lock is about to
-/// let go.
-fn open_fjall(directory: &PathBuf) -> Result<Database, fjall::Error> {
+/// Opens fjall's database. The directory is locked, so whoever still has fjall's own lock is about
+/// to let go.
+fn open_fjall(directory: &Path) -> Result<Database, fjall::Error> {
     let open = || {
         Database::builder(directory)
             .worker_threads(WORKERS)
@@ -124,11 +138,7 @@ fn open_fjall(directory: &PathBuf) -> Result<Database, fjall::Error> {
     )
 }
 
-fn make_keyspace(
-    fjall: &Database,
-    directory: &std::path::Path,
-    name: &str,
-) -> Result<Keyspace, fjall::Error> {
+fn make_keyspace(fjall: &Database, directory: &Path, name: &str) -> Result<Keyspace, fjall::Error> {
     let options = || KeyspaceCreateOptions::default().max_memtable_size(NEVER_BYTES);
     let keyspace = fjall.keyspace(name, options)?;
     // fjall syncs the keyspace, but not its entry in this directory.
@@ -136,131 +146,175 @@ fn make_keyspace(
     Ok(keyspace)
 }
 
-impl OpenDatabase {
-    /// What keeps the directory locked.
-    pub fn lock(&self) -> &Arc<DirectoryLock> {
-        &self.lock
+/// Checks which generations have an end, and gives the last one of a retired database the end that
+/// the active database knows: the word of it may have been lost.
+fn settle_ends(
+    generations: &mut BTreeMap<Generation, Bounds>,
+    retired: Option<&Retired>,
+) -> Result<(), &'static str> {
+    let Some(mut last) = generations.last_entry() else {
+        return Err("every generation is missing");
+    };
+    match retired {
+        None if last.get().end.is_some() => {
+            return Err("it takes no more commits, and the database that does is missing");
+        }
+        None => {}
+        Some(retired) if *last.key() > retired.last => {
+            return Err("it has a generation that is the next database's");
+        }
+        Some(retired) if *last.key() == retired.last => {
+            let end = last.get_mut().end.get_or_insert(retired.end);
+            if *end != retired.end {
+                return Err("it does not end where the next database begins");
+            }
+        }
+        Some(_) => {}
     }
+    let open = generations.values().filter(|bounds| bounds.end.is_none());
+    match open.count() {
+        0 => Ok(()),
+        1 if retired.is_none() => Ok(()),
+        _ => Err("a generation before the last has no end"),
+    }
+}
 
-    /// Makes a database whose only generation is `first` and begins behind `start`.
-    pub fn create(
-        directory: PathBuf,
-        seed: Seed,
-        lock: Arc<DirectoryLock>,
-        first: Generation,
-        start: Lsn,
-    ) -> Result<Self, BufferError> {
-        let fjall = open_fjall(&directory).map_err(open_error)?;
-        let meta = make_keyspace(&fjall, &directory, META).map_err(open_error)?;
-        let name = keyspace_name(first);
-        let keyspace = make_keyspace(&fjall, &directory, &name).map_err(open_error)?;
-        let active = StoredGeneration::new(first, keyspace, seed, Arc::clone(&lock));
-        let active = Arc::new(active);
-        let mut database = Self {
+impl OpenDatabase {
+    /// Makes a database with nothing in it, not even a batch.
+    pub fn make(directory: Arc<DatabaseDirectory>, seed: Seed) -> Result<Self, fjall::Error> {
+        let fjall = open_fjall(directory.path())?;
+        let meta = make_keyspace(&fjall, directory.path(), META)?;
+        Ok(Self {
             fjall,
             meta,
-            directory,
             seed,
-            lock,
             progress: Arc::default(),
-            generations: BTreeMap::from([(first, Arc::clone(&active))]),
-            active,
-            active_start: start,
-            next: None,
+            generations: BTreeMap::new(),
             ordinal: 0,
-            previous_lsn: start,
-        };
-        let bounds = Bounds { start, end: None };
-        let entry = (generation_key(first), Some(bounds.encode()));
-        database
-            .write_meta(vec![entry])
-            .map_err(Failure::into_open)?;
-        Ok(database)
+            directory,
+        })
     }
 
     /// Opens a database whose journals were checked, and checks what it holds. `synced` is the
-    /// highest ordinal known to be synced.
+    /// highest ordinal known to be synced, `retired` what the active database knows of this one, if
+    /// this is not the active one.
     pub fn open(
-        directory: PathBuf,
+        directory: Arc<DatabaseDirectory>,
         seed: Seed,
-        lock: Arc<DirectoryLock>,
         synced: u64,
+        retired: Option<&Retired>,
     ) -> Result<(Self, Found), BufferError> {
-        let fjall = open_fjall(&directory).map_err(open_error)?;
-        let missing = |what: &str| BufferError::Corrupt {
-            reason: format!("{}: {what} is missing", directory.display()),
+        let fjall = open_fjall(directory.path()).map_err(open_error)?;
+        let damaged = |what: &str| BufferError::Corrupt {
+            reason: format!("{}: {what}", directory.path().display()),
         };
         if !fjall.keyspace_exists(META) {
-            return Err(missing("the keyspace of metadata"));
+            return Err(damaged("the keyspace of metadata is missing"));
         }
-        let meta = make_keyspace(&fjall, &directory, META).map_err(open_error)?;
-        let contents = MetaContents::read(&meta, seed)?;
-        let mut ordinal = contents.ordinal;
-        let mut found = Found {
-            metadata: contents.metadata,
-            last_lsn: Lsn(0),
-            generations: Vec::new(),
+        let meta = make_keyspace(&fjall, directory.path(), META).map_err(open_error)?;
+        let mut contents = MetaContents::read(&meta, seed)?;
+        settle_ends(&mut contents.generations, retired).map_err(damaged)?;
+        let mut database = Self {
+            fjall,
+            meta,
+            seed,
+            progress: Arc::default(),
+            generations: BTreeMap::new(),
+            ordinal: contents.ordinal,
+            directory: Arc::clone(&directory),
         };
-        let mut previous_lsn = Lsn(0);
-        let mut active_start = Lsn(0);
+        let mut generations = Vec::new();
         for (number, bounds) in &contents.generations {
-            let name = keyspace_name(*number);
-            if !fjall.keyspace_exists(&name) {
-                return Err(missing(&name));
-            }
-            let keyspace = make_keyspace(&fjall, &directory, &name).map_err(open_error)?;
-            let stored = StoredGeneration::new(*number, keyspace, seed, Arc::clone(&lock));
-            let scan = stored.scan()?;
-            previous_lsn = stored.check_chain(&scan, bounds.start, bounds.end)?;
-            active_start = bounds.start;
-            if let Some((last, (stamp, _))) = scan.batches.last_key_value() {
-                ordinal = ordinal.max(*last);
-                found.last_lsn = stamp.last_lsn;
-            }
-            found.generations.push(FoundGeneration {
-                stored: Arc::new(stored),
-                start: bounds.start,
-                scan,
-            });
+            generations.push(database.open_generation(*number, *bounds)?);
         }
-        let Some(active) = found.generations.last() else {
-            return Err(missing("every generation"));
-        };
+        let ordinal = database.ordinal;
         if ordinal < synced {
-            return Err(missing(&format!(
-                "what follows batch {ordinal}, although batch {synced} was synced,"
+            return Err(damaged(&format!(
+                "what follows batch {ordinal} is missing, although batch {synced} was synced"
             )));
         }
-        let share = |g: &FoundGeneration| (g.stored.generation, Arc::clone(&g.stored));
-        let mut database = Self {
-            meta,
-            directory,
-            seed,
-            lock,
-            progress: Arc::default(),
-            generations: found.generations.iter().map(share).collect(),
-            active: Arc::clone(&active.stored),
-            active_start,
-            next: None,
-            ordinal,
-            previous_lsn,
-            fjall,
-        };
         database.settle()?;
+        let found = Found {
+            metadata: contents.metadata,
+            earlier: contents.earlier,
+            generations,
+        };
         Ok((database, found))
+    }
+
+    fn open_generation(
+        &mut self,
+        number: Generation,
+        bounds: Bounds,
+    ) -> Result<FoundGeneration, BufferError> {
+        let name = keyspace_name(number);
+        if !self.fjall.keyspace_exists(&name) {
+            return Err(BufferError::Corrupt {
+                reason: format!("{}: {name} is missing", self.directory.path().display()),
+            });
+        }
+        let keyspace = self.make_keyspace(number).map_err(open_error)?;
+        let stored = self.insert(number, keyspace);
+        let scan = stored.scan()?;
+        let end = stored.check_chain(&scan, bounds.start, bounds.end)?;
+        if let Some((last, _)) = scan.batches.last_key_value() {
+            self.ordinal = self.ordinal.max(*last);
+        }
+        Ok(FoundGeneration {
+            stored,
+            start: bounds.start,
+            end,
+            scan,
+        })
+    }
+
+    /// The directory.
+    pub fn directory(&self) -> &Arc<DatabaseDirectory> {
+        &self.directory
+    }
+
+    /// Its number among the store's databases.
+    pub fn number(&self) -> DatabaseNumber {
+        self.directory.number()
+    }
+
+    /// Ordinal of the last batch.
+    pub fn ordinal(&self) -> u64 {
+        self.ordinal
+    }
+
+    /// The generations that it has.
+    pub fn generations(&self) -> &BTreeMap<Generation, Arc<StoredGeneration>> {
+        &self.generations
+    }
+
+    /// Makes the keyspace of a generation, or finds it.
+    pub fn make_keyspace(&self, generation: Generation) -> Result<Keyspace, fjall::Error> {
+        let name = keyspace_name(generation);
+        make_keyspace(&self.fjall, self.directory.path(), &name)
+    }
+
+    /// Knows a generation from now on, which `meta` has to say already.
+    pub fn insert(&mut self, generation: Generation, keyspace: Keyspace) -> Arc<StoredGeneration> {
+        let directory = Arc::clone(&self.directory);
+        let stored = StoredGeneration::new(generation, keyspace, self.seed, directory);
+        let stored = Arc::new(stored);
+        self.generations.insert(generation, Arc::clone(&stored));
+        stored
     }
 
     /// Ends what fjall and an earlier process left undone: memtables that recovery wants flushed,
     /// and keyspaces of generations that were dropped or never used.
     fn settle(&mut self) -> Result<(), BufferError> {
-        let next = keyspace_name(self.active.generation.next());
+        let last = self.generations.last_key_value();
+        let next = last.map(|(last, _)| keyspace_name(last.next()));
         for name in self.fjall.list_keyspace_names() {
             let name: &str = &name;
             let known = name == META
-                || name == next
+                || next.as_deref() == Some(name)
                 || self.generations.keys().any(|g| keyspace_name(*g) == name);
             if !known {
-                let keyspace = make_keyspace(&self.fjall, &self.directory, name);
+                let keyspace = make_keyspace(&self.fjall, self.directory.path(), name);
                 let deleted = keyspace.and_then(|k| self.fjall.delete_keyspace(k));
                 deleted.map_err(open_error)?;
             }
@@ -294,21 +348,19 @@ impl OpenDatabase {
             .store(self.ordinal, Ordering::Release);
     }
 
-    /// Writes a batch to the active generation.
-    pub fn commit(&mut self, batch: &BufferBatch) -> Result<(), Failure> {
-        assert!(
-            batch.last_lsn > self.previous_lsn,
-            "batches come in the order of their LSNs: {} after {}",
-            batch.last_lsn,
-            self.previous_lsn
-        );
+    /// Writes a batch to `keyspace`, whose last batch ended at `previous_lsn`.
+    pub fn write_records(
+        &mut self,
+        keyspace: &Keyspace,
+        batch: &BufferBatch,
+        previous_lsn: Lsn,
+    ) -> Result<(), Failure> {
         let stamp = BatchStamp {
             mark: self.next_mark(),
             last_lsn: batch.last_lsn,
-            previous_lsn: self.previous_lsn,
+            previous_lsn,
             records: u32::try_from(batch.records.len()).expect("a batch has below 2^32 records"),
         };
-        let keyspace = self.active.keyspace();
         let capacity = batch.records.len() * 2 + 1;
         let write = OwnedWriteBatch::with_capacity(self.fjall.clone(), capacity);
         let mut write = write.durability(Some(PersistMode::Buffer));
@@ -328,13 +380,12 @@ impl OpenDatabase {
             write.insert(keyspace, key, record::encode_empty_batch(self.seed, &stamp));
         }
         write.commit().map_err(write_error)?;
-        self.previous_lsn = batch.last_lsn;
         self.written(bytes);
         Ok(())
     }
 
     /// Writes or, without a payload, removes entries of `meta`, in one batch.
-    fn write_meta(&mut self, entries: Vec<(Vec<u8>, Option<Vec<u8>>)>) -> Result<(), Failure> {
+    pub fn write_meta(&mut self, entries: Vec<MetaEntry>) -> Result<(), Failure> {
         let mark = self.next_mark();
         let mut write = self.fjall.batch();
         let mut bytes = JOURNAL_ITEM_BYTES;
@@ -355,96 +406,49 @@ impl OpenDatabase {
         Ok(())
     }
 
-    /// Replaces the metadata.
-    pub fn put_metadata(&mut self, metadata: &[u8]) -> Result<(), Failure> {
-        self.write_meta(vec![(KEY_METADATA.to_vec(), Some(metadata.to_vec()))])
-    }
-
-    /// Makes the keyspace of the next generation, if it is not there yet.
-    pub fn prepare_next(&mut self) -> Result<(), Failure> {
-        if self.next.is_none() {
-            let name = keyspace_name(self.active.generation.next());
-            let made = make_keyspace(&self.fjall, &self.directory, &name);
-            self.next = Some(made.map_err(write_error)?);
-        }
-        Ok(())
-    }
-
-    /// Seals the active generation and returns it.
-    pub fn seal(&mut self) -> Result<Arc<StoredGeneration>, Failure> {
-        self.prepare_next()?;
-        let next = self.active.generation.next();
-        let keyspace = self.next.take().expect("the next keyspace was just made");
-        self.begin_generation(next, keyspace, self.previous_lsn)
-    }
-
-    /// The generation that takes the next commits.
-    pub fn active(&self) -> Arc<StoredGeneration> {
-        Arc::clone(&self.active)
-    }
-
-    /// Seals the active generation, as [`OpenDatabase::seal`] does, and begins another than the
-    /// next one, behind another LSN.
-    pub fn seal_and_skip(&mut self, to: Generation, start: Lsn) -> Result<(), Failure> {
-        let name = keyspace_name(to);
-        let keyspace = make_keyspace(&self.fjall, &self.directory, &name);
-        self.begin_generation(to, keyspace.map_err(write_error)?, start)?;
-        Ok(())
-    }
-
-    fn begin_generation(
-        &mut self,
-        next: Generation,
-        keyspace: Keyspace,
-        start: Lsn,
-    ) -> Result<Arc<StoredGeneration>, Failure> {
-        let sealed = Bounds {
-            start: self.active_start,
-            end: Some(self.previous_lsn),
+    /// The metadata last put to this database.
+    pub fn metadata(&self) -> Result<Option<Bytes>, Failure> {
+        let value = self.meta.get(KEY_METADATA).map_err(write_error)?;
+        let damaged = || Failure::Poisoned("the metadata is damaged".to_owned());
+        let payload = |value: Bytes| {
+            let (_, payload) = record::decode_meta(self.seed, KEY_METADATA, &value)?;
+            Some(value.slice_ref(payload))
         };
-        let opened = Bounds { start, end: None };
-        self.write_meta(vec![
-            (
-                generation_key(self.active.generation),
-                Some(sealed.encode()),
-            ),
-            (generation_key(next), Some(opened.encode())),
-        ])?;
-        let lock = Arc::clone(&self.lock);
-        let stored = Arc::new(StoredGeneration::new(next, keyspace, self.seed, lock));
-        self.generations.insert(next, Arc::clone(&stored));
-        self.active_start = start;
-        self.previous_lsn = start;
-        Ok(std::mem::replace(&mut self.active, stored))
-    }
-
-    /// A sealed generation.
-    ///
-    /// # Panics
-    /// If it is not there or not sealed: only the engine names generations.
-    pub fn sealed(&self, generation: Generation) -> Arc<StoredGeneration> {
-        assert!(
-            generation < self.active.generation,
-            "generation {generation} is not sealed"
-        );
-        let found = self.generations.get(&generation);
-        Arc::clone(found.expect("a generation is dropped once"))
+        let value = value.map(Bytes::from);
+        value
+            .map(|value| payload(value).ok_or_else(damaged))
+            .transpose()
     }
 
     /// The first half of dropping: says in `meta` that the generation is no more. It has to be
     /// synced before the second half.
-    pub fn forget(&mut self, generation: Generation) -> Result<Arc<StoredGeneration>, Failure> {
-        let stored = self.sealed(generation);
-        self.write_meta(vec![(generation_key(generation), None)])?;
-        self.generations.remove(&generation);
-        Ok(stored)
+    pub fn forget(&mut self, stored: &StoredGeneration) -> Result<(), Failure> {
+        self.write_meta(vec![(generation_key(stored.generation), None)])?;
+        self.generations.remove(&stored.generation);
+        Ok(())
     }
 
     /// The second half of dropping: the keyspace goes.
-    pub fn delete(&mut self, stored: &StoredGeneration) -> Result<(), Failure> {
+    pub fn delete(&self, stored: &StoredGeneration) -> Result<(), Failure> {
         let deleted = self.fjall.delete_keyspace(stored.keyspace().clone());
         stored.mark_deleted();
         deleted.map_err(write_error)
+    }
+
+    /// Closes the database and removes it: what nobody reads at once, the rest with the last
+    /// handle. The store must say on the disk that it needs this database no more. What fails here
+    /// is done by the next opening.
+    pub fn remove(self) {
+        for stored in self.generations.values() {
+            stored.mark_deleted();
+        }
+        let directory = Arc::clone(&self.directory);
+        directory.remove_when_unused();
+        drop(self);
+        for (_, journal) in files::journals(directory.path()).unwrap_or_default() {
+            // A handle may be held for long, and its generation's tables are elsewhere.
+            let _ = fs::remove_file(journal);
+        }
     }
 
     /// Lets fjall seal a long journal and remove those that nobody needs. Everything written has to
@@ -465,6 +469,7 @@ impl OpenDatabase {
         Ok(Spill {
             fjall: self.fjall.clone(),
             keyspace,
+            _directory: Arc::clone(&self.directory),
         })
     }
 
@@ -486,6 +491,8 @@ impl OpenDatabase {
 pub struct Spill {
     fjall: Database,
     keyspace: Keyspace,
+    /// Last, and held: the files are written whatever becomes of the generation meanwhile.
+    _directory: Arc<DatabaseDirectory>,
 }
 
 impl Spill {

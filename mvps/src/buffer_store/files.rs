@@ -1,21 +1,29 @@
 //! The files of a buffer store beside fjall's own.
 //!
 //! ```text
-//! <root>/<image>/lock           held by the store and its handles
-//! <root>/<image>/store          there once the store was made whole
-//! <root>/<image>/sync-failed    there after a failed sync: the next opening rewrites the data
-//! <root>/<image>/fjall/         the database, with fjall's files and
-//! <root>/<image>/fjall/synced   the highest ordinal known to be synced
-//! <root>/<image>/fjall/*.cut    bytes cut off a journal
-//! <root>/<image>/rewritten/     a database that is to replace `fjall/`
+//! <root>/<image>/lock               held by the store and its handles
+//! <root>/<image>/store              there once the store was made whole
+//! <root>/<image>/sync-failed        there after a failed sync: the next opening rewrites the data
+//! <root>/<image>/fjall/             the first database, number 0
+//! <root>/<image>/fjall-<n>/         the later ones, in the order of their numbers
+//! <root>/<image>/rewritten/         what earlier versions called a rewritten database
+//!
+//! in a database, beside fjall's files:
+//!   complete   it counts; not needed in `fjall/`, which `store` vouches for
+//!   synced     the highest ordinal known to be synced
+//!   *.cut      bytes cut off a journal
 //! ```
+//!
+//! A database without `complete` is being made, or its making was interrupted. The one of the
+//! highest number among the others is the active one; it names those of lower numbers that are
+//! still needed. Everything else is removed at the next opening, once that has succeeded.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::Weak;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -44,13 +52,61 @@ pub struct Layout {
     pub image: PathBuf,
 }
 
+/// Which of a store's databases. They are numbered as they are made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct DatabaseNumber(pub u64);
+
+impl DatabaseNumber {
+    /// The first database of a new store.
+    pub const FIRST: Self = Self(0);
+
+    /// The next number, while there is one.
+    pub fn next(self) -> Option<Self> {
+        self.0.checked_add(1).map(Self)
+    }
+}
+
+/// In a database's directory: everything that it begins with is on the disk, and it counts.
+const COMPLETE: &str = "complete";
+
 impl Layout {
-    /// The database's directory.
-    pub fn database(&self) -> PathBuf {
-        self.image.join("fjall")
+    /// The directory of a database.
+    pub fn database(&self, number: DatabaseNumber) -> PathBuf {
+        match number {
+            DatabaseNumber::FIRST => self.image.join("fjall"),
+            DatabaseNumber(number) => self.image.join(format!("fjall-{number}")),
+        }
     }
 
-    /// A database that is being written to replace the other.
+    /// Every database that has a directory, ascending, whether it counts or not.
+    pub fn databases(&self) -> io::Result<Vec<DatabaseNumber>> {
+        let mut found = Vec::new();
+        for entry in fs::read_dir(&self.image)? {
+            let path = entry?.path();
+            let name = path.file_name().and_then(|name| name.to_str());
+            let number = match name {
+                Some("fjall") => Some(0),
+                Some(name) => name.strip_prefix("fjall-").and_then(|n| n.parse().ok()),
+                None => None,
+            };
+            // Written another way, it is not ours.
+            let ours = number.map(DatabaseNumber);
+            found.extend(ours.filter(|number| self.database(*number) == path));
+        }
+        found.sort_unstable();
+        Ok(found)
+    }
+
+    /// Whether a database counts.
+    pub fn is_complete(&self, number: DatabaseNumber) -> io::Result<bool> {
+        let directory = self.database(number);
+        match number {
+            DatabaseNumber::FIRST => fs::exists(directory),
+            _ => says_complete(&directory),
+        }
+    }
+
+    /// Where earlier versions made a database to replace the other.
     pub fn rewritten(&self) -> PathBuf {
         self.image.join("rewritten")
     }
@@ -109,6 +165,60 @@ impl DirectoryLock {
     }
 }
 
+/// The directory of an open database. It is there, and locked for this process, for as long as
+/// anybody has this: fjall opens files by their names whenever it reads.
+#[derive(Debug)]
+pub struct DatabaseDirectory {
+    path: PathBuf,
+    number: DatabaseNumber,
+    unneeded: AtomicBool,
+    lock: Arc<DirectoryLock>,
+}
+
+impl DatabaseDirectory {
+    /// The directory of database `number`.
+    pub fn new(layout: &Layout, number: DatabaseNumber, lock: Arc<DirectoryLock>) -> Self {
+        Self {
+            path: layout.database(number),
+            number,
+            unneeded: AtomicBool::new(false),
+            lock,
+        }
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Its number.
+    pub fn number(&self) -> DatabaseNumber {
+        self.number
+    }
+
+    /// What keeps the store locked.
+    pub fn lock(&self) -> &Arc<DirectoryLock> {
+        &self.lock
+    }
+
+    /// The store needs it no more, and says so on the disk: it goes with its last holder.
+    pub fn remove_when_unused(&self) {
+        self.unneeded.store(true, Ordering::SeqCst);
+    }
+}
+
+impl Drop for DatabaseDirectory {
+    fn drop(&mut self) {
+        // The lock is let go of only after this. Whatever is left goes at the next opening.
+        if *self.unneeded.get_mut()
+            && let Err(error) = fs::remove_dir_all(&self.path)
+        {
+            let path = self.path.display();
+            tracing::warn!(%path, %error, "a database that nobody needs was not removed");
+        }
+    }
+}
+
 /// Tries to take a lock: for a moment, and longer while who has it is leaving.
 pub fn await_lock<T, E>(
     mut take: impl FnMut() -> Result<T, E>,
@@ -144,6 +254,16 @@ pub fn write_durably(path: &Path, content: &[u8]) -> io::Result<()> {
     file.write_all(content)?;
     file.sync_all()?;
     sync_directory(path.parent().unwrap_or(path))
+}
+
+/// Makes a database count. Everything in it has to be synced before, and so has its entry.
+pub fn complete(database: &Path) -> io::Result<()> {
+    write_durably(&database.join(COMPLETE), &[])
+}
+
+/// Whether the directory of a database says that it counts.
+pub fn says_complete(database: &Path) -> io::Result<bool> {
+    fs::exists(database.join(COMPLETE))
 }
 
 /// The journals of a database, oldest first, with their numbers.

@@ -11,20 +11,20 @@ use mvps_core::env::{BufferError, BufferHandle, CHECKSUM_UNIT_BYTES, RecordEntry
 use mvps_core::ids::{Generation, Lsn};
 
 use super::errors::read_error;
-use super::files::DirectoryLock;
+use super::files::DatabaseDirectory;
 use super::record::{
     self, BatchStamp, Header, Key, Seed, StoredRun, content_key, decode_empty_batch, decode_header,
     inline_offset, record_key,
 };
 
-/// A generation that is open for reading. Whoever holds one keeps it readable, and the store's
-/// directory locked.
+/// A generation that is open for reading. Whoever holds one keeps it readable, its database's
+/// directory in place, and the store's locked.
 pub struct StoredGeneration {
     /// Its number.
     pub generation: Generation,
     seed: Seed,
     /// Taken only when this is dropped.
-    held: Option<(Keyspace, Arc<DirectoryLock>)>,
+    held: Option<(Keyspace, Arc<DatabaseDirectory>)>,
     deleted: AtomicBool,
 }
 
@@ -42,12 +42,12 @@ impl StoredGeneration {
         generation: Generation,
         keyspace: Keyspace,
         seed: Seed,
-        lock: Arc<DirectoryLock>,
+        directory: Arc<DatabaseDirectory>,
     ) -> Self {
         Self {
             generation,
             seed,
-            held: Some((keyspace, lock)),
+            held: Some((keyspace, directory)),
             deleted: AtomicBool::new(false),
         }
     }

@@ -22,8 +22,8 @@
 //! ```
 //!
 //! Every checksum is seeded with the image, the record's name and the place, so that intact bytes
-//! in the wrong place are found out too. Ordinals count the batches of a store, data or metadata:
-//! whoever finds a later one knows what must have been there before.
+//! in the wrong place are found out too. Ordinals count the batches of a database, data or
+//! metadata: whoever finds a later one knows what must have been there before.
 //!
 //! This module is pure and never panics on stored bytes.
 
@@ -71,7 +71,7 @@ impl Seed {
     }
 }
 
-/// Where a batch stands among the batches of its store.
+/// Where a batch stands among the batches of its database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Mark {
     /// Its number; the first batch is 1, and none is left out.

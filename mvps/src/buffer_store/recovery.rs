@@ -1,4 +1,4 @@
-//! Checks the journals before fjall opens them, and cuts a torn tail.
+//! Checks the journals of a database before fjall opens them, and cuts a torn tail.
 //!
 //! A power cut may leave any part of the unsynced tail unwritten. fjall cannot open such a journal
 //! at all, or drops what follows damage without a word. So this check decides first:
@@ -8,6 +8,10 @@
 //! - If anything shows that a batch at or behind that place was synced (the file `synced`, or a
 //!   later batch that says so), the store is refused and nothing is changed.
 //! - Otherwise the journal is cut there. The bytes cut off are kept in a file beside it.
+//!
+//! This holds for retired databases too. Their commits were synced when the next database took
+//! over, which knows up to which ordinal ([`switch`](super::switch)); so what may be cut there are
+//! notes written since.
 
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, SeekFrom};

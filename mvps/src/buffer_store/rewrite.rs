@@ -2,12 +2,14 @@
 //!
 //! After a failed sync the system may hold pages that it believes written and that are not: what a
 //! later process reads back is right until the next power cut, whatever a later sync says. So the
-//! first opening after a failed sync copies everything into a new database and syncs that, before
-//! anything is acknowledged; then the new database takes the place of the old one.
+//! first opening after a failed sync copies everything, from all databases, into a new one, and
+//! syncs that, before anything is acknowledged. The new one has the highest number and needs no
+//! earlier one, so once it counts it is the store, and the others are removed as not needed.
+//! Interrupted before, this begins again from the same data; interrupted behind, with the same data
+//! in the new database.
 
 use std::fs;
 use std::io;
-use std::path::Path;
 use std::sync::Arc;
 
 use mvps_core::env::{
@@ -15,59 +17,68 @@ use mvps_core::env::{
 };
 use mvps_core::ids::Lsn;
 
-use super::database::{Found, FoundGeneration, OpenDatabase};
+use super::active::{ActiveDatabase, Beginning, EmptyDatabase};
+use super::database::FoundGeneration;
 use super::errors::Failure;
-use super::files::{self, DirectoryLock, Layout};
+use super::files::{self, DatabaseNumber, DirectoryLock, Layout};
+use super::opening::{Opened, io_error};
 use super::record::Seed;
 use super::sync::JournalSync;
 
-/// In a rewritten database: it is whole, and is to replace the other.
-const COMPLETE: &str = "complete";
-
-fn failed(path: &Path) -> impl Fn(io::Error) -> BufferError + '_ {
-    move |error| BufferError::Io {
-        reason: format!("{}: {error}", path.display()),
-    }
-}
-
-/// Puts a rewritten database in place, if one is complete; removes one that is not.
+/// Ends what earlier versions left of a rewriting: puts the rewritten database in place if it is
+/// complete, and removes it if not.
 pub fn finish(layout: &Layout) -> Result<(), BufferError> {
     let rewritten = layout.rewritten();
-    let replace = || -> io::Result<()> {
+    let finish = || -> io::Result<()> {
         if !fs::exists(&rewritten)? {
             return Ok(());
         }
-        if !fs::exists(rewritten.join(COMPLETE))? {
+        if !files::says_complete(&rewritten)? {
             return fs::remove_dir_all(&rewritten);
         }
-        let database = layout.database();
-        if fs::exists(&database)? {
-            fs::remove_dir_all(&database)?;
-        }
-        fs::rename(&rewritten, &database)?;
+        let number = unused(layout)?;
+        fs::rename(&rewritten, layout.database(number))?;
         files::sync_directory(&layout.image)?;
-        if fs::exists(layout.sync_failed())? {
-            fs::remove_file(layout.sync_failed())?;
-        }
-        files::sync_directory(&layout.image)
+        forget_failure(layout)
     };
-    replace().map_err(failed(&rewritten))
+    finish().map_err(io_error(&rewritten))
 }
 
-/// Copies `found` to a new database and puts that in place. The caller opens it from scratch.
+/// A number above all that are in use.
+fn unused(layout: &Layout) -> io::Result<DatabaseNumber> {
+    let newest = layout.databases()?.pop().unwrap_or(DatabaseNumber::FIRST);
+    let no_more = || io::Error::other("no more numbers for databases");
+    newest.next().ok_or_else(no_more)
+}
+
+fn forget_failure(layout: &Layout) -> io::Result<()> {
+    if fs::exists(layout.sync_failed())? {
+        fs::remove_file(layout.sync_failed())?;
+    }
+    files::sync_directory(&layout.image)
+}
+
+/// Copies what was `opened` to a new database, which is the store from then on. The caller opens it
+/// from scratch.
 pub fn rewrite(
     layout: &Layout,
     seed: Seed,
     lock: &Arc<DirectoryLock>,
-    old: OpenDatabase,
-    found: Found,
+    opened: Opened,
 ) -> Result<(), BufferError> {
-    let directory = layout.rewritten();
+    let failed = io_error(&layout.image);
+    let number = unused(layout).map_err(&failed)?;
+    let found = &opened.found;
     let first = found.generations.first();
     let first = first.expect("a database has a generation");
-    let lock = Arc::clone(lock);
-    let number = first.stored.generation;
-    let mut new = OpenDatabase::create(directory.clone(), seed, lock, number, first.start)?;
+    let beginning = Beginning {
+        start: first.start,
+        metadata: found.metadata.clone(),
+        ..Beginning::default()
+    };
+    let empty = EmptyDatabase::make(layout, number, lock, seed, first.stored.generation);
+    let new = empty.and_then(|empty| empty.begin(beginning));
+    let mut new = new.map_err(Failure::into_open)?;
     for (position, generation) in found.generations.iter().enumerate() {
         if position > 0 {
             new.seal_and_skip(generation.stored.generation, generation.start)
@@ -75,18 +86,17 @@ pub fn rewrite(
         }
         copy_generation(&mut new, generation)?;
     }
-    if let Some(metadata) = &found.metadata {
-        new.put_metadata(metadata).map_err(Failure::into_open)?;
-    }
-    let io_failed = failed(&directory);
-    let mut sync = JournalSync::open(directory.clone(), new.progress()).map_err(&io_failed)?;
-    sync.sync().map_err(&io_failed)?;
-    drop((sync, new, old, found));
-    files::write_durably(&directory.join(COMPLETE), &[]).map_err(&io_failed)?;
-    finish(layout)
+    let database = new.database();
+    let directory = database.directory().path().to_owned();
+    let sync = JournalSync::open(directory.clone(), database.progress());
+    let mut sync = sync.map_err(&failed)?;
+    sync.sync().map_err(&failed)?;
+    drop((sync, new, opened));
+    files::complete(&directory).map_err(&failed)?;
+    forget_failure(layout).map_err(&failed)
 }
 
-fn copy_generation(new: &mut OpenDatabase, from: &FoundGeneration) -> Result<(), BufferError> {
+fn copy_generation(new: &mut ActiveDatabase, from: &FoundGeneration) -> Result<(), BufferError> {
     let mut by_lsn: Vec<&RecordEntry> = from.scan.records.iter().collect();
     by_lsn.sort_by_key(|record| record.at.lsn);
     let mut rest = by_lsn.as_slice();

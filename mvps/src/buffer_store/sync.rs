@@ -4,17 +4,49 @@
 //! it can return Ok although another thread's fsync of the same file failed a moment before. An own
 //! descriptor, opened before the data was written, is told of every write-back error by the system.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
 use super::database::Progress;
-use super::files::{self, SyncedFile};
+use super::files::{self, DatabaseNumber, SyncedFile};
 
-/// The journals that may hold unsynced batches.
+/// The journals of all databases of a store.
+#[derive(Default)]
+pub struct Journals {
+    databases: BTreeMap<DatabaseNumber, JournalSync>,
+}
+
+impl Journals {
+    /// Syncs `database` too from now on.
+    pub fn insert(&mut self, number: DatabaseNumber, database: JournalSync) {
+        self.databases.insert(number, database);
+    }
+
+    /// No more syncs `number`, whose directory may then go.
+    pub fn remove(&mut self, number: DatabaseNumber) {
+        self.databases.remove(&number);
+    }
+
+    /// The journals of one database.
+    pub fn of(&mut self, number: DatabaseNumber) -> Option<&mut JournalSync> {
+        self.databases.get_mut(&number)
+    }
+
+    /// Makes everything committed before this call, to any database, survive a power cut.
+    ///
+    /// # Errors
+    /// As [`JournalSync::sync`].
+    pub fn sync(&mut self) -> io::Result<()> {
+        self.databases.values_mut().try_for_each(JournalSync::sync)
+    }
+}
+
+/// The journals of a database that may hold unsynced batches.
 pub struct JournalSync {
     database: PathBuf,
     /// Oldest first; never empty. The last one is the active journal, as far as we know.
@@ -92,11 +124,12 @@ impl JournalSync {
     }
 
     /// Sets the measure of the active journal to what is in its file.
-    pub fn count_active(&self, used_bytes: &AtomicU64) {
+    pub fn count_active(&self) {
         let number = self.journals.last().map_or(0, |(number, _)| *number);
         let path = self.database.join(format!("{number}.jnl"));
         if let Ok(metadata) = fs::metadata(path) {
             // Blocks, not length: fjall makes journals 64 MiB long before it fills them.
+            let used_bytes = &self.progress.active_journal_bytes;
             used_bytes.store(metadata.blocks() * 512, Ordering::Relaxed);
         }
     }

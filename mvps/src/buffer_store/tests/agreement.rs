@@ -10,6 +10,7 @@ use mvps_core::env::memory::{MemoryBench, SeededEntropy};
 use proptest::prelude::*;
 
 use super::super::files::journals;
+use super::super::journal::{JournalReader, Step};
 use super::*;
 
 /// The longest list.
@@ -20,33 +21,40 @@ const STEPS_MAX: usize = 50;
 struct FjallBench {
     root: TempDir,
     left_behind: Vec<TempDir>,
-    /// The active journal's number and length when something was synced last.
-    synced: (u64, u64),
+    /// The active journal's file and length when something was synced last.
+    synced: (PathBuf, u64),
+    generations_max: u64,
 }
 
 impl FjallBench {
-    fn new() -> Self {
+    fn new(generations_max: u64) -> Self {
         Self {
             root: fast_directory(),
             left_behind: Vec::new(),
-            synced: (0, 0),
+            synced: (PathBuf::new(), 0),
+            generations_max,
         }
     }
 
-    /// The active journal: its number, where it is, and how much of it was written.
-    fn journal(&self) -> Option<(u64, PathBuf, u64)> {
-        let database = self.root.path().join("scripted").join("fjall");
-        let (number, path) = journals(&database).ok()?.pop()?;
-        let bytes = fs::read(&path).unwrap();
-        let used = bytes.iter().rposition(|byte| *byte != 0);
-        Some((number, path, used.map_or(0, |at| at as u64 + 1)))
+    /// The active journal of the active database: its file below the root, where that is, and how
+    /// much of it was written.
+    fn journal(&self) -> Option<(PathBuf, PathBuf, u64)> {
+        let layout = Layout {
+            image: self.root.path().join("scripted"),
+        };
+        let complete = |number: &DatabaseNumber| layout.is_complete(*number).unwrap();
+        let active = layout.databases().ok()?.into_iter().rfind(complete)?;
+        let (_, path) = journals(&layout.database(active)).ok()?.pop()?;
+        let name = path.strip_prefix(self.root.path()).unwrap().to_owned();
+        let written = journal_bytes(&path).len() as u64;
+        Some((name, path, written))
     }
 }
 
 #[async_trait]
 impl BufferBench for FjallBench {
     fn stores(&self) -> Arc<dyn BufferStores> {
-        Arc::new(FjallBufferStores::new(self.root.path()))
+        Arc::new(FjallBufferStores::new(self.root.path()).of(self.generations_max))
     }
 
     async fn kill(&mut self) {
@@ -60,13 +68,18 @@ impl BufferBench for FjallBench {
 
     async fn cut_power(&mut self, chance: &SeededEntropy) {
         self.kill().await;
-        let Some((number, path, written)) = self.journal() else {
+        let Some((name, path, written)) = self.journal() else {
             return;
         };
-        let safe = if number == self.synced.0 {
+        let safe = if name == self.synced.0 {
             self.synced.1
         } else {
-            0
+            // A journal begins with a batch that is synced.
+            let bytes = journal_bytes(&path);
+            match JournalReader::new(bytes.as_slice(), 0).step().unwrap() {
+                Step::Batch(first) => first.end,
+                other => panic!("{}: {other:?}", path.display()),
+            }
         };
         let kept = safe + chance.below(written.saturating_sub(safe) + 1);
         let mut file = fs::OpenOptions::new().write(true).open(path).unwrap();
@@ -76,8 +89,8 @@ impl BufferBench for FjallBench {
     }
 
     fn synced(&mut self) {
-        if let Some((number, _, written)) = self.journal() {
-            self.synced = (number, written);
+        if let Some((name, _, written)) = self.journal() {
+            self.synced = (name, written);
         }
     }
 }
@@ -88,9 +101,9 @@ fn run(future: impl Future<Output = ()>) {
     runtime.block_on(future);
 }
 
-async fn compare(seed: u64, steps: usize) {
+async fn compare(seed: u64, steps: usize, max: u64) {
     let expected = buffer_answers(&mut MemoryBench::default(), seed, steps).await;
-    let answers = buffer_answers(&mut FjallBench::new(), seed, steps).await;
+    let answers = buffer_answers(&mut FjallBench::new(max), seed, steps).await;
     let difference = expected.difference(&answers);
     assert_eq!(difference, None, "in memory, and here; seed {seed}");
 }
@@ -98,14 +111,19 @@ async fn compare(seed: u64, steps: usize) {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(12))]
     #[test]
-    fn files_hold_what_memory_holds(seed in any::<u64>(), steps in 1..STEPS_MAX) {
-        run(compare(seed, steps));
+    fn files_hold_what_memory_holds(
+        seed in any::<u64>(),
+        steps in 1..STEPS_MAX,
+        max in prop_oneof![1..4_u64, Just(GENERATIONS_MAX)],
+    ) {
+        run(compare(seed, steps, max));
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_power_cut_leaves_a_prefix_with_everything_synced() {
     for seed in 0..8 {
-        check_power_cuts(&mut FjallBench::new(), seed, 4).await;
+        let max = [1, 2, GENERATIONS_MAX][seed as usize % 3];
+        check_power_cuts(&mut FjallBench::new(max), seed, 4).await;
     }
 }

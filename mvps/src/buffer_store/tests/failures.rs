@@ -1,22 +1,32 @@
 //! Failing syncs, dead workers, full disks, journals that have to shrink.
 
 use super::super::errors::Failure;
+use super::databases::databases;
 use super::*;
 
-async fn open_parts(root: &Path) -> (FjallBufferStore, Vec<Arc<dyn mvps_core::env::BufferHandle>>) {
+/// A store whose next sync fails, and handles to its generations.
+async fn open_failing(
+    root: &Path,
+    generations_max: u64,
+) -> (FjallBufferStore, Vec<Arc<dyn mvps_core::env::BufferHandle>>) {
     let layout = FjallBufferStores::new(root).layout(&image());
+    let seed = Seed::of(&image());
     let opened = {
         let layout = layout.clone();
-        tokio::task::spawn_blocking(move || {
-            open_or_create(&layout, Seed::of(&image()), &Weak::new())
-        })
-        .await
+        let open = move || open_or_create(&layout, seed, &Weak::new(), generations_max);
+        tokio::task::spawn_blocking(open).await
     };
-    let (database, mut journals, found) = opened.unwrap().unwrap();
-    journals.failures = 1;
+    let Opened {
+        databases,
+        mut journals,
+        found,
+    } = opened.unwrap().unwrap();
+    let active = databases.active().database().number();
+    journals.of(active).unwrap().failures = 1;
     let handles = found.generations.into_iter().map(|g| g.stored as Arc<_>);
     let handles = handles.collect();
-    (FjallBufferStore::new(layout, database, journals), handles)
+    let store = FjallBufferStore::new(layout, seed, databases, journals);
+    (store, handles)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -24,7 +34,7 @@ async fn a_failed_sync_poisons_and_the_next_opening_writes_anew() {
     use mvps_core::env::BufferStore;
     let root = fast_directory();
     let database = root.path().join("disk/fjall");
-    let (store, handles) = open_parts(root.path()).await;
+    let (store, handles) = open_failing(root.path(), GENERATIONS_MAX).await;
     settle().await;
     for lsn in 1..=3 {
         store.commit(batch(lsn, 65536)).await.unwrap();
@@ -50,13 +60,9 @@ async fn a_failed_sync_poisons_and_the_next_opening_writes_anew() {
     drop((store, handles));
 
     assert!(root.path().join("disk/sync-failed").exists());
-    fs::write(database.join("witness"), b"").unwrap();
     let recovered = open(root.path()).await.unwrap();
     assert_eq!(verified_lsns(&recovered), [1, 2, 3]);
-    assert!(
-        !database.join("witness").exists(),
-        "the database is a new one"
-    );
+    assert!(!database.exists(), "the database is a new one");
     assert!(!root.path().join("disk/sync-failed").exists());
     recovered.store.commit(batch(4, 4096)).await.unwrap();
     recovered.store.sync().await.unwrap();
@@ -67,36 +73,94 @@ async fn a_failed_sync_poisons_and_the_next_opening_writes_anew() {
     );
 }
 
+/// Syncs that a rotation and a switch do under the gate count like any other.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sync_that_fails_within_another_call_is_noted_too() {
+    use mvps_core::env::BufferStore;
+    for spills in [false, true] {
+        let root = fast_directory();
+        let opened = open(root.path()).await.unwrap();
+        opened.store.commit(batch(1, 65536)).await.unwrap();
+        let (sealed, _) = opened.store.seal().await.unwrap();
+        drop(opened);
+        // Everything is synced, so the sync that fails is one of what the call itself wrote.
+        let (store, _) = open_failing(root.path(), 1).await;
+        let failed = if spills {
+            store.spill(sealed).await
+        } else {
+            store.commit(batch(2, 4096)).await.unwrap();
+            store.seal().await.map(|_| ())
+        };
+        assert!(
+            matches!(failed, Err(BufferError::Poisoned { .. })),
+            "{failed:?}"
+        );
+        drop(store);
+        assert!(root.path().join("disk/sync-failed").exists());
+        let expected: &[u64] = if spills { &[1] } else { &[1, 2] };
+        assert_eq!(verified_lsns(&open(root.path()).await.unwrap()), expected);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn writing_anew_keeps_generations_and_metadata() {
+    for max in [1, 2, GENERATIONS_MAX] {
+        let root = fast_directory();
+        let stores = FjallBufferStores::new(root.path()).of(max);
+        let opened = stores.open(&image()).await.unwrap();
+        let store = &opened.store;
+        let mut numbers = Vec::new();
+        for lsn in 1..=4 {
+            store.commit(batch(lsn, 4096)).await.unwrap();
+            if lsn < 4 {
+                numbers.push(store.seal().await.unwrap().0);
+            }
+        }
+        store.drop_generation(numbers.remove(1)).await.unwrap();
+        let metadata = Bytes::from_static(b"mine");
+        store.put_metadata(metadata.clone()).await.unwrap();
+        settle().await;
+        drop(opened);
+        for interrupted in [false, true] {
+            fs::write(root.path().join("disk/sync-failed"), b"").unwrap();
+            let before = databases(root.path());
+            if interrupted {
+                // Attempts that did not come to their ends: of now, and of an earlier version.
+                let next = format!("disk/fjall-{}/keyspaces", before.len() + 7);
+                fs::create_dir_all(root.path().join(next)).unwrap();
+                fs::create_dir_all(root.path().join("disk/rewritten/keyspaces")).unwrap();
+            }
+            let opened = open(root.path()).await.unwrap();
+            let found: Vec<_> = opened.generations.iter().map(|g| g.generation).collect();
+            assert_eq!(found[..2], numbers);
+            assert_eq!(verified_lsns(&opened), [1, 3, 4]);
+            assert_eq!(opened.metadata.as_ref(), Some(&metadata));
+            let after = databases(root.path());
+            assert!(
+                after.len() == 1 && !before.contains(&after[0]),
+                "{before:?}, then {after:?}"
+            );
+        }
+    }
+}
+
+/// Earlier versions removed the database, and then renamed the rewritten one.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_earlier_version_wrote_anew_is_put_in_place() {
     let root = fast_directory();
     let opened = open(root.path()).await.unwrap();
-    let store = &opened.store;
-    let mut numbers = Vec::new();
-    for lsn in 1..=4 {
-        store.commit(batch(lsn, 4096)).await.unwrap();
-        if lsn < 4 {
-            numbers.push(store.seal().await.unwrap().0);
-        }
-    }
-    store.drop_generation(numbers.remove(1)).await.unwrap();
-    store
-        .put_metadata(Bytes::from_static(b"mine"))
-        .await
-        .unwrap();
+    opened.store.commit(batch(1, 4096)).await.unwrap();
     drop(opened);
-    for interrupted in [false, true] {
-        fs::write(root.path().join("disk/sync-failed"), b"").unwrap();
-        if interrupted {
-            // An earlier attempt that did not come to its end.
-            fs::create_dir_all(root.path().join("disk/rewritten/keyspaces")).unwrap();
-        }
-        let opened = open(root.path()).await.unwrap();
-        let found: Vec<_> = opened.generations.iter().map(|g| g.generation).collect();
-        assert_eq!(found[..2], numbers);
-        assert_eq!(verified_lsns(&opened), [1, 3, 4]);
-        assert_eq!(opened.metadata.as_deref(), Some(&b"mine"[..]));
-    }
+    drop(open(root.path()).await.unwrap());
+    let disk = root.path().join("disk");
+    fs::write(disk.join("sync-failed"), b"").unwrap();
+    copy_directory(&disk.join("fjall"), &disk.join("rewritten"));
+    fs::write(disk.join("rewritten/complete"), b"").unwrap();
+    fs::remove_file(disk.join("fjall/version")).unwrap();
+    let recovered = open(root.path()).await.unwrap();
+    assert_eq!(verified_lsns(&recovered), [1]);
+    assert_eq!(databases(root.path()), [1]);
+    assert!(!disk.join("sync-failed").exists());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -16,7 +16,9 @@ async fn victim() {
     let Some(directory) = std::env::var_os(DIRECTORY) else {
         return;
     };
-    let opened = open(Path::new(&directory)).await.unwrap();
+    // Few, so that kills meet switches.
+    let stores = FjallBufferStores::new(directory).of(2);
+    let opened = stores.open(&image()).await.unwrap();
     let mut lsn = opened.last_lsn.0;
     let mut sealed: Vec<_> = opened.generations.iter().map(|g| g.generation).collect();
     sealed.pop();
@@ -30,7 +32,7 @@ async fn victim() {
         if lsn.is_multiple_of(31) {
             opened.store.sync().await.unwrap();
         }
-        if lsn.is_multiple_of(200) {
+        if lsn.is_multiple_of(100) {
             sealed.push(opened.store.seal().await.unwrap().0);
         }
         if sealed.len() > 2 {

@@ -3,16 +3,34 @@
 
 mod agreement;
 mod damage;
+mod databases;
 mod failures;
 mod kill;
 mod speed;
+mod switch;
+
+use std::fs;
+use std::io;
+use std::path::Path;
 
 use bytes::Bytes;
 use mvps_core::env::{BufferBatch, BufferRecord, PageRun, RecordRef, conformance};
-use mvps_core::ids::PageNumber;
+use mvps_core::ids::{Lsn, PageNumber};
 use tempfile::TempDir;
 
+use super::files::{DatabaseNumber, SyncedFile};
+use super::opening::{Opened, open_or_create};
 use super::*;
+
+impl FjallBufferStores {
+    /// The same with databases that take `generations_max` generations.
+    fn of(self, generations_max: u64) -> Self {
+        Self {
+            generations_max,
+            ..self
+        }
+    }
+}
 
 /// A directory in memory where there is one: these tests open stores often, and every opening
 /// syncs.
@@ -127,6 +145,19 @@ fn data_bytes(record: &mvps_core::env::RecordEntry) -> Option<usize> {
     }
 }
 
+/// What was written to a journal. The 64 MiB that it was made long are not read.
+fn journal_bytes(path: &Path) -> Vec<u8> {
+    use std::io::Read;
+    use std::os::unix::fs::MetadataExt;
+    let file = fs::File::open(path).unwrap();
+    let used = file.metadata().unwrap().blocks() * 512;
+    let mut bytes = Vec::new();
+    file.take(used).read_to_end(&mut bytes).unwrap();
+    let last = bytes.iter().rposition(|byte| *byte != 0);
+    bytes.truncate(last.map_or(0, |last| last + 1));
+    bytes
+}
+
 /// Copies a directory as a power cut would leave it, had everything been written back. Unused space
 /// at the end of journals is left out.
 fn copy_directory(from: &Path, to: &Path) {
@@ -137,9 +168,8 @@ fn copy_directory(from: &Path, to: &Path) {
         if path.is_dir() {
             copy_directory(&path, &target);
         } else if path.extension().is_some_and(|e| e == "jnl") {
-            let mut bytes = fs::read(&path).unwrap();
-            let used = bytes.iter().rposition(|b| *b != 0).map_or(0, |at| at + 1);
-            bytes.truncate(used + 8192);
+            let mut bytes = journal_bytes(&path);
+            bytes.resize(bytes.len() + 8192, 0);
             fs::write(target, bytes).unwrap();
         } else {
             fs::copy(path, target).unwrap();
@@ -156,6 +186,16 @@ async fn settle() {
 async fn conforms() {
     let root = fast_directory();
     conformance::check_buffer_stores(&|| Arc::new(FjallBufferStores::new(root.path()))).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn conforms_with_a_new_database_every_few_generations() {
+    for max in [1, 2] {
+        let root = fast_directory();
+        let stores =
+            || -> Arc<dyn BufferStores> { Arc::new(FjallBufferStores::new(root.path()).of(max)) };
+        conformance::check_buffer_stores(&stores).await;
+    }
 }
 
 /// Files below `root` that this process has open. Those that are deleted still take space.

@@ -149,3 +149,39 @@ async fn figures() {
         println!("  disk: {} MiB", opened.store.usage().disk_bytes >> 20);
     }
 }
+
+/// What 1,000 generations of one small record each leave on the disk, and how long their seals
+/// take: in one database, and in as many as there are to be.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "measures, for minutes"]
+async fn growth() {
+    for max in [u64::MAX, GENERATIONS_MAX] {
+        let root = match std::env::var_os("MVPS_BENCH_DIRECTORY") {
+            Some(path) => tempfile::tempdir_in(path).unwrap(),
+            None => tempfile::tempdir().unwrap(),
+        };
+        println!("at most {max} generations in a database");
+        let store = FjallBufferStores::new(root.path()).of(max);
+        let store = store.open(&image()).await.unwrap().store;
+        let (mut seals, mut switches, mut most) = (Vec::new(), Vec::new(), 0);
+        for lsn in 1..=1000 {
+            store.commit(batch(lsn, 4096)).await.unwrap();
+            let begun = Instant::now();
+            let (sealed, _) = store.seal().await.unwrap();
+            let is_switch = sealed.0.is_multiple_of(max);
+            let times = if is_switch { &mut switches } else { &mut seals };
+            times.push(begun.elapsed());
+            if lsn % 25 == 0 {
+                most = most.max(databases::bytes_below(root.path()));
+            }
+            store.drop_generation(sealed).await.unwrap();
+            if lsn % 250 == 0 {
+                println!("  after {lsn}, most so far: {most} bytes");
+            }
+        }
+        println!("  seals: {}", Percentiles(seals));
+        if !switches.is_empty() {
+            println!("  with a new database: {}", Percentiles(switches));
+        }
+    }
+}
