@@ -352,6 +352,7 @@ impl Attacker {
                     let many = one.concat().repeat(64);
                     loop {
                         requests.write_all(&many).await?;
+                        sleep(REST).await;
                     }
                 };
                 tokio::select! {

@@ -159,6 +159,11 @@ impl Opening<'_> {
                 reason: format!("{} is missing", directory.display()),
             });
         }
+        if retired.is_none() && number != DatabaseNumber::FIRST {
+            // Whoever made it may have been killed before that was synced. What is committed from now
+            // on is worth nothing if a power cut takes it back.
+            files::complete(&directory).map_err(&failed)?;
+        }
         let known = retired.map_or(0, |retired| retired.ordinal);
         let synced = SyncedFile::read(&directory).map_err(&failed)?.max(known);
         if let Some(cut) = recovery::check_journals(&directory, self.seed, synced)? {

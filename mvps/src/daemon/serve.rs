@@ -137,9 +137,9 @@ fn start(
     engine: EngineConfig,
     security: Option<Arc<RustlsSecurity>>,
 ) -> Server<EngineImages> {
-    let threads = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    let threads = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
     let config = ServerConfig {
-        turns_at_once: threads.div_ceil(2),
+        turns_at_once: threads.get(),
         idle_time: Duration::from_millis(tuning.idle_close_ms),
         durability: tuning.durability.into(),
         security: security.map(|security| security as Arc<dyn Security>),

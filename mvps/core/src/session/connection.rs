@@ -19,8 +19,8 @@ use tokio::sync::watch;
 use super::contexts::Contexts;
 use super::disk::Disk;
 use super::limits::{
-    GOODBYE_TIME_MAX, HANDSHAKE_TIME_MAX, STALL_PROGRESS_MIN_BYTES, STALL_TIME_MAX,
-    UNREAD_SLICES_TIME_MAX,
+    GOODBYE_TIME_MAX, HANDSHAKE_TIME_MAX, LONG_TURN_BYTES, STALL_PROGRESS_MIN_BYTES,
+    STALL_TIME_MAX, UNREAD_SLICES_TIME_MAX,
 };
 use super::payload::PayloadRoom;
 use super::security::{Secured, Security, TlsClient};
@@ -395,9 +395,10 @@ where
             }
             ended = poll_fn(|context| {
                 ready!(turn.poll_begin(context));
-                let before = transmission.steps();
+                let before = transmission.work_bytes();
                 let polled = transmission.poll(context);
-                turn.end(context, transmission.steps() != before);
+                let work_bytes = transmission.work_bytes() - before;
+                turn.end(context, work_bytes >= LONG_TURN_BYTES);
                 if polled.is_ready() {
                     return polled;
                 }

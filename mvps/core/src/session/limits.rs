@@ -50,6 +50,13 @@ pub const RECEIVED_PER_TURN_BYTES: u64 = 512 * 1024;
 /// each may take most of a millisecond.
 pub const WALKS_PER_TURN: usize = 4;
 
+/// What such a request takes of a turn, in the bytes that could be moved meanwhile.
+pub const WALK_WORK_BYTES: u64 = 64 * 1024;
+
+/// From how much work on a turn is long, so that other images go first before another connection of
+/// the same one: some ten microseconds' worth.
+pub const LONG_TURN_BYTES: u64 = 128 * 1024;
+
 /// Time that a client may take over its side of the handshake. What the server takes to open the
 /// image does not count.
 pub const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(15);

@@ -43,8 +43,8 @@ pub struct ServerConfig {
     pub durability: Durability,
     /// What connections can be encrypted with.
     pub security: Option<Arc<dyn Security>>,
-    /// Connections of one image that go on at a time, of many that could: half of the threads that
-    /// tasks run on, so that other images find one free.
+    /// Connections of one image that go on at a time, of many that could: as many as there are threads
+    /// that tasks run on.
     pub turns_at_once: usize,
 }
 

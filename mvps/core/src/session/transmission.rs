@@ -32,7 +32,7 @@ use super::disk::{Disk, DiskTransaction};
 use super::errno;
 use super::limits::{
     BYTES_IN_FLIGHT_MAX, EXTENT_WEIGHT_BYTES, PAYLOAD_EXEMPT_BYTES, RECEIVED_PER_TURN_BYTES,
-    REQUESTS_IN_FLIGHT_MAX, STATUS_SHORT_BYTES, WALKS_PER_TURN,
+    REQUESTS_IN_FLIGHT_MAX, STATUS_SHORT_BYTES, WALK_WORK_BYTES, WALKS_PER_TURN,
 };
 use super::payload::{PayloadQueue, PayloadRoom, Taken};
 use crate::engine::{Acknowledge, Durability, EngineError};
@@ -151,8 +151,8 @@ pub(super) struct Transmission<'a, S, D: Disk> {
     arriving: Arriving,
     /// Headers that arrived.
     headers: u64,
-    /// Requests that were carried out.
-    finished: u64,
+    /// Requests that went through the map.
+    walks: u64,
     /// Whether the beginning of a header is there and could be taken if it were whole.
     awaits_header: bool,
     /// Requests that go through the map and may begin before others have their turn.
@@ -181,7 +181,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, D: Disk> Transmission<'a, S, D> {
             in_flight_bytes: 0,
             arriving: Arriving::Header,
             headers: 0,
-            finished: 0,
+            walks: 0,
             awaits_header: false,
             walks_left: WALKS_PER_TURN,
             gate: Gate::Open,
@@ -202,9 +202,10 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, D: Disk> Transmission<'a, S, D> {
         self.closing.get_or_insert(ended);
     }
 
-    /// How many steps it has made: bytes moved, requests begun and finished.
-    pub(super) fn steps(&self) -> u64 {
-        self.headers + self.finished + self.transport.received_bytes() + self.transport.sent_bytes()
+    /// How much it has worked so far: bytes that it moved, and what takes as long.
+    pub(super) fn work_bytes(&self) -> u64 {
+        let moved = self.transport.received_bytes() + self.transport.sent_bytes();
+        moved + self.walks * WALK_WORK_BYTES
     }
 
     /// What the connection waits for that only the client can do.
@@ -286,7 +287,6 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, D: Disk> Transmission<'a, S, D> {
 
     fn finish(&mut self, done: Done) {
         let Done { ticket, result } = done;
-        self.finished += 1;
         self.in_flight_bytes -= ticket.bytes;
         match result {
             Ok(answer) => self.reply(ticket.to, answer),
@@ -405,6 +405,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, D: Disk> Transmission<'a, S, D> {
                 };
                 self.transport.consume(header_bytes);
                 self.walks_left -= usize::from(is_walk);
+                self.walks += u64::from(is_walk);
                 if payload_bytes == 0 {
                     let given = Given {
                         content: Bytes::new(),

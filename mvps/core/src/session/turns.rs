@@ -5,8 +5,9 @@
 //! image take their turns one after the other, a few at a time, so that each image has as many turns
 //! as the next one, however many connections it has.
 //!
-//! Who had its turn keeps the right to it until the executor comes back to it, which is when everybody
-//! else who was ready has had a turn; only then the next connection of the image goes on. A connection
+//! Who had a long turn keeps the right to it until the executor comes back to it, which is when
+//! everybody else who was ready has had a turn; only then the next connection of the image goes on.
+//! After a short one the next goes on at once: holding it up would cost more than it took. A connection
 //! that is alone needs none of this.
 
 use std::sync::Arc;
@@ -25,8 +26,7 @@ pub struct Turns {
 }
 
 impl Turns {
-    /// Turns of which `at_once` are taken at a time: fewer than the executor has threads, and at least
-    /// one.
+    /// Turns of which `at_once` are taken at a time: as many as the executor has threads.
     #[must_use]
     pub fn new(at_once: usize) -> Self {
         Self {
@@ -80,10 +80,10 @@ impl Turn {
         Poll::Ready(())
     }
 
-    /// The turn is over; `was_used` says whether anything came of it.
-    pub(super) fn end(&mut self, context: &mut Context<'_>, was_used: bool) {
+    /// The turn is over.
+    pub(super) fn end(&mut self, context: &mut Context<'_>, was_long: bool) {
         if let Right::Held(_) = self.right {
-            if was_used {
+            if was_long {
                 context.waker().wake_by_ref();
             } else {
                 self.right = Right::Free;
@@ -125,7 +125,7 @@ mod tests {
         assert!(one.poll_begin(&mut context).is_pending());
         assert!(three.poll_begin(&mut context).is_pending());
         assert!(two.poll_begin(&mut context).is_ready());
-        // Nothing to do: it need not come back for the third one to go on.
+        // A short turn: it need not come back for the third one to go on.
         two.end(&mut context, false);
         assert!(three.poll_begin(&mut context).is_ready());
         drop(three);
