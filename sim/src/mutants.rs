@@ -32,7 +32,7 @@ const KNOWN: &[(&str, u64)] = &[
     ("publication counter reused for another body", 28),
     ("retired objects forgotten", 71),
     ("rollback takes back before it is published", 164),
-    ("what a lost connection sent follows its client", 35),
+    ("what a lost connection sent follows its client", 237),
     ("write acknowledged when fenced", 17),
 ];
 
