@@ -63,10 +63,10 @@ pub fn open_or_create(
             store = %layout.image.display(),
             "a sync failed before: writing the buffered data anew"
         );
-        let opened = open(layout, seed, &lock, generations_max)?;
+        let opened = open(layout, seed, &lock, generations_max, Trust::Copy)?;
         rewrite::rewrite(layout, seed, &lock, opened)?;
     }
-    let opened = open(layout, seed, &lock, generations_max)?;
+    let opened = open(layout, seed, &lock, generations_max, Trust::Keep)?;
     remove_unneeded(layout, &opened.databases);
     Ok(opened)
 }
@@ -105,6 +105,7 @@ fn open(
     seed: Seed,
     lock: &Arc<DirectoryLock>,
     generations_max: u64,
+    trust: Trust,
 ) -> Result<Opened, BufferError> {
     let failed = io_error(&layout.image);
     let mut newest = DatabaseNumber::FIRST;
@@ -114,7 +115,12 @@ fn open(
         }
     }
     let mut journals = Journals::default();
-    let opening = Opening { layout, seed, lock };
+    let opening = Opening {
+        layout,
+        seed,
+        lock,
+        trust,
+    };
     let (active, mut found) = opening.database(newest, None, &mut journals)?;
     let mut retired = BTreeMap::new();
     let mut generations = Vec::new();
@@ -136,14 +142,26 @@ fn open(
     })
 }
 
+/// What becomes of what is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Trust {
+    /// It is the store, and is synced.
+    Keep,
+    /// It is copied. After a failed sync the disk may lack what is read, and another sync would
+    /// succeed: nothing may say then that it is synced, or a power cut within the copying would make
+    /// of a tail that was lost one that must not be lost.
+    Copy,
+}
+
 struct Opening<'a> {
     layout: &'a Layout,
     seed: Seed,
     lock: &'a Arc<DirectoryLock>,
+    trust: Trust,
 }
 
 impl Opening<'_> {
-    /// Opens one database and syncs it. `retired` is what the active one knows of it.
+    /// Opens one database and, if it is to be kept, syncs it. `retired` is what the active one knows of it.
     fn database(
         &self,
         number: DatabaseNumber,
@@ -179,7 +197,9 @@ impl Opening<'_> {
         let (database, found) = OpenDatabase::open(Arc::new(held), self.seed, synced, retired)?;
         let mut journal =
             JournalSync::open(directory.clone(), database.progress()).map_err(&failed)?;
-        journal.sync().map_err(&failed)?;
+        if self.trust == Trust::Keep {
+            journal.sync().map_err(&failed)?;
+        }
         journal.count_active();
         database.measure(journal.active_file_bytes());
         journals.insert(number, journal);

@@ -18,7 +18,7 @@ use mvps_core::env::{
 use mvps_core::ids::Lsn;
 
 use super::active::{ActiveDatabase, Beginning, EmptyDatabase};
-use super::database::FoundGeneration;
+use super::database::{FoundGeneration, OpenDatabase};
 use super::errors::Failure;
 use super::files::{self, DatabaseNumber, DirectoryLock, Layout};
 use super::opening::{Opened, io_error};
@@ -47,8 +47,11 @@ pub fn finish(layout: &Layout) -> Result<(), BufferError> {
 /// A number above all that are in use.
 fn unused(layout: &Layout) -> io::Result<DatabaseNumber> {
     let newest = layout.databases()?.pop().unwrap_or(DatabaseNumber::FIRST);
-    let no_more = || io::Error::other("no more numbers for databases");
-    newest.next().ok_or_else(no_more)
+    newest.next().ok_or_else(no_more_numbers)
+}
+
+fn no_more_numbers() -> io::Error {
+    io::Error::other("no more numbers for databases")
 }
 
 fn forget_failure(layout: &Layout) -> io::Result<()> {
@@ -67,7 +70,10 @@ pub fn rewrite(
     opened: Opened,
 ) -> Result<(), BufferError> {
     let failed = io_error(&layout.image);
-    let number = unused(layout).map_err(&failed)?;
+    // The same at each attempt, so that what an interrupted one left is removed before more is written.
+    let needed = opened.databases.all().map(OpenDatabase::number).max();
+    let number = needed.and_then(DatabaseNumber::next);
+    let number = number.ok_or_else(|| failed(no_more_numbers()))?;
     let found = &opened.found;
     let first = found.generations.first();
     let first = first.expect("a database has a generation");

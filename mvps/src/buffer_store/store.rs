@@ -134,7 +134,10 @@ impl Shared {
         self.check()?;
         let shared = Arc::clone(self);
         // Under the gate, so that nobody goes on behind a failure.
-        let job = move || job(&mut database).map_err(|failure| shared.poison(failure));
+        let job = move || {
+            let _watch = Unwinding(&shared);
+            job(&mut database).map_err(|failure| shared.poison(failure))
+        };
         joined(tokio::task::spawn_blocking(job).await)
     }
 
@@ -144,7 +147,10 @@ impl Shared {
         job: impl FnOnce() -> Result<T, Failure> + Send + 'static,
     ) -> Result<T, BufferError> {
         let shared = Arc::clone(self);
-        let job = move || job().map_err(|failure| shared.poison(failure));
+        let job = move || {
+            let _watch = Unwinding(&shared);
+            job().map_err(|failure| shared.poison(failure))
+        };
         joined(tokio::task::spawn_blocking(job).await)
     }
 
@@ -281,6 +287,18 @@ impl Shared {
                 };
                 self.aside(remove).await
             }
+        }
+    }
+}
+
+/// Poisons the store if the job that has it panics: fjall asserts on some kinds of damage, and what was
+/// half done then nobody knows.
+struct Unwinding<'a>(&'a Shared);
+
+impl Drop for Unwinding<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let _ = self.0.poisoned.set("a job on it panicked".to_owned());
         }
     }
 }

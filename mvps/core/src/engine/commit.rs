@@ -12,7 +12,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::changes::{Change, patched, zeroes};
-use super::config::LARGE_GROUP_BYTES;
+use super::config::{LARGE_GROUP_BYTES, STALLED_SWEEP_BYTES};
 use super::error::EngineError;
 use super::event::{Acknowledge, CommitRefusal, CommitRequest, LockRequest, Origin, Reply};
 use super::extents::let_others_run;
@@ -37,6 +37,26 @@ impl Stalled {
 
     fn is_revoked(&self) -> bool {
         self.origin().is_revoked() && !crate::mutant::is("revoked request committed")
+    }
+
+    /// Whether nobody waits for the answer.
+    fn is_abandoned(&self) -> bool {
+        match self {
+            Self::Commit(request) => request.reply.is_closed(),
+            Self::Lock(request) => request.reply.is_closed(),
+        }
+    }
+
+    /// What it keeps in memory.
+    fn bytes(&self) -> usize {
+        let of = |change: &Change| match change {
+            Change::Pages { data, .. } | Change::Patch { data, .. } => data.len(),
+            Change::Hole { .. } => 0,
+        };
+        match self {
+            Self::Commit(request) => request.changes.iter().map(of).sum(),
+            Self::Lock(_) => 0,
+        }
     }
 
     fn refuse(self, error: EngineError) {
@@ -71,9 +91,21 @@ impl ImageTask {
         } else if request.is_revoked() {
             request.refuse(REVOKED);
         } else if self.must_wait(&request, !self.stalled.is_empty(), group) {
-            self.stalled.push_back(request);
+            self.stall(request);
         } else {
             self.grant(request, group);
+        }
+    }
+
+    /// Lets a request wait. Those that nobody waits for any more are forgotten when what was added
+    /// since the last time takes much memory: their connections have given their room back, and come
+    /// again.
+    fn stall(&mut self, request: Stalled) {
+        self.stalled_bytes += request.bytes();
+        self.stalled.push_back(request);
+        if self.stalled_bytes >= STALLED_SWEEP_BYTES {
+            self.stalled_bytes = 0;
+            self.stalled.retain(|request| !request.is_abandoned());
         }
     }
 

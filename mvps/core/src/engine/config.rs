@@ -21,6 +21,10 @@ pub(super) const GROUP_BYTES_MAX: usize = 4 << 20;
 /// Bytes of a buffer batch from which on other images have their turn before the next one.
 pub(super) const LARGE_GROUP_BYTES: usize = 256 << 10;
 
+/// Bytes of commits that begin to wait before those among the waiting are looked for that nobody waits
+/// for any more: beyond what connections have in flight they take no more than this.
+pub(super) const STALLED_SWEEP_BYTES: usize = 4 << 20;
+
 /// Events that may wait for the image's task; senders wait beyond that.
 pub(super) const EVENTS_MAX: usize = 1024;
 

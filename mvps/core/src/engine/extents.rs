@@ -381,7 +381,6 @@ impl View {
         let mut pages_left = self.frames.prefetch_max_pages();
         let mut next = self.page_size.page_of(range.start);
         let mut held = Held::new();
-        let mut walking = None;
         while next < end && pages_left > 0 {
             let mut window: Vec<MapRun> = Vec::new();
             let (mut window_left, mut runs_left) = (window_pages.min(pages_left), RUNS_PER_TURN);
@@ -404,13 +403,13 @@ impl View {
             });
             let pages: u64 = window.iter().map(|run| run.pages).sum();
             pages_left = pages_left.saturating_sub(pages);
+            // Bringing a window takes long; leaves are not kept meanwhile.
+            held.clear();
             self.frames.prefetch(&self.map, &window).await?;
             match walked {
                 ControlFlow::Continue(()) => break,
                 ControlFlow::Break(Stop::Paused(Pause::Leaf(leaf, whose))) => {
-                    if walking.is_none() {
-                        walking = Some(self.frames.walk().await);
-                    }
+                    let _walking = self.frames.walk().await;
                     let leaves = fetch(&self.map, None, leaf, end, LEAVES_AT_ONCE).await?;
                     held = leaves
                         .into_iter()

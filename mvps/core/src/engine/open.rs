@@ -248,6 +248,7 @@ fn start(host: &Host, config: EngineConfig, opened: Opened, parts: Parts) -> Ima
         guard,
         transactions: Transactions::default(),
         stalled: VecDeque::new(),
+        stalled_bytes: 0,
         acknowledgements: Acknowledgements::new(tenure_check),
         schedule,
         rollback: RollbackDesk::new(order_abandon),

@@ -64,6 +64,8 @@ pub(super) struct ImageTask {
     pub(super) transactions: Transactions,
     /// Commits and locks that wait for the lock or for room, in order.
     pub(super) stalled: VecDeque<Stalled>,
+    /// Bytes that were added to these since the abandoned ones were forgotten.
+    pub(super) stalled_bytes: usize,
     pub(super) acknowledgements: Acknowledgements,
     pub(super) schedule: Schedule,
     pub(super) rollback: RollbackDesk,

@@ -70,6 +70,8 @@ struct Ticket {
     bytes: u64,
     /// Whether the open transaction must not commit without it.
     is_part: bool,
+    /// Whether it goes through the map.
+    is_walk: bool,
 }
 
 /// What a request's success brings.
@@ -151,8 +153,10 @@ pub(super) struct Transmission<'a, S, D: Disk> {
     arriving: Arriving,
     /// Headers that arrived.
     headers: u64,
-    /// Requests that went through the map.
+    /// Turns of requests that went through the map.
     walks: u64,
+    /// Of the requests in flight, those that go through the map.
+    walking: u64,
     /// Whether the beginning of a header is there and could be taken if it were whole.
     awaits_header: bool,
     /// Requests that go through the map and may begin before others have their turn.
@@ -182,6 +186,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, D: Disk> Transmission<'a, S, D> {
             arriving: Arriving::Header,
             headers: 0,
             walks: 0,
+            walking: 0,
             awaits_header: false,
             walks_left: WALKS_PER_TURN,
             gate: Gate::Open,
@@ -280,6 +285,8 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, D: Disk> Transmission<'a, S, D> {
     }
 
     fn finish_operations(&mut self, context: &mut Context<'_>) {
+        // Those that go on do so now, if only for a step.
+        self.walks += self.walking;
         while let Poll::Ready(Some(done)) = self.in_flight.poll_next_unpin(context) {
             self.finish(done);
         }
@@ -288,6 +295,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, D: Disk> Transmission<'a, S, D> {
     fn finish(&mut self, done: Done) {
         let Done { ticket, result } = done;
         self.in_flight_bytes -= ticket.bytes;
+        self.walking -= u64::from(ticket.is_walk);
         match result {
             Ok(answer) => self.reply(ticket.to, answer),
             Err(error) => {
@@ -405,7 +413,6 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, D: Disk> Transmission<'a, S, D> {
                 };
                 self.transport.consume(header_bytes);
                 self.walks_left -= usize::from(is_walk);
-                self.walks += u64::from(is_walk);
                 if payload_bytes == 0 {
                     let given = Given {
                         content: Bytes::new(),
@@ -470,6 +477,8 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, D: Disk> Transmission<'a, S, D> {
         operation: impl Future<Output = Result<Answer, EngineError>> + Send + 'a,
     ) {
         self.in_flight_bytes += ticket.bytes;
+        self.walks += u64::from(ticket.is_walk);
+        self.walking += u64::from(ticket.is_walk);
         let mut operation: Operation<'a> = Box::pin(async move {
             Done {
                 ticket,

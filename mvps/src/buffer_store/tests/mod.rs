@@ -159,7 +159,8 @@ fn journal_bytes(path: &Path) -> Vec<u8> {
 }
 
 /// Copies a directory as a power cut would leave it, had everything been written back. Unused space
-/// at the end of journals is left out.
+/// at the end of journals is left out. Who had it open may still be about to close it, and remove
+/// what it needs no more.
 fn copy_directory(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap() {
@@ -171,8 +172,9 @@ fn copy_directory(from: &Path, to: &Path) {
             let mut bytes = journal_bytes(&path);
             bytes.resize(bytes.len() + 8192, 0);
             fs::write(target, bytes).unwrap();
-        } else {
-            fs::copy(path, target).unwrap();
+        } else if let Err(error) = fs::copy(&path, target) {
+            let is_gone = error.kind() == io::ErrorKind::NotFound && !path.exists();
+            assert!(is_gone, "{}: {error}", path.display());
         }
     }
 }

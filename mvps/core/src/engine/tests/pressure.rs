@@ -112,3 +112,31 @@ async fn a_lock_holder_that_waits_for_room_is_broken_and_nobody_hangs() {
     assert_eq!(late.expect("no panic"), Ok(()));
     assert_eq!(read_all(&disk, 0..2).await, [1, 3]);
 }
+
+/// Whoever gives up gives room back that others, and it itself, take again.
+#[tokio::test(start_paused = true)]
+async fn writes_that_were_given_up_do_not_pile_up_behind_a_lock() {
+    let disk = World::new().machine(1).open().await;
+    let holder = disk.begin().await.expect("a transaction");
+    holder.lock().await.expect("the lock is free");
+    let large: bytes::Bytes = vec![7; 64 * PAGE].into();
+    let waiting = disk.write(0, large.clone(), Acknowledge::Buffered);
+    let mut waiting = std::pin::pin!(waiting);
+    let moment = Duration::from_millis(1);
+    assert!(
+        tokio::time::timeout(moment, &mut waiting).await.is_err(),
+        "the image is locked"
+    );
+    for _ in 0..200 {
+        let write = disk.write(0, large.clone(), Acknowledge::Buffered);
+        assert!(tokio::time::timeout(moment, write).await.is_err());
+    }
+    let stalled = disk.image().status().await.expect("it is open").stalled;
+    assert!(stalled <= 20, "{stalled} requests wait");
+    holder
+        .commit(Acknowledge::Buffered)
+        .await
+        .expect("it has the lock");
+    assert_eq!(waiting.await, Ok(()), "somebody waits for this one");
+    assert_eq!(read_all(&disk, 0..1).await, [7]);
+}

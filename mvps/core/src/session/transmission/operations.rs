@@ -52,6 +52,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, D: Disk> Transmission<'a, S, D> {
             to,
             bytes: self.weight(&request, given.extents_max),
             is_part: false,
+            is_walk: matches!(request, Request::BlockStatus { .. } | Request::Cache { .. }),
         };
         match (request, &self.transaction) {
             (Request::Disconnect, _) => self.closing = Some(Ended::Disconnected),
