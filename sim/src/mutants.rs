@@ -31,7 +31,7 @@ const KNOWN: &[(&str, u64)] = &[
     ("pin of a clone's clone only in the parent", 16),
     ("publication counter reused for another body", 28),
     ("retired objects forgotten", 71),
-    ("rollback takes back before it is published", 164),
+    ("rollback takes back before it is published", 1012),
     ("what a lost connection sent follows its client", 237),
     ("write acknowledged when fenced", 17),
 ];
