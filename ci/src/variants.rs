@@ -21,6 +21,7 @@ const TESTS: &[&str] = &[
     "check::",
     "collector::",
     "encryption::",
+    "engine::tests::fencing::",
     "format::frame::",
     "reachability::",
     "scenarios::",

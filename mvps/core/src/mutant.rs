@@ -50,7 +50,7 @@ pub const ALL: &[&str] = &[
     "the epoch in office is settled",
 ];
 
-/// Variants of collection and history that this crate's own tests must fail under, too.
+/// Variants of collection, history and fencing that this crate's own tests must fail under, too.
 pub const TESTED: &[&str] = &[
     "clone published before its pin",
     "pin of a clone's clone only in the parent",
