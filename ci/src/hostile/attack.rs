@@ -21,11 +21,7 @@ const CONNECTING_MAX: usize = 128;
 /// How long an attacker waits for anything.
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 
-/// How long an attacker stays away before it comes again: thousands come each second, as fast as they
-/// can be made on the processors that the server and its good client need, too.
-const ABSENCE: Duration = Duration::from_secs(2);
-
-/// How long an attacker rests that goes on.
+/// How long an attacker rests before it goes on or comes again.
 const REST: Duration = Duration::from_millis(500);
 
 const REQUEST_MAGIC: u32 = 0x2560_9513;
@@ -199,7 +195,7 @@ impl Attacker {
             drop(permit);
             let Ok(Ok(mut stream)) = connected else {
                 unreachable += 1;
-                sleep(ABSENCE).await;
+                sleep(REST).await;
                 continue;
             };
             begun.push(attack);
@@ -214,7 +210,7 @@ impl Attacker {
             tokio::select! {
                 biased;
                 () = sleep_until(until) => {}
-                () = sleep(ABSENCE) => {}
+                () = sleep(REST) => {}
             }
         }
         (begun, unreachable)

@@ -42,9 +42,9 @@ const SMALL_BUFFERS: [&str; 3] = [
 
 const MIB: u64 = 1 << 20;
 
-/// What the daemon's limits allow: each image's buffer twice (one half is being written to the store),
-/// payload of writes and reads, transactions, the cache; the rest is code, connections and threads.
-const RESIDENT_MAX_BYTES: u64 = (5 * 2 * 16 + 256 + 256 + 256 + 64 + 160) * MIB;
+/// The daemon's memory, at its highest. Its limits add up to more (each image's buffer twice, payload
+/// of writes and of reads, transactions, the cache: 1,152 MiB); a storm does not fill them all at once.
+const RESIDENT_MAX_BYTES: u64 = 640 * MIB;
 
 /// How much more memory than before may be left after the storm: caches and allocator fill up.
 const RESIDENT_LEFT_MAX_BYTES: u64 = 192 * MIB;
