@@ -74,6 +74,14 @@ impl FjallBufferStore {
         }
     }
 
+    /// A job on the databases that panics.
+    #[cfg(test)]
+    pub async fn panic_within(&self) -> Result<(), BufferError> {
+        self.shared()
+            .blocking(|_| panic!("expected in this test"))
+            .await
+    }
+
     fn shared(&self) -> &Arc<Shared> {
         let shared = self.shared.as_ref();
         shared.expect("it is taken only when the store is dropped")

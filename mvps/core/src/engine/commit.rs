@@ -15,10 +15,9 @@ use super::changes::{Change, patched, zeroes};
 use super::config::{LARGE_GROUP_BYTES, STALLED_SWEEP_BYTES};
 use super::error::EngineError;
 use super::event::{Acknowledge, CommitRefusal, CommitRequest, LockRequest, Origin, Reply};
-use super::extents::let_others_run;
 use super::task::{ImageTask, answer};
 use super::view::{BasePage, buffered_page};
-use crate::env::{BufferBatch, BufferRecord, PageRun, RECORD_MAX_BYTES, RecordRef};
+use crate::env::{BufferBatch, BufferRecord, PageRun, RECORD_MAX_BYTES, RecordRef, let_others_run};
 use crate::ids::{Lsn, PageNumber, PageSize};
 
 /// A request that may have to wait for its turn.

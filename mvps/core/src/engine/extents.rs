@@ -14,10 +14,8 @@
 //! Must never: read content, or keep more leaves than one step needs.
 
 use std::collections::BTreeMap;
-use std::future::poll_fn;
 use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
-use std::task::Poll;
 
 use futures_util::future::try_join_all;
 
@@ -27,6 +25,7 @@ use super::error::EngineError;
 use super::map::{Map, MapRun, PageLocation};
 use super::object_reads::ReadError;
 use super::view::View;
+use crate::env::let_others_run;
 use crate::format::map_object::{LEAF_PAGES, Leaf, LeafNumber, RootLeaf};
 use crate::ids::{PageNumber, Version};
 
@@ -512,19 +511,6 @@ async fn fetch(
         .filter(is_other);
     let fetched = wanted.map(|leaf| async move { Ok((leaf.leaf, map.leaf(leaf).await?)) });
     try_join_all(fetched).await
-}
-
-/// Ends this turn of the task.
-pub(super) async fn let_others_run() {
-    let mut waited = false;
-    poll_fn(|context| {
-        if std::mem::replace(&mut waited, true) {
-            return Poll::Ready(());
-        }
-        context.waker().wake_by_ref();
-        Poll::Pending
-    })
-    .await;
 }
 
 #[cfg(test)]

@@ -31,7 +31,7 @@ pub use network::{Address, Connection, Listener, Network, PeerName};
 pub use object_store::{
     ObjectEntry, ObjectStore, OperationKind, PartTag, StoreError, UploadEntry, UploadId,
 };
-pub use spawner::{Spawner, SpawnerExt};
+pub use spawner::{Spawner, SpawnerExt, let_others_run};
 
 /// One node's world, handed to everything that acts on that node.
 #[derive(Clone)]

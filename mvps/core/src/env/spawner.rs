@@ -1,5 +1,8 @@
 //! Tasks. The engine starts them at few, named places.
 
+use std::future::poll_fn;
+use std::task::Poll;
+
 use futures_util::future::BoxFuture;
 use tokio::sync::oneshot;
 
@@ -38,4 +41,17 @@ impl<S: Spawner + ?Sized> SpawnerExt for S {
                 .expect("a computation ends by sending its result")
         }
     }
+}
+
+/// Ends this turn of the task: whoever is ready goes first.
+pub async fn let_others_run() {
+    let mut waited = false;
+    poll_fn(|context| {
+        if std::mem::replace(&mut waited, true) {
+            return Poll::Ready(());
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
 }

@@ -235,6 +235,23 @@ async fn journals_shrink_when_generations_are_dropped() {
     );
 }
 
+/// What it left half done nobody knows, so nobody goes on with it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_panic_within_the_store_poisons_it() {
+    use mvps_core::env::BufferStore;
+    let root = fast_directory();
+    let (store, _handles) = open_failing(root.path(), GENERATIONS_MAX).await;
+    settle().await;
+    store.commit(batch(1, 4096)).await.unwrap();
+    let panicked = store.panic_within().await;
+    assert!(matches!(panicked, Err(BufferError::Poisoned { .. })));
+    let commit = store.commit(batch(2, 4096)).await;
+    assert!(
+        matches!(commit, Err(BufferError::Poisoned { .. })),
+        "{commit:?}"
+    );
+}
+
 #[test]
 fn errors_are_told_apart() {
     let check = |kind: io::ErrorKind, full: bool| {

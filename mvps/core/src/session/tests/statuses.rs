@@ -1,9 +1,7 @@
 //! What BLOCK_STATUS may take of memory, and what is answered where there is little.
 
-use std::future::poll_fn;
-use std::task::Poll;
-
 use super::*;
+use crate::env::let_others_run;
 use crate::session::limits::{IMAGE_READS_MAX_BYTES, PAYLOAD_EXEMPT_BYTES, WALKS_PER_TURN};
 use crate::session::testing::{PAGE_BYTES, SIZE_BYTES};
 
@@ -86,15 +84,7 @@ async fn statuses_give_way_to_other_tasks() {
     let other = tokio::spawn(async move {
         while begun.iter().sum::<usize>() < 100 {
             // Unlike `yield_now`, which lets a task go on that has just had its turn.
-            let mut waited = false;
-            poll_fn(|context| {
-                if std::mem::replace(&mut waited, true) {
-                    return Poll::Ready(());
-                }
-                context.waker().wake_by_ref();
-                Poll::Pending
-            })
-            .await;
+            let_others_run().await;
             begun.push(disk.take_log().len());
         }
         begun
