@@ -19,6 +19,8 @@
 //! that has a key only sealed frames count, in another one only clear ones. Must never allocate more
 //! than [`FRAME_MAX_BYTES`] for content, whatever the payload says.
 
+use std::cell::RefCell;
+
 use bytes::Bytes;
 
 use super::codec::{FormatError, ObjectSeed, Reader, RecordKind};
@@ -207,9 +209,7 @@ pub fn decode_frame(
     let data_bytes = stored.pages.len() * page_size.bytes();
     let data = match stored.encoding {
         ENCODING_RAW => payload,
-        _ => zstd::bulk::decompress(&payload, data_bytes)
-            .map(Bytes::from)
-            .map_err(|error| corrupt(format!("zstd: {error}")))?,
+        _ => decompress(&payload, data_bytes)?,
     };
     if data.len() != data_bytes {
         return Err(corrupt("the content has another length"));
@@ -218,6 +218,25 @@ pub fn decode_frame(
         pages: stored.pages,
         data,
     })
+}
+
+thread_local! {
+    /// Making one costs as much as decompressing a page.
+    static DECOMPRESSOR: RefCell<Option<zstd::bulk::Decompressor<'static>>> = const { RefCell::new(None) };
+}
+
+/// The content of `payload`, which is of `data_bytes` at most.
+fn decompress(payload: &[u8], data_bytes: usize) -> Result<Bytes, FormatError> {
+    DECOMPRESSOR
+        .with_borrow_mut(|kept| {
+            let decompressor = match kept {
+                Some(decompressor) => decompressor,
+                None => kept.insert(zstd::bulk::Decompressor::new()?),
+            };
+            decompressor.decompress(payload, data_bytes)
+        })
+        .map(Bytes::from)
+        .map_err(|error| corrupt(format!("zstd: {error}")))
 }
 
 /// Verifies a frame as far as that can be done without its segment's key: everything but what a

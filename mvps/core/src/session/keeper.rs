@@ -168,6 +168,10 @@ impl<M: Images> Keeper<M> {
         self.forget_ended().await;
         self.replace(grant).await;
         if self.connections.len() >= CONNECTIONS_PER_IMAGE_MAX {
+            if self.shared.logs_client() {
+                let limit = CONNECTIONS_PER_IMAGE_MAX;
+                tracing::warn!(image = %grant.image, limit, "too many connections");
+            }
             return Err(AttachError::TooManyConnections);
         }
         if let Some(size_bytes) = grant.size_bytes
@@ -219,7 +223,9 @@ impl<M: Images> Keeper<M> {
             let earlier = self.connections.swap_remove(position);
             earlier.orders.send_replace(Order::Stop);
             earlier.disk.revoke().await;
-            tracing::info!(image = %self.served.0, %client, "a newer connection of the client took over");
+            if self.shared.logs_client() {
+                tracing::info!(image = %self.served.0, %client, "a newer connection of the client took over");
+            }
         }
     }
 
@@ -296,10 +302,7 @@ impl AttachError {
                 "the image cannot be served; the server's log says why"
             }
             Self::PageSize => "the image has another page size than the token says",
-            Self::TooManyConnections => {
-                tracing::warn!(%image, limit = CONNECTIONS_PER_IMAGE_MAX, "too many connections");
-                "the image has too many connections"
-            }
+            Self::TooManyConnections => "the image has too many connections",
         };
         Refusal::Unknown {
             message: Cow::Borrowed(message),

@@ -107,3 +107,13 @@ pub const STATUS_SHORT_BYTES: u64 = PAYLOAD_EXEMPT_BYTES / 2;
 /// Versions that are listed to a client that asks what it can compare with: the newest ones; it
 /// may ask for any other that is retained.
 pub const LISTED_VERSIONS_MAX: usize = 32;
+
+/// The time for which [`STRANGERS_LOG_LINES_MAX`] and [`CLIENTS_LOG_LINES_MAX`] are.
+pub const LOG_PERIOD: Duration = Duration::from_secs(10);
+
+/// Most lines of the log, per [`LOG_PERIOD`], about connections that have shown no good token: enough
+/// to see who they are, and at most some hundred megabytes a day.
+pub const STRANGERS_LOG_LINES_MAX: u32 = 100;
+
+/// The same about connections that have shown one: each of as many as there may be can come and go.
+pub const CLIENTS_LOG_LINES_MAX: u32 = 2 * CONNECTIONS_MAX as u32;

@@ -15,6 +15,7 @@ mod errno;
 mod images;
 mod keeper;
 mod limits;
+mod log_budget;
 mod payload;
 mod seats;
 mod security;

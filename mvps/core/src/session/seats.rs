@@ -121,6 +121,11 @@ impl Seat {
         Ok(())
     }
 
+    /// Whether the client has shown a good token and not been refused.
+    pub(super) fn is_kept(&self) -> bool {
+        self.seats.state().kept.contains_key(&self.id)
+    }
+
     /// The client did not get the image: it negotiates again.
     pub(super) fn release(&self) {
         let mut state = self.seats.state();

@@ -16,14 +16,15 @@ use super::contexts::{self, Asked};
 use super::images::{Images, OpenFailure, OpenImage};
 use super::keeper::{Keeper, Visit, export};
 use super::limits::{
-    ATTACH_ATTEMPTS_MAX, ATTACH_QUEUE_MAX, CONNECTIONS_MAX, LISTED_VERSIONS_MAX,
-    SEATS_PER_IMAGE_MAX,
+    ATTACH_ATTEMPTS_MAX, ATTACH_QUEUE_MAX, CLIENTS_LOG_LINES_MAX, CONNECTIONS_MAX,
+    LISTED_VERSIONS_MAX, SEATS_PER_IMAGE_MAX, STRANGERS_LOG_LINES_MAX,
 };
+use super::log_budget::LogBudget;
 use super::payload::PayloadRoom;
 use super::seats::{NoSeat, Seat, Seats, SentAway};
 use super::security::{Security, TlsClient};
 use crate::engine::Durability;
-use crate::env::{Clock, Connection, Listener, PeerName, Spawner};
+use crate::env::{Clock, Connection, Listener, PeerName, Spawner, let_others_run};
 use crate::ids::ImageId;
 use crate::nbd::{ContextName, ContextsRequest, Export, ExportName, Refusal};
 use crate::token::{Grant, Shown, TokenKeys};
@@ -74,6 +75,9 @@ pub(super) struct Shared<M: Images> {
     seats: Arc<Seats>,
     /// For the payload of writes: each image has its own share of the server's.
     pub(super) room: PayloadRoom,
+    /// What the log has room for about connections without a good token, and about those with one.
+    strangers_log: LogBudget,
+    clients_log: LogBudget,
     registry: Mutex<Registry<M>>,
 }
 
@@ -106,6 +110,16 @@ impl<M: Images> Shared<M> {
 
     fn is_shutting_down(&self) -> bool {
         *self.shutdown.borrow()
+    }
+
+    /// Whether the log has room for a line about a connection without a good token.
+    fn logs_stranger(&self) -> bool {
+        self.strangers_log.allows(self.clock.now())
+    }
+
+    /// Whether the log has room for a line about a connection that has shown a good token.
+    pub(super) fn logs_client(&self) -> bool {
+        self.clients_log.allows(self.clock.now())
     }
 }
 
@@ -143,6 +157,8 @@ impl<M: Images> Server<M> {
             keys,
             seats,
             room: PayloadRoom::new(),
+            strangers_log: LogBudget::new("connections without a token", STRANGERS_LOG_LINES_MAX),
+            clients_log: LogBudget::new("connections with a token", CLIENTS_LOG_LINES_MAX),
             registry: Mutex::default(),
         };
         Self {
@@ -176,6 +192,8 @@ impl<M: Images> Server<M> {
                 server.serve_seated(stream, &peer, seat).await;
             };
             self.shared.spawner.spawn("nbd connection", Box::pin(task));
+            // A flood of connections gets one turn in each round of the executor, not all.
+            let_others_run().await;
         }
     }
 
@@ -189,7 +207,7 @@ impl<M: Images> Server<M> {
 
     fn take_seat(&self, peer: &PeerName) -> Option<(Seat, SentAway)> {
         let seat = self.shared.seats.take();
-        if seat.is_none() {
+        if seat.is_none() && self.shared.logs_stranger() {
             let limit = self.shared.config.connections_max;
             tracing::warn!(%peer, limit, "too many connections; turned away");
         }
@@ -214,8 +232,12 @@ impl<M: Images> Server<M> {
             Ok(()) = sent_away => Ended::MadeRoom,
             ended = serve(stream, &admission, &*self.shared.clock) => ended,
         };
+        let is_logged = match admission.seat.is_kept() {
+            true => self.shared.logs_client(),
+            false => self.shared.logs_stranger(),
+        };
         match &ended {
-            // Of these a flood makes as many as it likes.
+            _ if !is_logged => {}
             Ended::MadeRoom => tracing::debug!(%peer, %ended, "connection ended"),
             Ended::TlsFailed(_) => tracing::warn!(%peer, %ended, "connection ended"),
             Ended::Broken(_) | Ended::HandshakeTooSlow | Ended::Stalled | Ended::Lost(_) => {
@@ -299,7 +321,9 @@ impl<M: Images> Reception<'_, M> {
                 continue;
             }
             if let Ok(answer) = answer.await {
-                if let Ok(admitted) = &answer {
+                if let Ok(admitted) = &answer
+                    && self.shared.logs_client()
+                {
                     tracing::info!(
                         peer = %self.peer, image = %grant.image, read_only = grant.read_only,
                         size_bytes = admitted.export.size_bytes, "attached"
@@ -320,16 +344,20 @@ impl<M: Images> Reception<'_, M> {
             .keys
             .admit(name.reveal(), self.shared.clock.wall());
         let grant = grant.map_err(|reason| {
-            tracing::warn!(peer = %self.peer, %reason, "token refused");
+            if self.shared.logs_stranger() {
+                tracing::warn!(peer = %self.peer, %reason, "token refused");
+            }
             Refusal::Policy
         })?;
         if let Some(required) = &grant.tls_client
             && !self.is_client(required)
         {
-            tracing::warn!(
-                peer = %self.peer, required,
-                "token refused: the client has not proven that name by a TLS certificate"
-            );
+            if self.shared.logs_stranger() {
+                tracing::warn!(
+                    peer = %self.peer, required,
+                    "token refused: the client has not proven that name by a TLS certificate"
+                );
+            }
             return Err(Refusal::Policy);
         }
         Ok(grant)
@@ -417,8 +445,10 @@ impl<M: Images> Admission for Reception<'_, M> {
             // It is on its way out.
             Err(NoSeat::SentAway) => return Err(Refusal::Policy),
             Err(NoSeat::ImageFull) => {
-                let limit = SEATS_PER_IMAGE_MAX;
-                tracing::warn!(image = %grant.image, limit, "too many connections, or too many that wait for it");
+                if self.shared.logs_client() {
+                    let limit = SEATS_PER_IMAGE_MAX;
+                    tracing::warn!(image = %grant.image, limit, "too many connections, or too many that wait for it");
+                }
                 return Err(unknown("the image has too many connections"));
             }
         }
