@@ -2,10 +2,12 @@
 //!
 //! Thousands of connections stall at every stage of the protocol, send random bytes at every stage,
 //! cut, oversize and reorder requests, or ask and never read. What is shown: fio's throughput alone,
-//! during the storm and after it, that none of its requests failed, the daemon's memory and sockets
-//! before, at their highest and after, and that nothing panicked.
+//! during the storm and after it, that none of its requests failed, how long others with a token wait
+//! to be let in meanwhile, the daemon's memory and sockets before, at their highest and after, and that
+//! nothing panicked.
 
 mod attack;
+mod newcomers;
 
 use std::fs;
 use std::time::{Duration, Instant};
@@ -45,6 +47,9 @@ const MIB: u64 = 1 << 20;
 /// The daemon's memory, at its highest. Its limits add up to more (each image's buffer twice, payload
 /// of writes and of reads, transactions, the cache: 1,152 MiB); a storm does not fill them all at once.
 const RESIDENT_MAX_BYTES: u64 = 640 * MIB;
+
+/// How long the storm takes to be up, and how much longer than fio it goes on.
+const RISE: Duration = Duration::from_secs(2);
 
 /// How much more memory than before may be left after the storm: caches and allocator fill up.
 const RESIDENT_LEFT_MAX_BYTES: u64 = 192 * MIB;
@@ -116,15 +121,15 @@ fn storm(report: &mut Report, daemon: &mut Daemon, options: &Options) -> Result<
             .map(|image| Claims::image(image, IMAGE_BYTES).sign())
             .collect(),
         connections: options.connections,
-        duration: Duration::from_secs(seconds + 4),
+        duration: RISE + Duration::from_secs(seconds) + RISE,
         attacks: match &options.only[..] {
             [] => attack::Attack::value_variants().to_vec(),
             only => only.to_vec(),
         },
     };
     let attackers = std::thread::spawn(move || attack::run(&plan));
-    // fio begins when the storm is up.
-    std::thread::sleep(Duration::from_secs(2));
+    let newcomers = newcomers::begin(daemon.setup(), RISE, Duration::from_secs(seconds));
+    std::thread::sleep(RISE);
     let during = fio_rate(daemon, seconds);
     let sockets_during = daemon.sockets()?;
     let tally = attackers
@@ -153,6 +158,9 @@ fn storm(report: &mut Report, daemon: &mut Daemon, options: &Options) -> Result<
     report.check("hostile", "the storm", || Ok(tally.to_string()));
     check(report, "fio during the storm", during, DURING_MIN);
     check(report, "fio after the storm", after, AFTER_MIN);
+    report.check("hostile", "newcomers during the storm", || {
+        newcomers::judge(newcomers)
+    });
     report.check("hostile", "sockets", || {
         let after = calm(daemon, sockets_before, began)?;
         Ok(format!(

@@ -508,6 +508,28 @@ async fn a_goodbye_waits_for_replies() {
     assert_eq!(disk.take_log().len(), 1);
 }
 
+/// A client may close its side before it reads: what it sent may wait for room or its turn by then.
+#[tokio::test]
+async fn a_goodbye_counts_that_waits_when_the_stream_ends() {
+    let disk = MemoryDisk::new();
+    let mut wire = Wire::attach(OneDisk::new(&disk)).await;
+    wire.send(&[(1, Request::Begin)]).await;
+    wire.replies(1).await;
+    disk.set_running(false);
+    let commit = Request::Commit { fua: false };
+    wire.send(&[(2, write(0, 512)), (3, commit), (4, write(512, 512))])
+        .await;
+    wire.send(&[(5, Request::Disconnect)]).await;
+    wire.stream.shutdown().await.unwrap();
+    settle().await;
+    assert!(!wire.session.is_finished());
+    disk.set_running(true);
+    let replies = wire.replies(3).await;
+    assert_eq!(replies, [(2, Ok(())), (3, Ok(())), (4, Ok(()))]);
+    assert_eq!(wire.ended().await, Ended::Disconnected);
+    assert_eq!(disk.content(0, 1024), [0xaa; 1024]);
+}
+
 #[tokio::test]
 async fn requests_in_flight_are_bounded() {
     let disk = MemoryDisk::new();

@@ -14,7 +14,8 @@
 //!   [`REQUESTS_IN_FLIGHT_MAX`], whatever the client does. Replies without content that nobody reads
 //!   stay below [`PAYLOAD_EXEMPT_BYTES`]: then no more requests are taken.
 //! - The end of the stream is noticed while requests wait, as long as the input buffer has room:
-//!   then everything in flight is dropped and an open transaction rolled back.
+//!   then everything in flight is dropped and an open transaction rolled back; unless the client has
+//!   said goodbye, which ends with all answered.
 //!
 //! Must never: block on one request while another could finish, or copy a large payload.
 
@@ -165,6 +166,8 @@ pub(super) struct Transmission<'a, S, D: Disk> {
     transaction: Option<OpenTransaction<D::Transaction>>,
     contexts: &'a Contexts,
     room: PayloadQueue,
+    /// Whether the client sends no more, and what is left to take ends with a goodbye.
+    has_said_all: bool,
     /// Set once no more requests are taken: how the connection ends when all are answered.
     closing: Option<Ended>,
 }
@@ -193,6 +196,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, D: Disk> Transmission<'a, S, D> {
             transaction: None,
             contexts,
             room: PayloadQueue::new(room),
+            has_said_all: false,
             closing: None,
         }
     }
@@ -257,7 +261,12 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, D: Disk> Transmission<'a, S, D> {
             if self.closing.is_some() {
                 continue;
             }
-            match self.transport.poll_receive(context) {
+            let received = match self.has_said_all {
+                true => Poll::Pending,
+                false => self.transport.poll_receive(context),
+            };
+            match received {
+                Poll::Ready(Ok(0)) if self.has_goodbye() => self.has_said_all = true,
                 Poll::Ready(Ok(0)) => return Poll::Ready(Ended::EndOfStream),
                 Poll::Ready(Ok(_)) => {
                     let received = self.transport.received_bytes() - received_before;
@@ -272,6 +281,25 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, D: Disk> Transmission<'a, S, D> {
                 Poll::Pending => return Poll::Pending,
             }
         }
+    }
+
+    /// Whether a goodbye is among the requests that are there and could not be taken yet. All before it
+    /// are to be answered, whether or not the client sends on (`doc/proto.md`, `NBD_CMD_DISC`).
+    fn has_goodbye(&self) -> bool {
+        if !matches!(self.arriving, Arriving::Header) {
+            return false;
+        }
+        let mut rest = self.transport.input();
+        while let Ok(Some((incoming, header_bytes))) = Incoming::decode(rest, &self.terms.bounds) {
+            let payload_bytes = match incoming {
+                Incoming::Valid { request, .. } if request == Request::Disconnect => return true,
+                Incoming::Valid { request, .. } => request.payload_bytes(),
+                Incoming::Refused { skip_bytes, .. } => skip_bytes,
+            };
+            let taken = header_bytes.saturating_add(payload_bytes as usize);
+            rest = rest.get(taken..).unwrap_or_default();
+        }
+        false
     }
 
     fn is_idle(&self) -> bool {
