@@ -36,17 +36,18 @@ use super::files;
 use super::generation::StoredGeneration;
 use super::sync::{JournalSync, Journals};
 
-/// Steps 3 to 5. `databases` were synced just now, under the gate. `sync_failed` is told of what
-/// the disk did not take, and says what that means.
+/// Steps 3 to 5. `databases` were synced just now, under the gate. `sync_failed` is told if the disk did
+/// not take the file `complete`, and says what that means: the next opening may see the file although
+/// a power cut would take it away. What it did not take before then is of a database that does not count.
 ///
 /// Returns the generation that this seals.
 pub fn switch(
     databases: &mut Databases,
     journals: &mut Journals,
     next: EmptyDatabase,
-    sync_failed: impl Fn(io::Error) -> Failure,
+    sync_failed: impl FnOnce(io::Error) -> Failure,
 ) -> Result<Arc<StoredGeneration>, Failure> {
-    let (next, journal) = begin(databases, next, &sync_failed)?;
+    let (next, journal) = begin(databases, next)?;
     let number = next.database().number();
     files::complete(next.database().directory().path()).map_err(sync_failed)?;
     journals.insert(number, journal);
@@ -57,13 +58,12 @@ pub fn switch(
 pub fn begin(
     databases: &Databases,
     next: EmptyDatabase,
-    sync_failed: impl Fn(io::Error) -> Failure,
 ) -> Result<(ActiveDatabase, JournalSync), Failure> {
     let next = next.begin(databases.active().succession()?)?;
     let database = next.database();
     let directory = database.directory().path().to_owned();
     let mut journal = JournalSync::open(directory, database.progress())?;
-    journal.sync().map_err(sync_failed)?;
+    journal.sync()?;
     journal.count_active();
     Ok((next, journal))
 }

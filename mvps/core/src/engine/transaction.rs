@@ -64,13 +64,20 @@ impl Written {
     }
 }
 
+/// What a transaction wrote. A read takes a clone along, which keeps it in memory for as long as the read
+/// goes on, and so keeps its room, too.
+#[derive(Clone, Default)]
+struct Writes {
+    runs: RangeMap<Written>,
+    /// What it has of the room for the bytes that transactions write.
+    room: Arc<TakenRoom>,
+}
+
 /// What a transaction read and wrote.
 #[derive(Default)]
 pub(super) struct Workspace {
-    writes: RangeMap<Written>,
+    writes: Writes,
     reads: RangeMap<()>,
-    /// What it has of the room for the bytes that transactions write.
-    written: TakenRoom,
 }
 
 /// An open transaction. Dropping it rolls it back.
@@ -191,7 +198,7 @@ impl Transaction {
         let workspace = self.pinned.workspace(std::mem::take)?;
         self.attachment
             .image
-            .slow_down(workspace.written.bytes())
+            .slow_down(workspace.writes.room.bytes())
             .await;
         let (reply, answer) = oneshot::channel();
         let request = CommitRequest {
@@ -199,6 +206,7 @@ impl Transaction {
             transaction: Some((self.id, workspace.reads)),
             changes: workspace
                 .writes
+                .runs
                 .iter()
                 .map(|(pages, written)| change(pages, written))
                 .collect(),
@@ -226,7 +234,7 @@ impl Transaction {
         &self,
         offset: u64,
         length: u64,
-    ) -> Result<(Arc<View>, RangeMap<Written>), EngineError> {
+    ) -> Result<(Arc<View>, Writes), EngineError> {
         let _ordered = self.order.lock().await;
         let view = self.pinned.view()?;
         self.note_read(&view, offset, length)?;
@@ -247,6 +255,7 @@ impl Transaction {
             // Only what the view answers can conflict, not the transaction's own writes.
             let unwritten: Vec<_> = workspace
                 .writes
+                .runs
                 .runs(pages)
                 .filter(|run| run.value.is_none())
                 .map(|run| run.first..run.end())
@@ -275,10 +284,10 @@ impl Transaction {
         let page_size = self.page_size();
         let limit = self.attachment.image.shared.config.transaction_bytes_max;
         let bytes: u64 = changes.iter().map(|change| cost(change, page_size)).sum();
-        let (writes, written) = self
+        let writes = self
             .pinned
-            .workspace(|workspace| (workspace.writes.clone(), workspace.written.bytes()))?;
-        if written + bytes > limit {
+            .workspace(|workspace| workspace.writes.clone())?;
+        if writes.room.bytes() + bytes > limit {
             return Err(EngineError::TransactionTooLarge {
                 limit: "bytes written",
             });
@@ -307,13 +316,13 @@ impl Transaction {
         }
         let room = &self.attachment.image.shared.transaction_room;
         self.pinned.workspace(|workspace| {
-            if !workspace.written.grow(room, bytes) {
+            if !workspace.writes.room.grow(room, bytes) {
                 return Err(EngineError::TransactionTooLarge {
                     limit: "bytes written by all open transactions",
                 });
             }
             for (pages, written) in resolved {
-                workspace.writes.insert(pages, written);
+                workspace.writes.runs.insert(pages, written);
             }
             Ok(())
         })?
@@ -381,17 +390,17 @@ fn change(pages: Range<PageNumber>, written: &Written) -> Change {
 /// Reads `writes` over `view`.
 async fn read_over(
     view: &View,
-    writes: &RangeMap<Written>,
+    Writes { runs, .. }: &Writes,
     offset: u64,
     length: usize,
 ) -> Result<ReadBytes, EngineError> {
-    if writes.is_empty() || length == 0 {
+    if runs.is_empty() || length == 0 {
         return view.read(offset, length).await;
     }
     let page_size = view.page_size;
     let end = offset + length as u64;
     let mut pieces = Vec::new();
-    for run in writes.runs(page_size.page_of(offset)..page_size.page_of(end - 1).next()) {
+    for run in runs.runs(page_size.page_of(offset)..page_size.page_of(end - 1).next()) {
         let start = page_size.offset_of(run.first);
         let from = offset.max(start);
         let to = end.min(page_size.offset_of(run.end()));
@@ -411,7 +420,7 @@ async fn read_over(
 /// The extents of `writes` over `view`.
 async fn extents_over(
     view: &View,
-    writes: &RangeMap<Written>,
+    Writes { runs, .. }: &Writes,
     range: Range<u64>,
     base: Option<&Base>,
     extents_max: usize,
@@ -419,7 +428,7 @@ async fn extents_over(
     let page_size = view.page_size;
     let pages = page_size.page_of(range.start)..page_size.page_of(range.end - 1).next();
     let mut extents: Vec<Extent> = Vec::new();
-    for run in writes.runs(pages) {
+    for run in runs.runs(pages) {
         let from = range.start.max(page_size.offset_of(run.first));
         let to = range.end.min(page_size.offset_of(run.end()));
         // Its own holes are changes, too: what the base has there, nobody asks.

@@ -3,8 +3,8 @@
 //! One transaction's bytes are limited, and so is the number of transactions of an image; their
 //! product is more memory than a machine has. What they take together has this limit, too.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 /// Most bytes that open transactions of a process hold: four of the largest, or very many of the
 /// usual size, within the memory that a server takes by default.
@@ -95,31 +95,34 @@ impl TransactionRoom {
 /// What one transaction has of the room, until dropped.
 #[derive(Debug, Default)]
 pub struct TakenRoom {
-    taken: Option<(TransactionRoom, u64)>,
+    room: OnceLock<TransactionRoom>,
+    bytes: AtomicU64,
 }
 
 impl TakenRoom {
-    /// Takes `bytes` more of `room`; `false`, and nothing is taken, if there is not enough.
+    /// Takes `bytes` more of `room`, the same one each time; `false`, and nothing is taken, if there
+    /// is not enough.
     #[must_use]
-    pub fn grow(&mut self, room: &TransactionRoom, bytes: u64) -> bool {
+    pub fn grow(&self, room: &TransactionRoom, bytes: u64) -> bool {
         if !room.try_take(bytes) {
             return false;
         }
-        self.taken.get_or_insert_with(|| (room.clone(), 0)).1 += bytes;
+        self.room.get_or_init(|| room.clone());
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
         true
     }
 
     /// Bytes that it has.
     #[must_use]
     pub fn bytes(&self) -> u64 {
-        self.taken.as_ref().map_or(0, |(_, bytes)| *bytes)
+        self.bytes.load(Ordering::Relaxed)
     }
 }
 
 impl Drop for TakenRoom {
     fn drop(&mut self) {
-        if let Some((room, bytes)) = &self.taken {
-            room.give_back(*bytes);
+        if let Some(room) = self.room.get() {
+            room.give_back(self.bytes());
         }
     }
 }
@@ -131,7 +134,7 @@ mod tests {
     #[test]
     fn room_is_shared_and_given_back() {
         let room = TransactionRoom::with_limits(100, 100);
-        let (mut one, mut two) = (TakenRoom::default(), TakenRoom::default());
+        let (one, two) = (TakenRoom::default(), TakenRoom::default());
         assert!(one.grow(&room, 60));
         assert!(!two.grow(&room.clone(), 41));
         assert_eq!(two.bytes(), 0);
@@ -145,7 +148,7 @@ mod tests {
     #[test]
     fn one_image_leaves_room_to_others() {
         let room = TransactionRoom::with_limits(60, 100);
-        let (mut one, mut two) = (TakenRoom::default(), TakenRoom::default());
+        let (one, two) = (TakenRoom::default(), TakenRoom::default());
         assert!(one.grow(&room, 60));
         assert!(!one.grow(&room, 1));
         let other = room.of_another_image();

@@ -110,7 +110,7 @@ async fn a_kill_between_any_two_steps_loses_nothing() {
     killed.push(("the next database made", 0, scene.killed()));
     scene.journals.sync().unwrap();
     killed.push(("the active one synced", 0, scene.killed()));
-    let begun = switch::begin(&scene.databases, next, Into::into);
+    let begun = switch::begin(&scene.databases, next);
     let (next, journal) = begun.unwrap();
     killed.push(("the next one begun", 0, scene.killed()));
     files::complete(next.database().directory().path()).unwrap();

@@ -9,7 +9,8 @@ use bytes::Bytes;
 use super::world::{PAGE, World, config, page, read, read_all, write};
 use crate::engine::transaction_room::TransactionRoom;
 use crate::engine::{Acknowledge, Attachment, EngineConfig, EngineError, Transaction};
-use crate::env::memory::Crash;
+use crate::env::OperationKind;
+use crate::env::memory::{Crash, Verdict};
 
 async fn set(transaction: &Transaction, number: u64, byte: u8) {
     transaction
@@ -325,6 +326,35 @@ async fn an_aborted_transaction_gives_its_room_back_at_once() {
     ));
     commit(new).await.expect("a commit");
     assert_eq!(read_all(&disk, 0..2).await, [2, 2]);
+}
+
+/// It would keep what was written in memory, uncounted.
+#[tokio::test(start_paused = true)]
+async fn a_read_under_way_keeps_the_room_of_its_aborted_transaction() {
+    let world = World::new();
+    let disk = world.machine(1).open().await;
+    write(&disk, 5, 5).await;
+    disk.image().close().await.expect("it closes");
+    let mut machine = world.machine(2);
+    machine.host.transaction_room = TransactionRoom::with_limits(2 * PAGE as u64, 2 * PAGE as u64);
+    let disk = machine.open().await;
+    let old = Arc::new(begin(&disk).await);
+    set(&old, 0, 1).await;
+    world.objects.set_script(|operation| match operation.kind {
+        OperationKind::GetRange => Verdict::Hang,
+        _ => Verdict::Obey,
+    });
+    let reader = Arc::clone(&old);
+    let read = tokio::spawn(async move { reader.read(0, 6 * PAGE as u32).await });
+    tokio::time::sleep(config().transaction_age_max).await;
+    let new = begin(&disk).await;
+    set(&new, 1, 2).await;
+    let more = new.write(2 * PAGE as u64, page(2)).await;
+    assert!(matches!(more, Err(EngineError::TransactionTooLarge { .. })));
+    assert!(!read.is_finished());
+    read.abort();
+    let _ = read.await;
+    set(&new, 2, 2).await;
 }
 
 /// What a client wrote at once, until nothing of it is kept.
