@@ -27,6 +27,8 @@ const fn tool(program: &'static str, package: &'static str) -> Tool {
 pub const NBD_TOOLS: &[Tool] = &[
     tool("nbdinfo", "libnbd-bin"),
     tool("nbdcopy", "libnbd-bin"),
+    tool("nbdfuse", "libnbd-bin"),
+    tool("fusermount3", "fuse3"),
     tool("nbdsh", "python3-libnbd"),
     tool("nbdkit", "nbdkit"),
     tool("nbd-client", "nbd-client"),
@@ -39,8 +41,6 @@ pub const NBD_TOOLS: &[Tool] = &[
 
 /// What puts a filesystem on an export.
 pub const FILESYSTEM_TOOLS: &[Tool] = &[
-    tool("nbdfuse", "libnbd-bin"),
-    tool("fusermount3", "fuse3"),
     tool("losetup", "util-linux"),
     tool("mount", "mount"),
     tool("mkfs.ext4", "e2fsprogs"),
