@@ -292,7 +292,10 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, D: Disk> Transmission<'a, S, D> {
         let mut rest = self.transport.input();
         while let Ok(Some((incoming, header_bytes))) = Incoming::decode(rest, &self.terms.bounds) {
             let payload_bytes = match incoming {
-                Incoming::Valid { request, .. } if request == Request::Disconnect => return true,
+                Incoming::Valid {
+                    request: Request::Disconnect,
+                    ..
+                } => return true,
                 Incoming::Valid { request, .. } => request.payload_bytes(),
                 Incoming::Refused { skip_bytes, .. } => skip_bytes,
             };
