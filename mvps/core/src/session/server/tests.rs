@@ -1,3 +1,4 @@
+use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bytes::Bytes;
@@ -6,8 +7,8 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use super::*;
 use crate::client::{Client, ClientError};
 use crate::engine::{EngineError, Since};
-use crate::env::WallTime;
 use crate::env::memory::testing::{TestClock, TestSpawner};
+use crate::env::{Address, WallTime};
 use crate::ids::{PageSize, Version};
 use crate::nbd::{Opening, RemoteExport, ServerRefusal};
 use crate::session::images::{ImageFacts, OpenFailure};
@@ -545,4 +546,53 @@ async fn where_all_have_tokens_nobody_is_sent_away() {
     two.disconnect().await;
     tokio::task::yield_now().await;
     assert!(world.connect(&token("disk0")).await.is_ok());
+}
+
+/// Somebody connects whenever he can, a thousand times, and says nothing.
+struct Flood {
+    held: Vec<tokio::io::DuplexStream>,
+    accepted: Arc<AtomicU64>,
+}
+
+#[async_trait::async_trait]
+impl Listener for Flood {
+    async fn accept(&mut self) -> io::Result<(Box<dyn Connection>, PeerName)> {
+        if self.held.len() == 1000 {
+            std::future::pending::<()>().await;
+        }
+        let (client, served) = tokio::io::duplex(1024);
+        self.held.push(client);
+        self.accepted.fetch_add(1, Ordering::Relaxed);
+        Ok((Box::new(served), PeerName("flood".to_owned())))
+    }
+
+    fn address(&self) -> Address {
+        Address::Tcp("flood:1".to_owned())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_flood_of_connections_gives_way_to_other_tasks() {
+    let world = World::new();
+    let accepted = Arc::new(AtomicU64::new(0));
+    let flood = Flood {
+        held: Vec::new(),
+        accepted: Arc::clone(&accepted),
+    };
+    let server = world.server.clone();
+    let listening = tokio::spawn(async move { server.listen(Box::new(flood)).await });
+    let other = tokio::spawn(async move {
+        let mut most = 0;
+        for _ in 0..200 {
+            let before = accepted.load(Ordering::Relaxed);
+            let_others_run().await;
+            most = most.max(accepted.load(Ordering::Relaxed) - before);
+        }
+        (most, accepted.load(Ordering::Relaxed))
+    });
+    let (most, total) = other.await.unwrap();
+    assert!(total > 100, "{total} were accepted");
+    assert!(most <= 2, "{most} between two turns of another task");
+    world.server.shut_down().await;
+    listening.await.unwrap();
 }
