@@ -580,7 +580,6 @@ async fn a_flood_of_connections_gives_way_to_other_tasks() {
         accepted: Arc::clone(&accepted),
     };
     let server = world.server.clone();
-    let listening = tokio::spawn(async move { server.listen(Box::new(flood)).await });
     let other = tokio::spawn(async move {
         let mut most = 0;
         for _ in 0..200 {
@@ -590,6 +589,7 @@ async fn a_flood_of_connections_gives_way_to_other_tasks() {
         }
         (most, accepted.load(Ordering::Relaxed))
     });
+    let listening = tokio::spawn(async move { server.listen(Box::new(flood)).await });
     let (most, total) = other.await.unwrap();
     assert!(total > 100, "{total} were accepted");
     assert!(most <= 2, "{most} between two turns of another task");
