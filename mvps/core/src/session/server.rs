@@ -232,13 +232,14 @@ impl<M: Images> Server<M> {
             Ok(()) = sent_away => Ended::MadeRoom,
             ended = serve(stream, &admission, &*self.shared.clock) => ended,
         };
-        let is_logged = match admission.seat.is_kept() {
+        let has_room = || match admission.seat.is_kept() {
             true => self.shared.logs_client(),
             false => self.shared.logs_stranger(),
         };
         match &ended {
-            _ if !is_logged => {}
+            // Of these a flood makes as many as it likes; they take no room of what is told.
             Ended::MadeRoom => tracing::debug!(%peer, %ended, "connection ended"),
+            _ if !has_room() => {}
             Ended::TlsFailed(_) => tracing::warn!(%peer, %ended, "connection ended"),
             Ended::Broken(_) | Ended::HandshakeTooSlow | Ended::Stalled | Ended::Lost(_) => {
                 tracing::warn!(%peer, %ended, "connection ended");
