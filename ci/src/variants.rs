@@ -25,6 +25,8 @@ const TESTS: &[&str] = &[
     "format::frame::",
     "reachability::",
     "scenarios::",
+    "session::server::tests::a_flood_",
+    "session::tests::a_goodbye_",
 ];
 
 /// Compiling the core and its dependencies once more, on a slow machine.

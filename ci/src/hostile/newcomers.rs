@@ -9,7 +9,7 @@ use tokio::time::timeout;
 
 use super::{IMAGE_BYTES, QUIET};
 use crate::daemon::Setup;
-use crate::kill::attach::attach;
+use crate::kill::attach;
 use crate::token::Claims;
 
 /// How often one comes.

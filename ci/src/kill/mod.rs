@@ -4,7 +4,7 @@
 //! Reading order: [`history`] (what was done), [`explain`] (which states it allows), [`content`]
 //! (stamps as bytes), [`load`] (what does it), [`rounds`] and [`takeover`] (the modes).
 
-pub mod attach;
+mod attach;
 pub mod content;
 mod explain;
 pub mod history;

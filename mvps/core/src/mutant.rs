@@ -50,7 +50,7 @@ pub const ALL: &[&str] = &[
     "the epoch in office is settled",
 ];
 
-/// Variants of collection, history and fencing that this crate's own tests must fail under, too.
+/// Variants of collection, history, fencing and connections that this crate's own tests must fail under, too.
 pub const TESTED: &[&str] = &[
     "clone published before its pin",
     "pin of a clone's clone only in the parent",
@@ -70,6 +70,8 @@ pub const TESTED: &[&str] = &[
     "sharing is judged by the newest version",
     "a new life drops the pins",
     "a deposed server calls it a failure of the store",
+    "a goodbye that waits is not seen",
+    "a flood of connections goes first",
 ];
 
 /// Every counterexample of the protocol's models: its test, which drives the real code through it,
