@@ -1,5 +1,5 @@
 //! `cargo ci variants`: known-bad variants of what the simulation does not run yet (collection, and
-//! what operators do to images), and of sealing. The core's own tests about them, built with
+//! what operators do to images), of sealing, and of connections. The core's own tests about them, built with
 //! selectable variants, must pass as they are and fail under each variant; so must, under the
 //! variant that breaks its rule, each scenario of the protocol's models.
 //!
