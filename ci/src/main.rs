@@ -5,39 +5,11 @@
 
 #![allow(clippy::print_stdout)] // A command-line program's results go to standard output.
 
-mod advisories;
-mod bench;
-mod big_image;
-mod capture;
 mod check;
-mod collect;
-mod collectors;
-mod command;
-mod daemon;
+mod drivers;
 mod evidence;
-mod filesystem;
-mod fio;
-mod foreground;
-mod fuzz;
-mod hostile;
-mod idle;
-mod image_file;
-mod interop;
-mod kill;
-mod machine;
-mod mkfs;
-mod object_server;
-mod outage;
-mod point_in_time;
-mod powercut;
-mod relay;
-mod report;
-mod server;
-mod sim;
-mod space;
-mod token;
-mod variants;
-mod workspace;
+mod model;
+mod rig;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -45,7 +17,12 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
-use workspace::Profile;
+use drivers::{
+    advisories, bench, big_image, capture, collect, collectors, filesystem, foreground, fuzz,
+    hostile, idle, interop, kill, mkfs, outage, point_in_time, powercut, sim, space, variants,
+};
+use rig::server::StandInKind;
+use rig::workspace::Binary;
 
 /// What `cargo ci` understands.
 #[derive(Parser)]
@@ -53,26 +30,6 @@ use workspace::Profile;
 struct Arguments {
     #[command(subcommand)]
     word: Word,
-}
-
-/// Which binary the drivers run.
-#[derive(clap::Args, Clone, Debug)]
-struct Binary {
-    /// Run this binary instead of building one.
-    #[arg(long)]
-    mvps: Option<PathBuf>,
-    /// How to build it.
-    #[arg(long, value_enum, default_value = "dev")]
-    profile: Profile,
-}
-
-impl Binary {
-    fn path(&self) -> Result<PathBuf> {
-        match &self.mvps {
-            Some(path) => Ok(std::path::absolute(path)?),
-            None => workspace::build("mvps", self.profile),
-        }
-    }
 }
 
 #[derive(Subcommand)]
@@ -90,7 +47,7 @@ enum Word {
         binary: Binary,
         /// Run the suite against another server instead, to prove the suite itself.
         #[arg(long, value_enum)]
-        against: Option<server::StandInKind>,
+        against: Option<StandInKind>,
     },
     /// A real filesystem on an attached disk, found again with an empty buffer store.
     Filesystem {
@@ -98,7 +55,7 @@ enum Word {
         binary: Binary,
         /// Run against another server instead, to prove the driver itself.
         #[arg(long, value_enum)]
-        against: Option<server::StandInKind>,
+        against: Option<StandInKind>,
     },
     /// mkfs and blkdiscard of a 2 TiB image, against the clock.
     Mkfs {
