@@ -18,22 +18,22 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 
 use drivers::{
-    advisories, bench, big_image, capture, collect, collectors, filesystem, foreground, fuzz,
-    hostile, idle, interop, kill, mkfs, outage, point_in_time, powercut, sim, space, variants,
+    advisories, bench, big_image, capture, filesystem, foreground, fuzz, gc, gc_crashes, hostile,
+    idle, interop, kill, mkfs, outage, point_in_time, powercut, sim, space, variants,
 };
 use rig::server::StandInKind;
 use rig::workspace::Binary;
 
-/// What `cargo ci` understands.
+/// The command line of `cargo ci`.
 #[derive(Parser)]
 #[command(name = "cargo ci", about = "Checks, drivers and measurements of mvps")]
 struct Arguments {
     #[command(subcommand)]
-    word: Word,
+    command: Command,
 }
 
 #[derive(Subcommand)]
-enum Word {
+enum Command {
     /// Formatting, lints, dependency rules, bans, length of files.
     Check,
     /// Known vulnerabilities of all dependencies; needs the RustSec database.
@@ -80,17 +80,17 @@ enum Word {
         options: powercut::Options,
     },
     /// The collector beside a running daemon; everything is checked afterwards.
-    Collect {
+    Gc {
         #[command(flatten)]
         binary: Binary,
     },
     /// Two collectors in a tight loop, killed at random, beside a server under load that is killed,
     /// moved and taken over.
-    Collectors {
+    GcCrashes {
         #[command(flatten)]
         binary: Binary,
         #[command(flatten)]
-        options: collectors::Options,
+        options: gc_crashes::Options,
     },
     /// The object store is away for a minute, under load.
     Outage {
@@ -179,7 +179,7 @@ enum Word {
 }
 
 fn main() -> ExitCode {
-    match obey() {
+    match run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");
@@ -188,38 +188,38 @@ fn main() -> ExitCode {
     }
 }
 
-fn obey() -> Result<()> {
-    match Arguments::parse().word {
-        Word::Check => check::run(),
-        Word::Interop { binary, against } => interop::run(&binary, against),
-        Word::Filesystem { binary, against } => filesystem::run_all(&binary, against),
-        Word::Mkfs { binary, options } => mkfs::run(&binary, &options),
-        Word::Kill { binary, options } => kill::run(&binary, &options),
-        Word::PowerCut { binary, options } => powercut::run(&binary, &options),
-        Word::Collect { binary } => collect::run(&binary),
-        Word::Collectors { binary, options } => collectors::run(&binary, &options),
-        Word::Outage { binary, options } => outage::run(&binary, &options),
-        Word::Foreground { binary, options } => foreground::run(&binary, &options),
-        Word::PointInTime { binary } => point_in_time::run(&binary),
-        Word::Space { binary, options } => space::run(&binary, &options),
-        Word::Advisories { options } => advisories::run(&options),
-        Word::Bigimage { binary, options } => big_image::run(&binary, &options),
-        Word::Idle { binary, options } => idle::run(&binary, &options),
-        Word::Fuzz {
+fn run() -> Result<()> {
+    match Arguments::parse().command {
+        Command::Check => check::run(),
+        Command::Interop { binary, against } => interop::run(&binary, against),
+        Command::Filesystem { binary, against } => filesystem::run_all(&binary, against),
+        Command::Mkfs { binary, options } => mkfs::run(&binary, &options),
+        Command::Kill { binary, options } => kill::run(&binary, &options),
+        Command::PowerCut { binary, options } => powercut::run(&binary, &options),
+        Command::Gc { binary } => gc::run(&binary),
+        Command::GcCrashes { binary, options } => gc_crashes::run(&binary, &options),
+        Command::Outage { binary, options } => outage::run(&binary, &options),
+        Command::Foreground { binary, options } => foreground::run(&binary, &options),
+        Command::PointInTime { binary } => point_in_time::run(&binary),
+        Command::Space { binary, options } => space::run(&binary, &options),
+        Command::Advisories { options } => advisories::run(&options),
+        Command::Bigimage { binary, options } => big_image::run(&binary, &options),
+        Command::Idle { binary, options } => idle::run(&binary, &options),
+        Command::Fuzz {
             binary,
             capture: true,
             ..
         } => capture::run_all(&binary),
-        Word::Fuzz { options, .. } => fuzz::run(&options),
-        Word::Sim { options } => sim::run(&options),
-        Word::Variants => variants::run_all(),
-        Word::Hostile { binary, options } => hostile::run(&binary, &options),
-        Word::Evidence {
+        Command::Fuzz { options, .. } => fuzz::run(&options),
+        Command::Sim { options } => sim::run(&options),
+        Command::Variants => variants::run_all(),
+        Command::Hostile { binary, options } => hostile::run(&binary, &options),
+        Command::Evidence {
             capability,
             options,
         } => evidence::run(capability, &options),
-        Word::Bench { mvps, options } => bench::run(mvps.as_deref(), &options),
-        Word::PlainSdk(options) => bench::run_plain_sdk(&options),
+        Command::Bench { mvps, options } => bench::run(mvps.as_deref(), &options),
+        Command::PlainSdk(options) => bench::run_plain_sdk(&options),
     }
 }
 

@@ -1,5 +1,5 @@
 //! `cargo ci foreground`: what cleaning costs those who write meanwhile: 4 KiB writes at random to an
-//! image full of garbage, with cleaning and without it in turns, in one run.
+//! image full of garbage, with cleaning and without it alternately, in one run.
 
 use std::time::Duration;
 
@@ -29,12 +29,12 @@ pub struct Options {
     /// Size of the image in MiB.
     #[arg(long, default_value_t = 1024)]
     pub image_size: u64,
-    /// Seconds of one turn.
+    /// Seconds of one round.
     #[arg(long, default_value_t = 30)]
     pub seconds: u64,
-    /// Turns with cleaning, and as many without.
+    /// Rounds with cleaning, and as many without.
     #[arg(long, default_value_t = 3)]
-    pub turns: u32,
+    pub rounds: u32,
     /// Writes in flight.
     #[arg(long, default_value_t = 8)]
     pub depth: u32,
@@ -58,19 +58,19 @@ pub fn run(binary: &Binary, options: &Options) -> Result<()> {
 }
 
 fn measure(mut setup: Setup, options: &Options) -> Result<String> {
-    // A whole round at random, so that there is something to clean from the beginning.
-    turn(&mut setup, options, false, &["--rw=write", "--bs=1M"])?;
-    turn(&mut setup, options, false, &["--rw=randwrite", "--bs=4k"])?;
+    // Every page at random, so that there is something to clean from the beginning.
+    round(&mut setup, options, false, &["--rw=write", "--bs=1M"])?;
+    round(&mut setup, options, false, &["--rw=randwrite", "--bs=4k"])?;
     let seconds = format!("--runtime={}", options.seconds);
     let timed = ["--time_based", &seconds, "--ramp_time=2"];
     let writes = ["--rw=randwrite", "--bs=4k", "--norandommap"];
-    let words = [&writes[..], &timed].concat();
+    let arguments = [&writes[..], &timed].concat();
     let (mut with, mut without, mut cleaned) = (Vec::new(), Vec::new(), 0);
     let mut rates = Vec::new();
-    for _ in 0..options.turns {
-        let (figures, _) = turn(&mut setup, options, false, &words)?;
+    for _ in 0..options.rounds {
+        let (figures, _) = round(&mut setup, options, false, &arguments)?;
         without.push(figures.p99_ms);
-        let (figures, cleaned_bytes) = turn(&mut setup, options, true, &words)?;
+        let (figures, cleaned_bytes) = round(&mut setup, options, true, &arguments)?;
         with.push(figures.p99_ms);
         ensure!(
             cleaned_bytes > 0,
@@ -93,11 +93,11 @@ fn measure(mut setup: Setup, options: &Options) -> Result<String> {
 }
 
 /// One daemon's life with fio; how the writes fared, and what was cleaned meanwhile.
-fn turn(
+fn round(
     setup: &mut Setup,
     options: &Options,
     cleaning: bool,
-    words: &[&str],
+    arguments: &[&str],
 ) -> Result<(Figures, u64)> {
     setup.flags = vec!["--cleaning".into(), cleaning.to_string()];
     let daemon = setup.start()?;
@@ -106,7 +106,7 @@ fn turn(
     fio.args(["--name=foreground", "--refill_buffers", "--randrepeat=0"]);
     fio.arg(format!("--size={}M", options.image_size));
     fio.arg(format!("--iodepth={}", options.depth));
-    fio.args(words);
+    fio.args(arguments);
     let jobs = fio::jobs(&mut fio, LIMIT)?;
     let status = daemon.status()?;
     let image = status["images"].as_array().and_then(|all| all.first());

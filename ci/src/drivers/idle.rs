@@ -23,7 +23,8 @@ const DISK_BYTES: u64 = 256 * 1024 * 1024;
 const PAGE_BYTES: u64 = 4096;
 
 /// The most requests that opening may take, whatever the number of segments: the probe of the
-/// store, the manifest's search, publication and re-check, and the segments since the last fold.
+/// store, the manifest's search, publication and re-check, and the segments since the last map
+/// compaction.
 const OPENING_LIMIT: u64 = 150;
 
 /// How long, and how many.

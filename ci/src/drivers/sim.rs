@@ -45,15 +45,15 @@ pub fn run(options: &Options) -> Result<()> {
         ("variants", vec!["mutants"]),
     ];
     let mut report = Report::default();
-    for (name, words) in steps {
+    for (name, arguments) in steps {
         let limit = STEP_LIMIT + Duration::from_secs(60 * options.minutes);
-        report.check("sim", name, || simulate(&words, limit));
+        report.check("sim", name, || simulate(&arguments, limit));
     }
     report.finish("cargo ci sim")
 }
 
 /// Runs the simulation's own program, which shows its progress.
-fn simulate(words: &[&str], limit: Duration) -> Result<String> {
+fn simulate(arguments: &[&str], limit: Duration) -> Result<String> {
     let mut child = Command::new("cargo")
         .args([
             "run",
@@ -65,19 +65,19 @@ fn simulate(words: &[&str], limit: Duration) -> Result<String> {
             "sim",
             "--",
         ])
-        .args(words)
+        .args(arguments)
         .current_dir(workspace::root())
         .stdin(Stdio::null())
         .spawn()
         .context("starting the simulation")?;
     match wait_within(&mut child, limit)? {
         Some(status) => {
-            ensure!(status.success(), "{}: {status}", words.join(" "));
-            Ok(words.join(" "))
+            ensure!(status.success(), "{}: {status}", arguments.join(" "));
+            Ok(arguments.join(" "))
         }
         None => {
             terminate(&child)?;
-            anyhow::bail!("{} took more than {limit:?}", words.join(" "))
+            anyhow::bail!("{} took more than {limit:?}", arguments.join(" "))
         }
     }
 }

@@ -64,7 +64,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn units_come_back_and_strangers_do_not() {
+    fn units_come_back_and_others_do_not() {
         let bytes = encode(3, 5..8, 77);
         let expected = vec![(5, 77), (6, 77), (7, 77)];
         assert_eq!(decode(3, 5, &bytes).unwrap(), expected);

@@ -25,7 +25,7 @@ use super::history::{Effect, Fate, History, Instant, Operation, OperationId, Sta
 pub enum Violation {
     /// A stamp that no operation wrote to this unit in this history.
     #[error("unit {unit} holds {stamp}, which nothing wrote there")]
-    Stranger {
+    UnknownStamp {
         /// The unit.
         unit: u32,
         /// What it holds.
@@ -161,11 +161,11 @@ impl<'a> Explainer<'a> {
             return Ok(None);
         }
         let Some(id) = self.by_stamp.get(&stamp).copied() else {
-            return Err(Violation::Stranger { unit, stamp });
+            return Err(Violation::UnknownStamp { unit, stamp });
         };
         let operation = self.operation(id);
         if operation.effects.get(&unit) != Some(&Effect::Written) {
-            return Err(Violation::Stranger { unit, stamp });
+            return Err(Violation::UnknownStamp { unit, stamp });
         }
         if operation.fate == Fate::Never {
             return Err(Violation::Undead { unit, stamp });
@@ -351,7 +351,7 @@ impl<'a> Explainer<'a> {
             // Zeroes do not say when they came, if anything zeroed the unit in this round.
             None if stamp == ZEROES && zeroed => return Ok(()),
             None if is_base => 0,
-            None => return Err(Violation::Stranger { unit, stamp }),
+            None => return Err(Violation::UnknownStamp { unit, stamp }),
         };
         let overlooks = |other: &&Operation| {
             other.stamp != reader.stamp

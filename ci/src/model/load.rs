@@ -110,11 +110,11 @@ fn choose_units(numbers: &mut Numbers, units: u32) -> Range<u32> {
         _ => 16,
     };
     let length = 1 + numbers.below(longest);
-    let room = match numbers.below(5) {
+    let bound = match numbers.below(5) {
         0 | 1 => u64::from(units) - length,
         _ => HOT_UNITS,
     };
-    let mut first = numbers.below(room);
+    let mut first = numbers.below(bound);
     let mut length = length;
     if numbers.below(2) == 0 {
         let page = u64::from(PAGE_UNITS);

@@ -27,17 +27,17 @@ impl Spawner for OnTokio {
 /// # Errors
 /// As the client says; [`ClientError::Lost`] also if the socket does not connect.
 pub async fn attach(setup: &Setup, claims: &Claims) -> Result<Client, ClientError> {
-    attach_wishing(setup, claims, Opening::Go).await
+    attach_with(setup, claims, Opening::Go).await
 }
 
-/// Attaches to a daemon of `setup` with what it grants of `wishes`.
+/// Attaches to a daemon of `setup` and negotiates `options`, or as many of them as it grants.
 ///
 /// # Errors
 /// As [`attach`].
-pub async fn attach_wishing(
+pub async fn attach_with(
     setup: &Setup,
     claims: &Claims,
-    wishes: impl Into<Wishes>,
+    options: impl Into<Wishes>,
 ) -> Result<Client, ClientError> {
     let name = ExportName::new(claims.sign()).expect("a token is shorter than the limit");
     match &setup.listen {
@@ -45,12 +45,12 @@ pub async fn attach_wishing(
             let stream = TcpStream::connect(address).await;
             let stream = stream.map_err(|_| ClientError::Lost)?;
             stream.set_nodelay(true).map_err(|_| ClientError::Lost)?;
-            Client::connect(stream, name, wishes, &OnTokio).await
+            Client::connect(stream, name, options, &OnTokio).await
         }
         Listen::Unix(path) => {
             let stream = UnixStream::connect(path).await;
             let stream = stream.map_err(|_| ClientError::Lost)?;
-            Client::connect(stream, name, wishes, &OnTokio).await
+            Client::connect(stream, name, options, &OnTokio).await
         }
     }
 }

@@ -98,9 +98,9 @@ impl Setup {
 
     /// A command of the binary in the environment of this setup: every flag has a variable, and
     /// those of the stores suit every subcommand.
-    pub fn command(&self, words: &[&str]) -> Command {
+    pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(&self.binary);
-        command.args(words);
+        command.args(arguments);
         match &self.store {
             ObjectStore::Local(path) => {
                 command.env("MVPS_TE_IMAGE_STORE", "local");
@@ -130,8 +130,8 @@ impl Setup {
     ///
     /// # Errors
     /// If it fails.
-    pub fn operate(&self, words: &[&str]) -> Result<Finished> {
-        command::run(&mut self.command(words), COMMAND_LIMIT)
+    pub fn operate(&self, arguments: &[&str]) -> Result<Finished> {
+        command::run(&mut self.command(arguments), COMMAND_LIMIT)
     }
 
     /// Accepts, as an operator does, that `image` is taken over and what its buffer store held is lost.
@@ -311,8 +311,8 @@ impl Daemon {
     /// # Errors
     /// If the daemon refuses.
     pub fn checkpoint(&self, image: &str) -> Result<Finished> {
-        let words = ["checkpoint", image];
-        command::run(&mut self.setup.command(&words), CHECKPOINT_LIMIT)
+        let arguments = ["checkpoint", image];
+        command::run(&mut self.setup.command(&arguments), CHECKPOINT_LIMIT)
     }
 
     /// What `mvps status --output json` says.

@@ -166,7 +166,7 @@ impl ObjectServer {
     /// Closes every connection, and every new one as it arrives.
     ///
     /// # Errors
-    /// If the server does not obey.
+    /// If the server does not confirm it.
     pub fn cut(&mut self) -> Result<()> {
         let answer = self.ask("cut")?;
         ensure!(answer == "ok", "cut: {answer}");
@@ -176,7 +176,7 @@ impl ObjectServer {
     /// Lets connections pass again.
     ///
     /// # Errors
-    /// If the server does not obey.
+    /// If the server does not confirm it.
     pub fn restore(&mut self) -> Result<()> {
         let answer = self.ask("restore")?;
         ensure!(answer == "ok", "restore: {answer}");

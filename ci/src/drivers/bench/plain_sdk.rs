@@ -1,5 +1,5 @@
-//! The comparator: aws-sdk-s3 alone, doing the same work without mvps. A hidden word of `ci`, run
-//! from a release build, so that it is compiled as well as what it is compared with.
+//! The comparator: aws-sdk-s3 alone, doing the same work without mvps. A hidden command of `ci`,
+//! run from a release build, so that it is compiled as well as what it is compared with.
 
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -62,7 +62,7 @@ pub fn measure(endpoint: &str, key: &str, arguments: &[String]) -> Result<f64> {
     answer["bytes_per_second"].as_f64().context("its rate")
 }
 
-/// The hidden word.
+/// Runs the hidden command.
 ///
 /// # Errors
 /// If a request fails.

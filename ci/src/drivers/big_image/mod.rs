@@ -5,9 +5,9 @@
 //! The content compresses to nothing, so that the whole is made in minutes, but every page is in a
 //! frame of its own segment's index and in a leaf of the map, as if it had been written.
 
-mod family;
+mod clones;
+mod generator;
 mod image;
-mod maker;
 
 use std::time::{Duration, Instant};
 
@@ -23,9 +23,9 @@ use crate::rig::report::Report;
 use crate::rig::token::Claims;
 use crate::rig::workspace::{self, Binary};
 
-use family::Family;
+use clones::Clones;
+use generator::Generator;
 use image::{IMAGE, PREFIX, read_all_over};
-use maker::Maker;
 
 pub use image::Options;
 
@@ -48,11 +48,11 @@ pub fn run(binary: &Binary, options: &Options) -> Result<()> {
     let mut server = ObjectServer::start(&directory.path().join("server"))?;
     let runtime = Runtime::new()?;
     let made = Instant::now();
-    let mut maker = Maker::new(sdk_client(server.endpoint()), options);
-    let manifest = runtime.block_on(maker.make())?;
+    let mut generator = Generator::new(sdk_client(server.endpoint()), options);
+    let manifest = runtime.block_on(generator.generate())?;
     println!(
         "made {} pages of {} GiB in {} segments and {} map objects: {:.0} s",
-        maker.written_pages,
+        generator.written_pages,
         options.size_gib,
         manifest.segments.len(),
         manifest.maps.len(),
@@ -64,7 +64,7 @@ pub fn run(binary: &Binary, options: &Options) -> Result<()> {
     report.check("bigimage", "opened, and read all over", || {
         open_and_read(&runtime, &mut server, &daemon, options)
     });
-    let mut family = Family {
+    let mut clones = Clones {
         runtime: &runtime,
         server: &mut server,
         collector: Setup {
@@ -74,10 +74,10 @@ pub fn run(binary: &Binary, options: &Options) -> Result<()> {
         setup,
         options,
     };
-    report.check("bigimage", "a snapshot and a clone", || family.costs());
-    report.check("bigimage", "clones share one copy", || family.share());
+    report.check("bigimage", "a snapshot and a clone", || clones.costs());
+    report.check("bigimage", "clones share one copy", || clones.share());
     report.check("bigimage", "what deleting all but one leaves", || {
-        family.leave_one(daemon)
+        clones.leave_one(daemon)
     });
     report.finish("cargo ci bigimage")
 }

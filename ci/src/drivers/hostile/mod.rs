@@ -8,7 +8,7 @@
 
 mod attack;
 mod images;
-mod newcomers;
+mod new_connections;
 
 use std::fs;
 use std::time::{Duration, Instant};
@@ -125,7 +125,8 @@ fn storm(report: &mut Report, daemon: &mut Daemon, options: &Options) -> Result<
         },
     };
     let attackers = std::thread::spawn(move || attack::run(&plan));
-    let newcomers = newcomers::begin(daemon.setup(), RISE, Duration::from_secs(seconds));
+    let new_connections =
+        new_connections::begin(daemon.setup(), RISE, Duration::from_secs(seconds));
     std::thread::sleep(RISE);
     let during = fio_rate(daemon, seconds);
     let sockets_during = daemon.sockets()?;
@@ -155,8 +156,8 @@ fn storm(report: &mut Report, daemon: &mut Daemon, options: &Options) -> Result<
     report.check("hostile", "the storm", || Ok(tally.to_string()));
     check(report, "fio during the storm", during, DURING_MIN);
     check(report, "fio after the storm", after, AFTER_MIN);
-    report.check("hostile", "newcomers during the storm", || {
-        newcomers::judge(newcomers)
+    report.check("hostile", "new connections during the storm", || {
+        new_connections::judge(new_connections)
     });
     report.check("hostile", "sockets", || {
         let after = calm(daemon, sockets_before, began)?;

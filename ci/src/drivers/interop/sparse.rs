@@ -10,7 +10,7 @@ use tokio::runtime::Runtime;
 
 use super::certificates::qemu_image;
 use super::scripts::tool;
-use crate::rig::client::attach_wishing;
+use crate::rig::client::attach_with;
 use crate::rig::command::Finished;
 use crate::rig::daemon::Daemon;
 use crate::rig::numbers::Numbers;
@@ -90,7 +90,7 @@ fn in_time(took: Duration, limit_seconds: f64) -> Result<String> {
 
 async fn attach(daemon: &Daemon, image: &str) -> Result<Client> {
     let claims = Claims::image(image, DISK_BYTES);
-    let client = attach_wishing(daemon.setup(), &claims, Wishes::everything()).await?;
+    let client = attach_with(daemon.setup(), &claims, Wishes::everything()).await?;
     ensure!(
         client.export().framing == Framing::Extended,
         "no extended headers"

@@ -41,7 +41,7 @@ pub fn checks(report: &mut Report, binary: &Path, directory: &Path) -> Result<()
     });
     report.check(area, "in the clear beside it", || plain(&offered));
     report.check(area, "an authority that is not ours", || {
-        stranger(&offered, &directory)
+        untrusted_authority(&offered, &directory)
     });
     report.check(area, "new certificates on SIGHUP", || {
         reload(&offered, &directory)
@@ -164,8 +164,8 @@ fn plain(node: &Node) -> Result<String> {
 
 /// A client must notice that the certificate is not one that it trusts: the cell proves that the
 /// others verify anything.
-fn stranger(node: &Node, directory: &Path) -> Result<String> {
-    let other = Authority::new(directory.join("stranger"))?.without_client()?;
+fn untrusted_authority(node: &Node, directory: &Path) -> Result<String> {
+    let other = Authority::new(directory.join("untrusted"))?.without_client()?;
     let token = Claims::image("tls-info", IMAGE_BYTES).sign();
     let uri = other.uri(&node.listens()[0], &token);
     let answer = tool_any("nbdinfo", &["--size", &uri])?;

@@ -14,7 +14,7 @@ const STEP_LIMIT: Duration = Duration::from_secs(120);
 /// The disk: several journals and generations.
 const DISK_BYTES: u64 = 2 << 30;
 
-/// The btrfs beneath it: the disk, two copies that share most of it, and room.
+/// The btrfs beneath it: the disk, two copies that share most of it, and free space.
 const HOST_BYTES: u64 = 8 << 30;
 
 /// A mounted filesystem; unmounted when dropped, and its loop device freed with it.
@@ -59,7 +59,8 @@ impl Drop for Mounted {
     }
 }
 
-/// See the module's text.
+/// A machine whose power can be cut: a filesystem on a loop device, whose file can be copied as the
+/// disk held it.
 #[derive(Debug)]
 pub struct Machine {
     // Dropped first: it lies on the other.

@@ -112,7 +112,7 @@ fn zeroes_need_an_author() {
 }
 
 #[test]
-fn strangers_undead_and_the_future_are_named() {
+fn unknown_stamps_undead_and_the_future_are_named() {
     let mut history = fresh();
     let (first, a) = write(&mut history, 0..1);
     history.never(first);
@@ -122,12 +122,12 @@ fn strangers_undead_and_the_future_are_named() {
     ));
     assert!(matches!(
         explain(&history, &[7]),
-        Err(Violation::Stranger { .. })
+        Err(Violation::UnknownStamp { .. })
     ));
     let (_, b) = write(&mut history, 1..2);
     assert!(matches!(
         explain(&history, &[b]),
-        Err(Violation::Stranger { .. })
+        Err(Violation::UnknownStamp { .. })
     ));
     let end = history.tick();
     let (_, c) = write(&mut history, 2..3);

@@ -45,7 +45,7 @@ const SOURCE_PAGE: u64 = 4;
 const CLONE_PAGE: u64 = 8;
 
 /// The big image, and what is made of it.
-pub struct Family<'a> {
+pub struct Clones<'a> {
     pub runtime: &'a Runtime,
     pub server: &'a mut ObjectServer,
     pub setup: Setup,
@@ -59,7 +59,7 @@ struct Cost {
     requests: u64,
 }
 
-impl Family<'_> {
+impl Clones<'_> {
     fn clone_name(number: u32) -> String {
         format!("c{number}")
     }
@@ -145,7 +145,7 @@ impl Family<'_> {
         for image in others {
             self.setup.operate(&["image", "delete", &image])?;
         }
-        let deleted = self.collect()?;
+        let deleted = self.gc()?;
         let (objects, bytes) = self.must_be_exact(&last)?;
         self.check()?;
         let daemon = self.setup.start()?;
@@ -166,7 +166,7 @@ impl Family<'_> {
     }
 
     /// Collects until nothing is left to do; how many objects went.
-    fn collect(&self) -> Result<u64> {
+    fn gc(&self) -> Result<u64> {
         let mut deleted = 0;
         for _ in 0..PASSES_MAX {
             let mut command = self.collector.command(&["--threshold-inactive-days", "0"]);

@@ -1,4 +1,4 @@
-//! `cargo ci collectors`: two collectors in a tight loop that forget whatever they may, killed at
+//! `cargo ci gc-crashes`: two collectors in a tight loop that forget whatever they may, killed at
 //! random, beside a server under load that is itself killed, moved and taken over.
 //!
 //! Read [`loops`] (the collectors), then [`ends`] (how a round ends), then [`rounds`] (the rest). The
@@ -25,7 +25,7 @@ use crate::rig::report::Report;
 use crate::rig::workspace::{self, Binary};
 
 use loops::Loops;
-use rounds::World;
+use rounds::LoadedImage;
 
 /// How long the last collection, and the check of everything, may take.
 const LIMIT: Duration = Duration::from_secs(300);
@@ -49,7 +49,7 @@ pub struct Options {
 pub fn run(binary: &Binary, options: &Options) -> Result<()> {
     let mvps = binary.path()?;
     let collector = workspace::build("mvps-gc", binary.profile)?;
-    let directory = TempDir::with_prefix("mvps-collectors")?;
+    let directory = TempDir::with_prefix("mvps-gc-crashes")?;
     let seed = options.seed.unwrap_or_else(seed_of_now);
     println!("seed {seed}");
     let server = ObjectServer::start(&directory.path().join("server"))?;
@@ -60,16 +60,16 @@ pub fn run(binary: &Binary, options: &Options) -> Result<()> {
     };
     let duration = Duration::try_from_secs_f64(options.minutes * 60.0)?;
     let mut report = Report::default();
-    let passed = report.check("collectors", "beside a server under load", || {
+    let passed = report.check("gc-crashes", "beside a server under load", || {
         storm(setup.clone(), &collector, directory.path(), seed, duration)
     });
-    let clean = report.check("collectors", "check --all --read-data", || {
+    let clean = report.check("gc-crashes", "check --all --read-data", || {
         check(&setup, &collector)
     });
     if !(passed && clean) {
         println!("kept: {}", directory.keep().display());
     }
-    report.finish("cargo ci collectors")
+    report.finish("cargo ci gc-crashes")
 }
 
 fn storm(
@@ -79,9 +79,9 @@ fn storm(
     seed: u64,
     duration: Duration,
 ) -> Result<String> {
-    let world = World::new(setup, place, seed)?;
+    let image = LoadedImage::new(setup, place, seed)?;
     let loops = Loops::start(collector, place, seed);
-    let stormed = world.run(duration, || loops.must_run());
+    let stormed = image.run(duration, || loops.must_run());
     let tally = loops.stop();
     let figures = stormed?;
     let tally = tally?;

@@ -40,8 +40,8 @@ struct Segment {
     index: SegmentIndex,
 }
 
-/// See the module's text.
-pub struct Maker {
+/// Writes the image to the object store.
+pub struct Generator {
     client: Client,
     size_bytes: u64,
     every: u64,
@@ -52,7 +52,7 @@ pub struct Maker {
     pub written_pages: u64,
 }
 
-impl Maker {
+impl Generator {
     /// Makes what `options` ask for.
     pub fn new(client: Client, options: &Options) -> Self {
         Self {
@@ -90,7 +90,7 @@ impl Maker {
     ///
     /// # Errors
     /// If the store refuses an object.
-    pub async fn make(&mut self) -> Result<Manifest> {
+    pub async fn generate(&mut self) -> Result<Manifest> {
         let mut manifest = empty_manifest(self.size_bytes, self.page_size);
         let mut root = Root::default();
         let leaves = (self.size_bytes >> 12).div_ceil(LEAF_PAGES);

@@ -1,4 +1,4 @@
-//! `cargo ci collect`: the collector on a bucket that a running daemon fills, dry and real, two at
+//! `cargo ci gc`: the collector on a bucket that a running daemon fills, dry and real, two at
 //! once; then `mvps check` reads everything, and so does a client.
 
 use std::path::Path;
@@ -48,7 +48,7 @@ const HALF: &str = "c@half";
 pub fn run(binary: &Binary) -> Result<()> {
     let mvps = binary.path()?;
     let collector = workspace::build("mvps-gc", binary.profile)?;
-    let directory = TempDir::with_prefix("mvps-collect")?;
+    let directory = TempDir::with_prefix("mvps-ci-gc")?;
     let server = ObjectServer::start(&directory.path().join("server"))?;
     let setup = Setup::new(&mvps, server.store("gc/"), directory.path())?;
     let mut bench = Bench {
@@ -63,16 +63,16 @@ pub fn run(binary: &Binary) -> Result<()> {
         numbers: Numbers::new(7),
     };
     let mut report = Report::default();
-    report.check("collect", "a dry run foretells, a real one does it", || {
+    report.check("gc", "a dry run foretells, a real one does it", || {
         bench.dry_and_real()
     });
-    report.check("collect", "two collectors beside a writing server", || {
+    report.check("gc", "two collectors beside a writing server", || {
         bench.two_at_once()
     });
-    report.check("collect", "everything reads back elsewhere", || {
+    report.check("gc", "everything reads back elsewhere", || {
         bench.elsewhere(directory.path())
     });
-    report.finish("cargo ci collect")
+    report.finish("cargo ci gc")
 }
 
 fn count(report: &Value, name: &str) -> u64 {

@@ -29,7 +29,7 @@ pub fn begin(setup: &Setup, delay: Duration, duration: Duration) -> JoinHandle<R
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
-            .context("a runtime for the newcomers")?;
+            .context("a runtime for the new connections")?;
         runtime.block_on(come_and_go(&setup, Instant::now() + duration))
     })
 }
@@ -46,8 +46,9 @@ async fn come_and_go(setup: &Setup, until: Instant) -> Result<Waits> {
             Ok::<_, ClientError>(())
         };
         let visited = timeout(WAIT_MAX, visit).await;
-        let visited = visited.with_context(|| format!("a newcomer waited for {WAIT_MAX:?}"))?;
-        visited.context("a newcomer was not served")?;
+        let visited =
+            visited.with_context(|| format!("a new connection waited for {WAIT_MAX:?}"))?;
+        visited.context("a new connection was not served")?;
         waits.push(came.elapsed());
         tokio::time::sleep(PAUSE).await;
     }
@@ -55,9 +56,10 @@ async fn come_and_go(setup: &Setup, until: Instant) -> Result<Waits> {
 }
 
 /// The verdict.
-pub fn judge(newcomers: JoinHandle<Result<Waits>>) -> Result<String> {
-    let waits = newcomers.join();
-    let mut waits = waits.map_err(|_| anyhow::anyhow!("the newcomers panicked"))??;
+pub fn judge(new_connections: JoinHandle<Result<Waits>>) -> Result<String> {
+    let waits = new_connections.join();
+    let mut waits =
+        waits.map_err(|_| anyhow::anyhow!("the thread of new connections panicked"))??;
     ensure!(!waits.is_empty(), "nobody came");
     waits.sort();
     let median = waits[waits.len() / 2];

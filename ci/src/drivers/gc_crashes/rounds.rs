@@ -93,7 +93,7 @@ impl fmt::Display for Done {
 }
 
 /// An image, the server that has it, and what is known of it.
-pub struct World {
+pub struct LoadedImage {
     runtime: Runtime,
     numbers: Numbers,
     setup: Setup,
@@ -106,7 +106,7 @@ pub struct World {
     done: Done,
 }
 
-impl World {
+impl LoadedImage {
     /// Begins with the server of `setup`; others have their places below `place`.
     ///
     /// # Errors
@@ -221,7 +221,7 @@ impl World {
         Ok((daemon, found))
     }
 
-    /// Ends the round; the server that is then in office, and the end of what it may know.
+    /// Ends the round; returns the server that is then active, and the end of what it may know.
     fn end(
         &mut self,
         end: End,
