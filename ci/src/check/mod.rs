@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 
-use crate::report::Report;
-use crate::{command, workspace};
+use crate::rig::report::Report;
+use crate::rig::{command, workspace};
 
 /// A clippy run from nothing compiles every dependency.
 const CARGO_LIMIT: Duration = Duration::from_secs(2400);

@@ -12,7 +12,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use serde_json::Value;
 
-use crate::{command, workspace};
+use crate::rig::{command, workspace};
 
 /// Where every dependency comes from; nothing from a branch of somebody's repository.
 const REGISTRY: &str = "registry+https://github.com/rust-lang/crates.io-index";
