@@ -18,8 +18,8 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 
 use drivers::{
-    advisories, bench, big_image, capture, filesystem, foreground, fuzz, gc, gc_crashes, hostile,
-    idle, interop, kill, mkfs, outage, point_in_time, powercut, sim, space, variants,
+    advisories, bench, big_image, capture, docs, filesystem, foreground, fuzz, gc, gc_crashes,
+    hostile, idle, interop, kill, mkfs, outage, point_in_time, powercut, sim, space, variants,
 };
 use rig::server::StandInKind;
 use rig::workspace::Binary;
@@ -143,6 +143,13 @@ enum Command {
         #[command(flatten)]
         options: fuzz::Options,
     },
+    /// Every command of the README and of the handbook, as it is printed.
+    Docs {
+        #[command(flatten)]
+        binary: Binary,
+        #[command(flatten)]
+        options: docs::Options,
+    },
     /// The simulation at its nightly length.
     Sim {
         #[command(flatten)]
@@ -196,6 +203,7 @@ fn run() -> Result<()> {
         Command::Mkfs { binary, options } => mkfs::run(&binary, &options),
         Command::Kill { binary, options } => kill::run(&binary, &options),
         Command::PowerCut { binary, options } => powercut::run(&binary, &options),
+        Command::Docs { binary, options } => docs::run(&binary, &options),
         Command::Gc { binary } => gc::run(&binary),
         Command::GcCrashes { binary, options } => gc_crashes::run(&binary, &options),
         Command::Outage { binary, options } => outage::run(&binary, &options),

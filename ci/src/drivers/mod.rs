@@ -7,6 +7,7 @@ pub mod advisories;
 pub mod bench;
 pub mod big_image;
 pub mod capture;
+pub mod docs;
 pub mod filesystem;
 pub mod foreground;
 pub mod fuzz;

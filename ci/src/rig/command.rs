@@ -9,7 +9,8 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+use rustix::io::Errno;
+use rustix::process::{Pid, Signal, kill_process, kill_process_group, test_kill_process_group};
 
 /// How often a running program is looked at.
 const POLL_INTERVAL: Duration = Duration::from_millis(5);
@@ -119,6 +120,44 @@ pub fn wait_within(child: &mut Child, limit: Duration) -> Result<Option<ExitStat
 /// If the signal cannot be sent.
 pub fn terminate(child: &Child) -> Result<()> {
     kill_process(pid_of(child), Signal::TERM).context("sending SIGTERM")
+}
+
+/// Asks `child` and everything in its process group to end (SIGTERM); nothing if they have.
+///
+/// # Errors
+/// If the signal cannot be sent.
+pub fn terminate_group(child: &Child) -> Result<()> {
+    signal_group(child, Signal::TERM)
+}
+
+/// Kills `child` and everything in its process group; nothing if they have ended.
+///
+/// # Errors
+/// If the signal cannot be sent.
+pub fn kill_group(child: &Child) -> Result<()> {
+    signal_group(child, Signal::KILL)
+}
+
+fn signal_group(child: &Child, signal: Signal) -> Result<()> {
+    match kill_process_group(pid_of(child), signal) {
+        Ok(()) | Err(Errno::SRCH) => Ok(()),
+        Err(error) => Err(error).context("signalling a process group"),
+    }
+}
+
+/// Waits until nothing is left of the process group of `child`, which has ended itself.
+///
+/// # Errors
+/// If something still runs after `limit`.
+pub fn wait_for_group(child: &Child, limit: Duration) -> Result<()> {
+    let deadline = Instant::now() + limit;
+    while test_kill_process_group(pid_of(child)).is_ok() {
+        if Instant::now() >= deadline {
+            bail!("something of a process group still runs after {limit:?}");
+        }
+        std::thread::sleep(POLL_INTERVAL);
+    }
+    Ok(())
 }
 
 /// Stops `child` where it is (SIGSTOP), and waits until none of its threads runs any more.

@@ -14,8 +14,33 @@ pub struct Report {
 struct Row {
     area: String,
     name: String,
-    seen: Result<String, String>,
+    seen: Seen,
     elapsed: Duration,
+}
+
+/// What came of a check.
+#[derive(Debug)]
+enum Seen {
+    Passed(String),
+    Failed(String),
+    NotRun(String),
+}
+
+impl Seen {
+    fn verdict(&self) -> &'static str {
+        match self {
+            Self::Passed(_) => "ok",
+            Self::Failed(_) => "FAILED",
+            Self::NotRun(_) => "not run",
+        }
+    }
+
+    fn detail(&self) -> &str {
+        match self {
+            Self::Passed(text) | Self::NotRun(text) => text,
+            Self::Failed(reason) => reason.lines().next().unwrap_or(""),
+        }
+    }
 }
 
 impl Report {
@@ -23,13 +48,15 @@ impl Report {
     pub fn check(&mut self, area: &str, name: &str, body: impl FnOnce() -> Result<String>) -> bool {
         let started = Instant::now();
         eprint!("{area:<12} {name:<34} ");
-        let seen = body().map_err(|error| format!("{error:#}"));
+        let (passed, seen) = match body() {
+            Ok(detail) => (true, Seen::Passed(detail)),
+            Err(error) => (false, Seen::Failed(format!("{error:#}"))),
+        };
         let elapsed = started.elapsed();
         match &seen {
-            Ok(detail) => eprintln!("ok     {:6.1}s  {detail}", elapsed.as_secs_f64()),
-            Err(reason) => eprintln!("FAILED {:6.1}s\n{reason}", elapsed.as_secs_f64()),
+            Seen::Failed(reason) => eprintln!("FAILED {:6.1}s\n{reason}", elapsed.as_secs_f64()),
+            seen => eprintln!("ok     {:6.1}s  {}", elapsed.as_secs_f64(), seen.detail()),
         }
-        let passed = seen.is_ok();
         self.rows.push(Row {
             area: area.to_owned(),
             name: name.to_owned(),
@@ -39,29 +66,46 @@ impl Report {
         passed
     }
 
+    /// Notes a check that is not run, and why.
+    pub fn not_run(&mut self, area: &str, name: &str, reason: &str) {
+        eprintln!("{area:<12} {name:<34} not run: {reason}");
+        self.rows.push(Row {
+            area: area.to_owned(),
+            name: name.to_owned(),
+            seen: Seen::NotRun(reason.to_owned()),
+            elapsed: Duration::ZERO,
+        });
+    }
+
     /// Prints the table.
     ///
     /// # Errors
     /// If any check failed, or none ran.
     pub fn finish(self, title: &str) -> Result<()> {
         println!("\n{title}");
-        let mut failed = 0;
+        let (mut failed, mut not_run) = (0, 0);
         for row in &self.rows {
-            let (verdict, detail) = match &row.seen {
-                Ok(detail) => ("ok", detail.as_str()),
-                Err(reason) => {
-                    failed += 1;
-                    ("FAILED", reason.lines().next().unwrap_or(""))
-                }
-            };
+            match row.seen {
+                Seen::Passed(_) => {}
+                Seen::Failed(_) => failed += 1,
+                Seen::NotRun(_) => not_run += 1,
+            }
+            let (verdict, detail) = (row.seen.verdict(), row.seen.detail());
             let seconds = row.elapsed.as_secs_f64();
             println!(
-                "  {:<12} {:<34} {verdict:<6} {seconds:6.1}s  {detail}",
+                "  {:<12} {:<34} {verdict:<7} {seconds:6.1}s  {detail}",
                 row.area, row.name
             );
         }
-        let total = self.rows.len();
-        println!("{title}: {} of {total} checks passed", total - failed);
+        let total = self.rows.len() - not_run;
+        let left_out = match not_run {
+            0 => String::new(),
+            _ => format!("; {not_run} not run"),
+        };
+        println!(
+            "{title}: {} of {total} checks passed{left_out}",
+            total - failed
+        );
         if failed > 0 || total == 0 {
             bail!("{title}: {failed} of {total} checks failed");
         }
@@ -78,7 +122,11 @@ mod tests {
         assert!(Report::default().finish("empty").is_err());
         let mut good = Report::default();
         assert!(good.check("a", "b", || Ok(String::new())));
+        good.not_run("a", "d", "because");
         assert!(good.finish("good").is_ok());
+        let mut idle = Report::default();
+        idle.not_run("a", "b", "because");
+        assert!(idle.finish("idle").is_err());
         let mut bad = Report::default();
         bad.check("a", "b", || Ok(String::new()));
         assert!(!bad.check("a", "c", || bail!("no")));
