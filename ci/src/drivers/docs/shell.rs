@@ -83,7 +83,7 @@ impl Shell {
         Ok(fs::write(self.directory.join(name), content)?)
     }
 
-    /// Runs a block; the result is the last line that it printed.
+    /// Runs a block; the result is the last line that it printed, of its log if nothing else.
     ///
     /// # Errors
     /// If it fails, or does not where `fails` says that it must.
@@ -96,8 +96,9 @@ impl Shell {
             let status = finished.status;
             bail!("{status}\n{}\n{}", block.trim_end(), command::tail(&output));
         }
-        let last = output.lines().rev().find(|line| !line.trim().is_empty());
-        Ok(shortened(last.unwrap_or_default().trim()))
+        let said = [finished.stdout.as_str(), finished.stderr.as_str()];
+        let last = said.iter().find_map(|stream| last_line(stream));
+        Ok(shortened(last.unwrap_or_default()))
     }
 
     /// Starts a server and waits until it says that it is ready.
@@ -224,6 +225,13 @@ impl Server {
         );
         Ok(())
     }
+}
+
+fn last_line(text: &str) -> Option<&str> {
+    text.lines()
+        .map(str::trim)
+        .rev()
+        .find(|line| !line.is_empty())
 }
 
 /// A line for the table.
