@@ -14,6 +14,8 @@ pub mod format;
 pub mod ids;
 pub mod mutant;
 pub mod nbd;
+pub mod object_reads;
+pub mod protocol;
 pub mod reachability;
 #[cfg(test)]
 mod scenarios;

@@ -14,10 +14,8 @@ use tokio::task::JoinHandle;
 use crate::admin::{self, Admin, AdminError, Cloned, RolledBack};
 use crate::collector::expiry::ExpiryPolicy;
 use crate::collector::{CollectionPolicy, CollectionReport, Collector, Silent};
-use crate::engine::protocol::ManifestStore;
 use crate::engine::{
-    Acknowledge, Attachment, CompactionSettings, EngineConfig, Host, Image, Intent, OpenError,
-    OpeningRequest, open,
+    Acknowledge, Attachment, CompactionSettings, EngineConfig, Host, Image, OpenError, open,
 };
 use crate::env::memory::testing::{TestClock, TestSpawner};
 use crate::env::memory::{MemoryBufferStores, MemoryObjectStore, SeededEntropy};
@@ -28,6 +26,7 @@ use crate::env::{
 use crate::format::manifest::{Manifest, Pinned};
 use crate::format::object_name::{manifest_key, parse_manifest_key};
 use crate::ids::{ImageId, PageSize, Version};
+use crate::protocol::{Intent, ManifestStore, OpeningRequest};
 use crate::reachability::{is_tombstone, referenced_objects};
 use crate::token::Shown;
 

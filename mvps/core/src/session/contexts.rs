@@ -9,12 +9,13 @@ use std::ops::Range;
 use tokio::sync::OnceCell;
 
 use super::disk::{Disk, Extents};
-use crate::engine::{EngineError, Since};
+use crate::engine::EngineError;
 use crate::ids::Version;
 use crate::nbd::{
     self, Context, ContextName, ContextPurpose, ContextQuery, ContextStatus, ContextsRequest,
     StatusExtent,
 };
+use crate::protocol::Since;
 
 /// See the module's text.
 pub(super) struct Contexts {

@@ -5,9 +5,10 @@ use std::ops::Range;
 
 use bytes::Bytes;
 
-use crate::engine::{Acknowledge, Durability, EngineError, Extent, Since};
+use crate::engine::{Acknowledge, Durability, EngineError, Extent};
 use crate::ids::Version;
 use crate::nbd::Piece;
+use crate::protocol::Since;
 
 /// One connection's access to an image. Calls take effect in the order of their first poll where
 /// that matters: a [`DiskTransaction`]'s do. Cancelled calls may or may not take effect.

@@ -1,8 +1,9 @@
 //! Where a server's images come from: the seam between sessions and the opening of images.
 
 use super::disk::Disk;
-use crate::engine::{EngineError, Since};
+use crate::engine::EngineError;
 use crate::ids::{ImageId, PageSize, Version};
+use crate::protocol::Since;
 use crate::token::Grant;
 
 /// Why an image cannot be served now.

@@ -9,10 +9,11 @@ use super::images::OpenImage;
 use super::version_export::VersionExport;
 use crate::engine::{
     Acknowledge, Attachment, Base, Durability, EngineError, Extent, Image, PublishedVersion,
-    ReadBytes, ReadPiece, Since, Transaction,
+    ReadBytes, ReadPiece, Transaction,
 };
 use crate::ids::{PageSize, Version};
 use crate::nbd::Piece;
+use crate::protocol::Since;
 
 /// See the module's text.
 #[derive(Clone)]

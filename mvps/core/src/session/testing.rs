@@ -12,11 +12,12 @@ use super::connection::{Admission, Admitted, Order};
 use super::disk::{Disk, DiskTransaction};
 use super::payload::PayloadRoom;
 use super::turns::Turns;
-use crate::engine::{Acknowledge, Durability, EngineError, Extent, Since};
+use crate::engine::{Acknowledge, Durability, EngineError, Extent};
 use crate::ids::Version;
 use crate::nbd::{
     self, ContextName, ContextQuery, ContextsRequest, Export, ExportName, Piece, Refusal,
 };
+use crate::protocol::Since;
 
 pub(crate) const SIZE_BYTES: usize = 8 * 1024 * 1024;
 pub(crate) const PAGE_BYTES: usize = 4096;

@@ -9,10 +9,10 @@ use std::sync::Arc;
 use super::images::OpenFailure;
 use crate::admin::{Admin, AdminError, pin_version, release_reader};
 use crate::encryption::RootKeys;
-use crate::engine::protocol::{ManifestError, ManifestStore};
 use crate::engine::{EngineError, Host, PublishedVersion};
 use crate::env::{Clock, Entropy};
 use crate::ids::ImageId;
+use crate::protocol::{ManifestError, ManifestStore};
 use crate::token::Shown;
 
 /// See the module's text. Clones are the same export.

@@ -19,7 +19,6 @@ use tokio::sync::Semaphore;
 
 use super::retry_policy::{NextStep, Patience, next_step, try_timeout};
 use super::statistics::{Counters, StoreStatistics};
-use super::upload::PART_BYTES;
 use crate::env::{
     Clock, Entropy, EntropyExt, Moment, ObjectEntry, ObjectStore, OperationKind, PartTag,
     StoreError, UploadEntry, UploadId,
@@ -28,6 +27,9 @@ use crate::env::{
 /// Requests in flight at once, of all images of a process: enough to fill a fast link with reads
 /// of 64 KiB at 20 ms each, few enough for a store's and the system's connection limits.
 pub const REQUESTS_MAX: usize = 64;
+
+/// The default size of a part: few requests per GiB, and little enough to send again.
+pub const PART_BYTES: usize = 8 * 1024 * 1024;
 
 /// An object store that is tried until it answers. Cheap to clone; clones share limits, counters
 /// and the store's wish for rest.

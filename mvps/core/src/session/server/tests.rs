@@ -6,11 +6,12 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::*;
 use crate::client::{Client, ClientError};
-use crate::engine::{EngineError, Since};
+use crate::engine::EngineError;
 use crate::env::memory::testing::{TestClock, TestSpawner};
 use crate::env::{Address, WallTime};
 use crate::ids::{PageSize, Version};
 use crate::nbd::{Opening, RemoteExport, ServerRefusal};
+use crate::protocol::Since;
 use crate::session::images::{ImageFacts, OpenFailure};
 use crate::session::limits::{HALF_OPEN_MAX, HANDSHAKE_TIME_MAX, SETTLE_TIME_MAX};
 use crate::session::security::tests::{Veil, Veiling, attach, greet, option, option_reply};
