@@ -1,4 +1,4 @@
-//! Connections of the drivers: the product's own client on tokio sockets.
+//! Connections of the drivers: mvps's own client on tokio sockets.
 
 use futures_util::future::BoxFuture;
 use mvps_core::client::{Client, ClientError};
