@@ -1,16 +1,16 @@
 //! `cargo ci evidence`: everything that a capability must show, in one run, with its figures.
 //!
-//! The summary says of each word what it did and no more: one that judges passed or failed, one that
-//! measures only ran, and one that was shortened says so.
+//! The summary says what each command did and no more: a command that judges passed or failed, one
+//! that measures only ran, and one that was shortened says so.
 
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail, ensure};
 
-use crate::command::run_any;
+use crate::rig::command::run_any;
 
-/// What is to be shown.
+/// A capability of mvps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Capability {
     /// The engine serves a disk.
@@ -19,26 +19,26 @@ pub enum Capability {
     History,
 }
 
-/// How one word may be run.
+/// Which commands run, and for how long.
 #[derive(clap::Args, Clone, Debug)]
 pub struct Options {
-    /// Run every word for a short time only. Proves that they run; shows nothing.
+    /// Run every command for a short time only. Proves that they run; shows nothing.
     #[arg(long)]
     short: bool,
-    /// Leave out this word; the summary says so. May be given several times.
-    #[arg(long, value_name = "WORD")]
+    /// Leave out this command; the summary says so. May be given several times.
+    #[arg(long, value_name = "COMMAND")]
     leave_out: Vec<String>,
 }
 
-/// How long one word may take.
-const WORD_LIMIT: Duration = Duration::from_secs(3600);
+/// How long one command may take.
+const COMMAND_LIMIT: Duration = Duration::from_secs(3600);
 
 /// A longer table is not repeated in the summary.
 const TABLE_LINES_MAX: usize = 12;
 
-/// One word of `cargo ci`.
+/// One command of `cargo ci`.
 struct Step {
-    word: &'static str,
+    command: &'static str,
     /// What turns it into evidence.
     arguments: &'static [&'static str],
     /// What makes it short; empty if it is short by itself.
@@ -47,56 +47,56 @@ struct Step {
     judges: bool,
 }
 
-/// The words that show the engine, on the release build.
+/// The commands that show the engine, on the release build.
 const ENGINE: &[Step] = &[
     Step {
-        word: "interop",
+        command: "interop",
         arguments: RELEASE,
         short: &[],
         judges: true,
     },
     Step {
-        word: "filesystem",
+        command: "filesystem",
         arguments: RELEASE,
         short: &[],
         judges: true,
     },
     Step {
-        word: "kill",
+        command: "kill",
         arguments: &["--profile", "release", "--store", "local"],
         short: &["--rounds", "2"],
         judges: true,
     },
     Step {
-        word: "kill",
+        command: "kill",
         arguments: &["--profile", "release", "--store", "s3"],
         short: &["--rounds", "2"],
         judges: true,
     },
     Step {
-        word: "outage",
+        command: "outage",
         arguments: RELEASE,
         short: &["--seconds", "20"],
         judges: true,
     },
     Step {
-        word: "idle",
+        command: "idle",
         arguments: RELEASE,
         short: &["--seconds", "5", "--segments", "20"],
         judges: true,
     },
     Step {
-        word: "bench",
+        command: "bench",
         arguments: &[],
         short: &["--runs", "1", "--seconds", "1", "--sustained-seconds", "10"],
         judges: false,
     },
 ];
 
-/// The words that show space and history. Each prints its figures beside their limits.
+/// The commands that show space and history. Each prints its figures beside their limits.
 const HISTORY: &[Step] = &[
     Step {
-        word: "space",
+        command: "space",
         arguments: RELEASE,
         short: &[
             "--image-size",
@@ -109,31 +109,31 @@ const HISTORY: &[Step] = &[
         judges: true,
     },
     Step {
-        word: "foreground",
+        command: "foreground",
         arguments: RELEASE,
-        short: &["--image-size", "512", "--seconds", "10", "--turns", "1"],
+        short: &["--image-size", "512", "--seconds", "10", "--rounds", "1"],
         judges: true,
     },
     Step {
-        word: "bigimage",
+        command: "bigimage",
         arguments: RELEASE,
         short: &["--size-gib", "32", "--reads", "2000", "--clones", "10"],
         judges: true,
     },
     Step {
-        word: "collectors",
+        command: "gc-crashes",
         arguments: RELEASE,
         short: &["--minutes", "1"],
         judges: true,
     },
     Step {
-        word: "collect",
+        command: "gc",
         arguments: RELEASE,
         short: &[],
         judges: true,
     },
     Step {
-        word: "pointintime",
+        command: "pointintime",
         arguments: RELEASE,
         short: &[],
         judges: true,
@@ -156,36 +156,40 @@ impl Step {
     }
 }
 
-/// Runs every word and prints what each printed, then what became of it.
+/// Runs every command and prints what each printed, then what became of it.
 ///
 /// # Errors
-/// If a word fails; the others run all the same.
+/// If a command fails; the others run all the same.
 pub fn run(capability: Capability, options: &Options) -> Result<()> {
     let steps = match capability {
         Capability::Engine => ENGINE,
         Capability::History => HISTORY,
     };
-    for word in &options.leave_out {
+    for command in &options.leave_out {
         ensure!(
-            steps.iter().any(|step| step.word == word),
-            "no word {word} in this evidence"
+            steps.iter().any(|step| step.command == command),
+            "no command {command} in this evidence"
         );
     }
     let (mut summary, mut failed) = (Vec::new(), 0);
     for step in steps {
-        let mut words = vec![step.word];
-        words.extend(step.arguments);
+        let mut arguments = vec![step.command];
+        arguments.extend(step.arguments);
         if options.short {
-            words.extend(step.short);
+            arguments.extend(step.short);
         }
-        let name = format!("cargo ci {}", words.join(" "));
-        if options.leave_out.iter().any(|word| word == step.word) {
+        let name = format!("cargo ci {}", arguments.join(" "));
+        if options
+            .leave_out
+            .iter()
+            .any(|command| command == step.command)
+        {
             summary.push(format!("  {:<20} {:>8}  {name}", "NOT RUN", ""));
             continue;
         }
         println!("\n### {name}");
         let started = Instant::now();
-        let (succeeded, rows) = run_word(&words)?;
+        let (succeeded, rows) = run_command(&arguments)?;
         failed += usize::from(!succeeded);
         let verdict = step.verdict(succeeded, options.short);
         let seconds = started.elapsed().as_secs_f64();
@@ -198,18 +202,18 @@ pub fn run(capability: Capability, options: &Options) -> Result<()> {
         println!("{line}");
     }
     if options.short {
-        println!("shortened: this shows that the words run, not what they are to show");
+        println!("shortened: this shows that the commands run, not what they are to show");
     }
     if failed > 0 {
-        bail!("{failed} of {} words failed", steps.len());
+        bail!("{failed} of {} commands failed", steps.len());
     }
     Ok(())
 }
 
-/// Runs one word and prints what it printed; whether it succeeded, and the table it ended with.
-fn run_word(words: &[&str]) -> Result<(bool, String)> {
+/// Runs one command and prints what it printed; whether it succeeded, and the table it ended with.
+fn run_command(arguments: &[&str]) -> Result<(bool, String)> {
     let mut command = Command::new(std::env::current_exe()?);
-    match run_any(command.args(words), WORD_LIMIT) {
+    match run_any(command.args(arguments), COMMAND_LIMIT) {
         Ok(finished) => {
             print!("{}", finished.stdout);
             if !finished.status.success() {
@@ -252,7 +256,7 @@ mod tests {
     #[test]
     fn only_what_was_judged_in_full_has_passed() {
         let step = |judges, short| Step {
-            word: "word",
+            command: "command",
             arguments: &[],
             short,
             judges,

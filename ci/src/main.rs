@@ -5,39 +5,11 @@
 
 #![allow(clippy::print_stdout)] // A command-line program's results go to standard output.
 
-mod advisories;
-mod bench;
-mod big_image;
-mod capture;
 mod check;
-mod collect;
-mod collectors;
-mod command;
-mod daemon;
+mod drivers;
 mod evidence;
-mod filesystem;
-mod fio;
-mod foreground;
-mod fuzz;
-mod hostile;
-mod idle;
-mod image_file;
-mod interop;
-mod kill;
-mod machine;
-mod mkfs;
-mod object_server;
-mod outage;
-mod point_in_time;
-mod powercut;
-mod relay;
-mod report;
-mod server;
-mod sim;
-mod space;
-mod token;
-mod variants;
-mod workspace;
+mod model;
+mod rig;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -45,40 +17,28 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
-use workspace::Profile;
+use drivers::{
+    advisories, bench, big_image, capture, filesystem, foreground, fuzz, gc, gc_crashes, hostile,
+    idle, interop, kill, mkfs, outage, point_in_time, powercut, sim, space, variants,
+};
+use rig::server::StandInKind;
+use rig::workspace::Binary;
 
-/// What `cargo ci` understands.
+/// The command line of `cargo ci`.
 #[derive(Parser)]
 #[command(name = "cargo ci", about = "Checks, drivers and measurements of mvps")]
 struct Arguments {
     #[command(subcommand)]
-    word: Word,
-}
-
-/// Which binary the drivers run.
-#[derive(clap::Args, Clone, Debug)]
-struct Binary {
-    /// Run this binary instead of building one.
-    #[arg(long)]
-    mvps: Option<PathBuf>,
-    /// How to build it.
-    #[arg(long, value_enum, default_value = "dev")]
-    profile: Profile,
-}
-
-impl Binary {
-    fn path(&self) -> Result<PathBuf> {
-        match &self.mvps {
-            Some(path) => Ok(std::path::absolute(path)?),
-            None => workspace::build("mvps", self.profile),
-        }
-    }
+    command: Command,
 }
 
 #[derive(Subcommand)]
-enum Word {
-    /// Formatting, lints, dependency rules, bans, length of files.
-    Check,
+enum Command {
+    /// Formatting, lints, dependency rules, rooms, bans, length of files.
+    Check {
+        #[command(flatten)]
+        options: check::Options,
+    },
     /// Known vulnerabilities of all dependencies; needs the RustSec database.
     Advisories {
         #[command(flatten)]
@@ -90,7 +50,7 @@ enum Word {
         binary: Binary,
         /// Run the suite against another server instead, to prove the suite itself.
         #[arg(long, value_enum)]
-        against: Option<server::StandInKind>,
+        against: Option<StandInKind>,
     },
     /// A real filesystem on an attached disk, found again with an empty buffer store.
     Filesystem {
@@ -98,7 +58,7 @@ enum Word {
         binary: Binary,
         /// Run against another server instead, to prove the driver itself.
         #[arg(long, value_enum)]
-        against: Option<server::StandInKind>,
+        against: Option<StandInKind>,
     },
     /// mkfs and blkdiscard of a 2 TiB image, against the clock.
     Mkfs {
@@ -123,17 +83,17 @@ enum Word {
         options: powercut::Options,
     },
     /// The collector beside a running daemon; everything is checked afterwards.
-    Collect {
+    Gc {
         #[command(flatten)]
         binary: Binary,
     },
     /// Two collectors in a tight loop, killed at random, beside a server under load that is killed,
     /// moved and taken over.
-    Collectors {
+    GcCrashes {
         #[command(flatten)]
         binary: Binary,
         #[command(flatten)]
-        options: collectors::Options,
+        options: gc_crashes::Options,
     },
     /// The object store is away for a minute, under load.
     Outage {
@@ -222,7 +182,7 @@ enum Word {
 }
 
 fn main() -> ExitCode {
-    match obey() {
+    match run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");
@@ -231,38 +191,38 @@ fn main() -> ExitCode {
     }
 }
 
-fn obey() -> Result<()> {
-    match Arguments::parse().word {
-        Word::Check => check::run(),
-        Word::Interop { binary, against } => interop::run(&binary, against),
-        Word::Filesystem { binary, against } => filesystem::run_all(&binary, against),
-        Word::Mkfs { binary, options } => mkfs::run(&binary, &options),
-        Word::Kill { binary, options } => kill::run(&binary, &options),
-        Word::PowerCut { binary, options } => powercut::run(&binary, &options),
-        Word::Collect { binary } => collect::run(&binary),
-        Word::Collectors { binary, options } => collectors::run(&binary, &options),
-        Word::Outage { binary, options } => outage::run(&binary, &options),
-        Word::Foreground { binary, options } => foreground::run(&binary, &options),
-        Word::PointInTime { binary } => point_in_time::run(&binary),
-        Word::Space { binary, options } => space::run(&binary, &options),
-        Word::Advisories { options } => advisories::run(&options),
-        Word::Bigimage { binary, options } => big_image::run(&binary, &options),
-        Word::Idle { binary, options } => idle::run(&binary, &options),
-        Word::Fuzz {
+fn run() -> Result<()> {
+    match Arguments::parse().command {
+        Command::Check { options } => check::run(&options),
+        Command::Interop { binary, against } => interop::run(&binary, against),
+        Command::Filesystem { binary, against } => filesystem::run_all(&binary, against),
+        Command::Mkfs { binary, options } => mkfs::run(&binary, &options),
+        Command::Kill { binary, options } => kill::run(&binary, &options),
+        Command::PowerCut { binary, options } => powercut::run(&binary, &options),
+        Command::Gc { binary } => gc::run(&binary),
+        Command::GcCrashes { binary, options } => gc_crashes::run(&binary, &options),
+        Command::Outage { binary, options } => outage::run(&binary, &options),
+        Command::Foreground { binary, options } => foreground::run(&binary, &options),
+        Command::PointInTime { binary } => point_in_time::run(&binary),
+        Command::Space { binary, options } => space::run(&binary, &options),
+        Command::Advisories { options } => advisories::run(&options),
+        Command::Bigimage { binary, options } => big_image::run(&binary, &options),
+        Command::Idle { binary, options } => idle::run(&binary, &options),
+        Command::Fuzz {
             binary,
             capture: true,
             ..
         } => capture::run_all(&binary),
-        Word::Fuzz { options, .. } => fuzz::run(&options),
-        Word::Sim { options } => sim::run(&options),
-        Word::Variants => variants::run_all(),
-        Word::Hostile { binary, options } => hostile::run(&binary, &options),
-        Word::Evidence {
+        Command::Fuzz { options, .. } => fuzz::run(&options),
+        Command::Sim { options } => sim::run(&options),
+        Command::Variants => variants::run_all(),
+        Command::Hostile { binary, options } => hostile::run(&binary, &options),
+        Command::Evidence {
             capability,
             options,
         } => evidence::run(capability, &options),
-        Word::Bench { mvps, options } => bench::run(mvps.as_deref(), &options),
-        Word::PlainSdk(options) => bench::run_plain_sdk(&options),
+        Command::Bench { mvps, options } => bench::run(mvps.as_deref(), &options),
+        Command::PlainSdk(options) => bench::run_plain_sdk(&options),
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use serde_json::Value;
 
-use crate::{command, workspace};
+use crate::rig::{command, workspace};
 
 /// Which packages of the workspace a package may depend on (in any kind of dependency).
 const ALLOWED: &[(&str, &[&str])] = &[

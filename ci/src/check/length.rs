@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 
-use crate::workspace;
+use crate::rig::workspace;
 
 /// STYLE's aim.
 const AIM_LINES: usize = 500;
