@@ -7,9 +7,10 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
+use mvps_core::content::{Content, ContentPiece};
 use mvps_core::engine::{Acknowledge, Durability, EngineError, Extent, Since};
 use mvps_core::ids::Version;
-use mvps_core::nbd::{ContextName, ContextsRequest, Export, ExportName, Piece, Refusal};
+use mvps_core::nbd::{ContextName, ContextsRequest, Export, ExportName, Refusal};
 use mvps_core::session::{Admission, Admitted, Disk, DiskTransaction, Order, PayloadRoom, Turns};
 use tokio::sync::watch;
 
@@ -88,24 +89,26 @@ pub fn extents(content: &[u8], range: &Range<u64>, count_max: usize) -> Vec<Exte
     extents
 }
 
-fn read(content: &[u8], offset: u64, length: u32) -> Vec<Piece> {
+fn read(content: &[u8], offset: u64, length: u32) -> Content {
     let offset = usize::try_from(offset).expect("within the disk");
     let content = &content[offset..][..length as usize];
     let middle = content.len() / 3;
     let pieces = [&content[..middle], &content[middle..]].map(|part| {
         match part.iter().all(|byte| *byte == 0) {
-            true => Piece::Hole(part.len()),
-            false => Piece::Data(Bytes::copy_from_slice(part)),
+            true => ContentPiece::Hole(part.len()),
+            false => ContentPiece::Data(Bytes::copy_from_slice(part)),
         }
     });
-    pieces.into()
+    Content {
+        pieces: pieces.into(),
+    }
 }
 
 impl Disk for FlatDisk {
     type Transaction = FlatTransaction;
     type Base = ();
 
-    async fn read(&self, offset: u64, length: u32) -> Result<Vec<Piece>, EngineError> {
+    async fn read(&self, offset: u64, length: u32) -> Result<Content, EngineError> {
         Ok(read(&self.content(), offset, length))
     }
 
@@ -192,7 +195,7 @@ impl DiskTransaction for FlatTransaction {
         Ok(extents(&content, &range, count_max))
     }
 
-    async fn read(&self, offset: u64, length: u32) -> Result<Vec<Piece>, EngineError> {
+    async fn read(&self, offset: u64, length: u32) -> Result<Content, EngineError> {
         Ok(read(
             &self.content.lock().expect("one thread"),
             offset,

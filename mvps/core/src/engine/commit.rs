@@ -11,12 +11,13 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::changes::{Change, patched, zeroes};
+use super::changes::{Change, patched};
 use super::config::{LARGE_GROUP_BYTES, STALLED_SWEEP_BYTES};
 use super::error::EngineError;
 use super::event::{Acknowledge, CommitRefusal, CommitRequest, LockRequest, Origin, Reply};
 use super::task::{ImageTask, answer};
 use super::view::{BasePage, buffered_page};
+use crate::content::zeroes;
 use crate::env::{BufferBatch, BufferRecord, PageRun, RECORD_MAX_BYTES, RecordRef, let_others_run};
 use crate::ids::{Lsn, PageNumber, PageSize};
 

@@ -21,7 +21,8 @@ use super::host::Host;
 use super::status::ImageStatus;
 use super::transaction::Transaction;
 use super::transaction_room::TransactionRoom;
-use super::view::{ReadBytes, View};
+use super::view::View;
+use crate::content::Content;
 use crate::env::Environment;
 use crate::ids::{ImageId, PageSize, Version};
 
@@ -217,7 +218,7 @@ impl Attachment {
     /// # Errors
     /// [`EngineError::Invalid`] past the end, [`EngineError::Fenced`] if what is to be read is gone
     /// because another server has the image, otherwise as [`View::read`].
-    pub async fn read(&self, offset: u64, length: u32) -> Result<ReadBytes, EngineError> {
+    pub async fn read(&self, offset: u64, length: u32) -> Result<Content, EngineError> {
         let view = self.image.view_for(offset, u64::from(length))?;
         let read = view.read(offset, length as usize).await;
         self.image.explained(read).await

@@ -65,7 +65,7 @@ pub use published_version::{PublishedVersion, PublishedVersionError};
 pub use rollback::RolledBack;
 pub use status::ImageStatus;
 pub use transaction::Transaction;
-pub use view::{ReadBytes, ReadPiece, View};
+pub use view::View;
 
 #[cfg(test)]
 mod tests;

@@ -13,7 +13,8 @@ use super::host::Host;
 use super::map::Map;
 use super::object_reads::ReadError;
 use super::protocol::usable_keys;
-use super::view::{MapGuard, ReadBytes, View};
+use super::view::{MapGuard, View};
+use crate::content::Content;
 use crate::encryption::KeyError;
 use crate::format::manifest::Manifest;
 use crate::ids::{ImageId, PageSize, Version};
@@ -94,7 +95,7 @@ impl PublishedVersion {
     ///
     /// # Errors
     /// [`EngineError::Invalid`] past the end, otherwise as [`View::read`].
-    pub async fn read(&self, offset: u64, length: u32) -> Result<ReadBytes, EngineError> {
+    pub async fn read(&self, offset: u64, length: u32) -> Result<Content, EngineError> {
         self.check_range(offset, u64::from(length))?;
         self.view.read(offset, length as usize).await
     }

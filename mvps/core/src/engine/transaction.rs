@@ -18,7 +18,8 @@ use super::image::{Attachment, unrefused};
 use super::range_map::{Advance, RangeMap};
 use super::transaction_room::TakenRoom;
 use super::transactions::{Pinned, TransactionId};
-use super::view::{ReadBytes, ReadPiece, View};
+use super::view::View;
+use crate::content::{Content, ContentPiece};
 use crate::ids::{PageNumber, PageSize};
 
 /// Content that the transaction gave to a run of pages.
@@ -106,7 +107,7 @@ impl Transaction {
     ///
     /// # Errors
     /// [`EngineError::Aborted`], [`EngineError::TransactionTooLarge`], or as a plain read.
-    pub async fn read(&self, offset: u64, length: u32) -> Result<ReadBytes, EngineError> {
+    pub async fn read(&self, offset: u64, length: u32) -> Result<Content, EngineError> {
         self.attachment
             .image
             .check_range(offset, u64::from(length))?;
@@ -393,7 +394,7 @@ async fn read_over(
     Writes { runs, .. }: &Writes,
     offset: u64,
     length: usize,
-) -> Result<ReadBytes, EngineError> {
+) -> Result<Content, EngineError> {
     if runs.is_empty() || length == 0 {
         return view.read(offset, length).await;
     }
@@ -409,12 +410,12 @@ async fn read_over(
             None => pieces.extend(view.read(from, bytes).await?.pieces),
             Some(Written::Data { data, .. }) => {
                 let skip = usize::try_from(from - start).expect("within the data");
-                pieces.push(ReadPiece::Data(data.slice(skip..skip + bytes)));
+                pieces.push(ContentPiece::Data(data.slice(skip..skip + bytes)));
             }
-            Some(Written::Hole) => pieces.push(ReadPiece::Hole(bytes)),
+            Some(Written::Hole) => pieces.push(ContentPiece::Hole(bytes)),
         }
     }
-    Ok(ReadBytes { pieces })
+    Ok(Content { pieces })
 }
 
 /// The extents of `writes` over `view`.

@@ -44,8 +44,7 @@ pub use negotiation::{Negotiation, Step, TlsPolicy};
 pub use outgoing::Outgoing;
 pub use remote::{RemoteContext, RemoteExport, ServerRefusal};
 pub use reply::{
-    EXTENDED_CHUNK_BYTES, Failure, Framing, Piece, SIMPLE_REPLY_BYTES, STRUCTURED_CHUNK_BYTES,
-    SimpleReply,
+    EXTENDED_CHUNK_BYTES, Failure, Framing, SIMPLE_REPLY_BYTES, STRUCTURED_CHUNK_BYTES, SimpleReply,
 };
 pub use request::{
     Bounds, Cookie, EXTENDED_REQUEST_BYTES, Incoming, REQUEST_BYTES, ReplyTo, Request, ZeroFlags,

@@ -8,8 +8,8 @@ use std::ops::Range;
 
 use tokio::sync::OnceCell;
 
-use super::disk::{Disk, Extents};
-use crate::engine::{EngineError, Since};
+use super::disk::{Disk, Outcome};
+use crate::engine::{EngineError, Extent, Since};
 use crate::ids::Version;
 use crate::nbd::{
     self, Context, ContextName, ContextPurpose, ContextQuery, ContextStatus, ContextsRequest,
@@ -36,7 +36,7 @@ impl Contexts {
 
     /// What each context says of `range`, in at most `extents_max` extents: `disk` opens what it
     /// compares with, `extents` tells what is set there.
-    pub(super) async fn status<D: Disk, E: Extents>(
+    pub(super) async fn status<D: Disk, E: Outcome<Vec<Extent>>>(
         &self,
         range: Range<u64>,
         extents_max: usize,

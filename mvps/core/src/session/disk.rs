@@ -5,9 +5,9 @@ use std::ops::Range;
 
 use bytes::Bytes;
 
+use crate::content::Content;
 use crate::engine::{Acknowledge, Durability, EngineError, Extent, Since};
 use crate::ids::Version;
-use crate::nbd::Piece;
 
 /// One connection's access to an image. Calls take effect in the order of their first poll where
 /// that matters: a [`DiskTransaction`]'s do. Cancelled calls may or may not take effect.
@@ -18,7 +18,7 @@ pub trait Disk: Clone + Send + Sync + 'static {
     type Base: Send + Sync + 'static;
 
     /// Content of a range, in pieces whose lengths add up to `length`.
-    fn read(&self, offset: u64, length: u32) -> impl Content;
+    fn read(&self, offset: u64, length: u32) -> impl Outcome<Content>;
     /// What of a range, which is not empty, has content, or may have other content than `base`; at
     /// most so many extents, from the beginning of the range on.
     fn extents(
@@ -26,15 +26,11 @@ pub trait Disk: Clone + Send + Sync + 'static {
         range: Range<u64>,
         base: Option<&Self::Base>,
         extents_max: usize,
-    ) -> impl Extents;
+    ) -> impl Outcome<Vec<Extent>>;
     /// The version that an earlier state is.
-    fn find_base(&self, since: &Since)
-    -> impl Future<Output = Result<Version, EngineError>> + Send;
+    fn find_base(&self, since: &Since) -> impl Outcome<Version>;
     /// An earlier state that was found, to be used at once: others may wait for it.
-    fn base(
-        &self,
-        version: Version,
-    ) -> impl Future<Output = Result<Self::Base, EngineError>> + Send;
+    fn base(&self, version: Version) -> impl Outcome<Self::Base>;
     /// Brings content near that may soon be read.
     fn prefetch(&self, offset: u64, length: u64) -> impl Outcome;
     /// Writes atomically.
@@ -49,7 +45,7 @@ pub trait Disk: Clone + Send + Sync + 'static {
     /// takes effect any more.
     fn revoke(&self) -> impl Future<Output = ()> + Send;
     /// Begins a transaction.
-    fn begin(&self) -> impl Future<Output = Result<Self::Transaction, EngineError>> + Send;
+    fn begin(&self) -> impl Outcome<Self::Transaction>;
 }
 
 /// See [`Disk::Transaction`].
@@ -58,14 +54,14 @@ pub trait DiskTransaction: Send + Sync + 'static {
     type Base: Send + Sync + 'static;
 
     /// Content of a range, own writes included.
-    fn read(&self, offset: u64, length: u32) -> impl Content;
+    fn read(&self, offset: u64, length: u32) -> impl Outcome<Content>;
     /// See [`Disk::extents`]; own writes included.
     fn extents(
         &self,
         range: Range<u64>,
         base: Option<&Self::Base>,
         extents_max: usize,
-    ) -> impl Extents;
+    ) -> impl Outcome<Vec<Extent>>;
     /// Writes when it commits.
     fn write(&self, offset: u64, data: Bytes) -> impl Outcome;
     /// Zeroes a range when it commits.
@@ -78,14 +74,6 @@ pub trait DiskTransaction: Send + Sync + 'static {
     fn commit(self, when: Acknowledge) -> impl Outcome;
 }
 
-/// A future of nothing but success.
-pub trait Outcome: Future<Output = Result<(), EngineError>> + Send {}
-impl<T: Future<Output = Result<(), EngineError>> + Send> Outcome for T {}
-
-/// A future of content.
-pub trait Content: Future<Output = Result<Vec<Piece>, EngineError>> + Send {}
-impl<T: Future<Output = Result<Vec<Piece>, EngineError>> + Send> Content for T {}
-
-/// A future of extents, at least one.
-pub trait Extents: Future<Output = Result<Vec<Extent>, EngineError>> + Send {}
-impl<T: Future<Output = Result<Vec<Extent>, EngineError>> + Send> Extents for T {}
+/// A future of what a call yields, or why it failed.
+pub trait Outcome<T = ()>: Future<Output = Result<T, EngineError>> + Send {}
+impl<T, F: Future<Output = Result<T, EngineError>> + Send> Outcome<T> for F {}

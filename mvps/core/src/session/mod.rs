@@ -30,7 +30,7 @@ mod turns;
 mod version_export;
 
 pub use connection::{Admission, Admitted, Ended, Order, serve};
-pub use disk::{Content, Disk, DiskTransaction, Extents, Outcome};
+pub use disk::{Disk, DiskTransaction, Outcome};
 pub use engine_images::EngineImages;
 pub use images::{ImageFacts, Images, OpenFailure, OpenImage};
 pub use payload::PayloadRoom;

@@ -7,12 +7,12 @@ use bytes::Bytes;
 use super::disk::{Disk, DiskTransaction, Outcome};
 use super::images::OpenImage;
 use super::version_export::VersionExport;
+use crate::content::Content;
 use crate::engine::{
-    Acknowledge, Attachment, Base, Durability, EngineError, Extent, Image, PublishedVersion,
-    ReadBytes, ReadPiece, Since, Transaction,
+    Acknowledge, Attachment, Base, Durability, EngineError, Extent, Image, PublishedVersion, Since,
+    Transaction,
 };
 use crate::ids::{PageSize, Version};
-use crate::nbd::Piece;
 
 /// See the module's text.
 #[derive(Clone)]
@@ -105,10 +105,10 @@ impl Disk for ServedDisk {
     type Transaction = ServedTransaction;
     type Base = Base;
 
-    async fn read(&self, offset: u64, length: u32) -> Result<Vec<Piece>, EngineError> {
+    async fn read(&self, offset: u64, length: u32) -> Result<Content, EngineError> {
         match self {
-            Self::Live(disk) => disk.read(offset, length).await.map(pieces),
-            Self::Version(version) => version.read(offset, length).await.map(pieces),
+            Self::Live(disk) => disk.read(offset, length).await,
+            Self::Version(version) => version.read(offset, length).await,
         }
     }
 
@@ -214,10 +214,10 @@ impl ServedTransaction {
 impl DiskTransaction for ServedTransaction {
     type Base = Base;
 
-    async fn read(&self, offset: u64, length: u32) -> Result<Vec<Piece>, EngineError> {
+    async fn read(&self, offset: u64, length: u32) -> Result<Content, EngineError> {
         match self {
-            Self::Live(transaction) => transaction.read(offset, length).await.map(pieces),
-            Self::Version(version) => version.read(offset, length).await.map(pieces),
+            Self::Live(transaction) => transaction.read(offset, length).await,
+            Self::Version(version) => version.read(offset, length).await,
         }
     }
 
@@ -259,13 +259,4 @@ impl DiskTransaction for ServedTransaction {
             }
         }
     }
-}
-
-/// The same content as the codec has it. Both are of one shape, so the list is made in place.
-fn pieces(read: ReadBytes) -> Vec<Piece> {
-    let pieces = read.pieces.into_iter().map(|piece| match piece {
-        ReadPiece::Data(data) => Piece::Data(data),
-        ReadPiece::Hole(bytes) => Piece::Hole(bytes),
-    });
-    pieces.collect()
 }

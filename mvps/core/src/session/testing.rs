@@ -12,11 +12,10 @@ use super::connection::{Admission, Admitted, Order};
 use super::disk::{Disk, DiskTransaction};
 use super::payload::PayloadRoom;
 use super::turns::Turns;
+use crate::content::{Content, ContentPiece};
 use crate::engine::{Acknowledge, Durability, EngineError, Extent, Since};
 use crate::ids::Version;
-use crate::nbd::{
-    self, ContextName, ContextQuery, ContextsRequest, Export, ExportName, Piece, Refusal,
-};
+use crate::nbd::{self, ContextName, ContextQuery, ContextsRequest, Export, ExportName, Refusal};
 
 pub(crate) const SIZE_BYTES: usize = 8 * 1024 * 1024;
 pub(crate) const PAGE_BYTES: usize = 4096;
@@ -123,17 +122,19 @@ impl MemoryDisk {
 }
 
 /// Several pieces, as the engine answers.
-fn pieces(content: Bytes) -> Vec<Piece> {
+fn pieces(content: Bytes) -> Content {
     let third = content.len() / 3;
     let thirds = [0..third, third..2 * third, 2 * third..content.len()];
     let pieces = thirds.map(|part| {
         let part = content.slice(part);
         match part.iter().any(|byte| *byte != 0) {
-            true => Piece::Data(part),
-            false => Piece::Hole(part.len()),
+            true => ContentPiece::Data(part),
+            false => ContentPiece::Hole(part.len()),
         }
     });
-    pieces.into()
+    Content {
+        pieces: pieces.into(),
+    }
 }
 
 /// By page; all of `range` is answered for.
@@ -177,7 +178,7 @@ impl Disk for MemoryDisk {
     /// The content that there was.
     type Base = Vec<u8>;
 
-    async fn read(&self, offset: u64, length: u32) -> Result<Vec<Piece>, EngineError> {
+    async fn read(&self, offset: u64, length: u32) -> Result<Content, EngineError> {
         self.note(format!("read {offset}+{length}"))?;
         let content = self.content(usize::try_from(offset).unwrap(), length as usize);
         self.lent.fetch_add(1, Ordering::SeqCst);
@@ -292,7 +293,7 @@ impl MemoryTransaction {
 impl DiskTransaction for MemoryTransaction {
     type Base = Vec<u8>;
 
-    async fn read(&self, offset: u64, length: u32) -> Result<Vec<Piece>, EngineError> {
+    async fn read(&self, offset: u64, length: u32) -> Result<Content, EngineError> {
         self.disk.note(format!("txn read {offset}+{length}"))?;
         let content = self.content(usize::try_from(offset).unwrap(), length as usize);
         Ok(pieces(Bytes::from(content)))

@@ -36,8 +36,9 @@ use super::limits::{
     REQUESTS_IN_FLIGHT_MAX, STATUS_SHORT_BYTES, WALK_WORK_BYTES, WALKS_PER_TURN,
 };
 use super::payload::{PayloadQueue, PayloadRoom, Taken};
+use crate::content::Content;
 use crate::engine::{Acknowledge, Durability, EngineError};
-use crate::nbd::{Bounds, ContextStatus, Errno, Failure, Incoming, Piece, ReplyTo, Request};
+use crate::nbd::{Bounds, ContextStatus, Errno, Failure, Incoming, ReplyTo, Request};
 use crate::transport::Transport;
 
 mod operations;
@@ -78,7 +79,7 @@ struct Ticket {
 /// What a request's success brings.
 enum Answer {
     Done,
-    Content { pieces: Vec<Piece>, whole: bool },
+    Content { content: Content, whole: bool },
     Status(Vec<ContextStatus>),
 }
 
@@ -342,7 +343,9 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, D: Disk> Transmission<'a, S, D> {
         let output = self.transport.output_mut();
         match answer {
             Answer::Done => framing.push_done(to, output),
-            Answer::Content { pieces, whole } => framing.push_content(to, whole, pieces, output),
+            Answer::Content { content, whole } => {
+                framing.push_content(to, whole, content.pieces, output);
+            }
             Answer::Status(contexts) => framing.push_status(to, &contexts, output),
         }
     }

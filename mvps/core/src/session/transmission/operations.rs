@@ -6,8 +6,9 @@ use std::task::Context;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{Answer, Control, Given, Ticket, Transmission};
+use crate::content::Content;
 use crate::engine::EngineError;
-use crate::nbd::{EXTENTS_MAX, Errno, Failure, Piece, ReplyTo, Request};
+use crate::nbd::{EXTENTS_MAX, Errno, Failure, ReplyTo, Request};
 use crate::session::connection::Ended;
 use crate::session::disk::{Disk, DiskTransaction};
 use crate::session::limits::EXTENT_WEIGHT_BYTES;
@@ -267,12 +268,15 @@ async fn holding<T>(room: Option<Taken>, operation: impl Future<Output = T>) -> 
 
 /// A reply of another length than the request's would put the stream out of step.
 async fn content(
-    operation: impl Future<Output = Result<Vec<Piece>, EngineError>>,
+    operation: impl Future<Output = Result<Content, EngineError>>,
     length: u32,
     whole: bool,
 ) -> Result<Answer, EngineError> {
-    let pieces = operation.await?;
-    let bytes: usize = pieces.iter().map(Piece::len).sum();
-    assert_eq!(bytes, length as usize, "a read yields what was asked for");
-    Ok(Answer::Content { pieces, whole })
+    let content = operation.await?;
+    assert_eq!(
+        content.len(),
+        length as usize,
+        "a read yields what was asked for"
+    );
+    Ok(Answer::Content { content, whole })
 }
