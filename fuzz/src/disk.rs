@@ -11,7 +11,9 @@ use mvps_core::content::{Content, ContentPiece};
 use mvps_core::engine::{Acknowledge, Durability, EngineError, Extent, Since};
 use mvps_core::ids::Version;
 use mvps_core::nbd::{ContextName, ContextsRequest, Export, ExportName, Refusal};
-use mvps_core::session::{Admission, Admitted, Disk, DiskTransaction, Order, PayloadRoom, Turns};
+use mvps_core::session::{
+    Admission, Admitted, Disk, DiskTransaction, Order, PayloadRoom, ReadAt, Turns, WriteAt,
+};
 use tokio::sync::watch;
 
 pub const PAGE_BYTES: u64 = 4096;
@@ -104,8 +106,7 @@ fn read(content: &[u8], offset: u64, length: u32) -> Content {
     }
 }
 
-impl Disk for FlatDisk {
-    type Transaction = FlatTransaction;
+impl ReadAt for FlatDisk {
     type Base = ();
 
     async fn read(&self, offset: u64, length: u32) -> Result<Content, EngineError> {
@@ -120,18 +121,10 @@ impl Disk for FlatDisk {
     ) -> Result<Vec<Extent>, EngineError> {
         Ok(extents(&self.content(), &range, count_max))
     }
+}
 
-    async fn find_base(&self, _: &Since) -> Result<Version, EngineError> {
-        Ok(Version(1))
-    }
-
-    async fn base(&self, _: Version) -> Result<(), EngineError> {
-        Ok(())
-    }
-
-    async fn prefetch(&self, _: u64, _: u64) -> Result<(), EngineError> {
-        Ok(())
-    }
+impl WriteAt for FlatDisk {
+    type When = Acknowledge;
 
     async fn write(&self, offset: u64, data: Bytes, _: Acknowledge) -> Result<(), EngineError> {
         self.change(&Change::Write(offset, data));
@@ -150,6 +143,22 @@ impl Disk for FlatDisk {
 
     async fn trim(&self, offset: u64, length: u64, _: Acknowledge) -> Result<(), EngineError> {
         self.change(&Change::Trim(offset, length));
+        Ok(())
+    }
+}
+
+impl Disk for FlatDisk {
+    type Transaction = FlatTransaction;
+
+    async fn find_base(&self, _: &Since) -> Result<Version, EngineError> {
+        Ok(Version(1))
+    }
+
+    async fn base(&self, _: Version) -> Result<(), EngineError> {
+        Ok(())
+    }
+
+    async fn prefetch(&self, _: u64, _: u64) -> Result<(), EngineError> {
         Ok(())
     }
 
@@ -182,7 +191,7 @@ impl FlatTransaction {
     }
 }
 
-impl DiskTransaction for FlatTransaction {
+impl ReadAt for FlatTransaction {
     type Base = ();
 
     async fn extents(
@@ -202,22 +211,28 @@ impl DiskTransaction for FlatTransaction {
             length,
         ))
     }
+}
 
-    async fn write(&self, offset: u64, data: Bytes) -> Result<(), EngineError> {
+impl WriteAt for FlatTransaction {
+    type When = ();
+
+    async fn write(&self, offset: u64, data: Bytes, (): ()) -> Result<(), EngineError> {
         self.change(Change::Write(offset, data));
         Ok(())
     }
 
-    async fn write_zeroes(&self, offset: u64, length: u64) -> Result<(), EngineError> {
+    async fn write_zeroes(&self, offset: u64, length: u64, (): ()) -> Result<(), EngineError> {
         self.change(Change::Zero(offset, length));
         Ok(())
     }
 
-    async fn trim(&self, offset: u64, length: u64) -> Result<(), EngineError> {
+    async fn trim(&self, offset: u64, length: u64, (): ()) -> Result<(), EngineError> {
         self.change(Change::Trim(offset, length));
         Ok(())
     }
+}
 
+impl DiskTransaction for FlatTransaction {
     async fn lock(&self) -> Result<(), EngineError> {
         Ok(())
     }

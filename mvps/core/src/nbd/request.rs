@@ -136,6 +136,21 @@ impl Request {
         matches!(self, Self::Read { .. } | Self::BlockStatus { .. })
     }
 
+    /// Whether it is to be durable before the reply.
+    #[must_use]
+    pub fn fua(&self) -> bool {
+        self.flags() & command_flag::FUA != 0
+    }
+
+    /// Whether it changes what the export holds.
+    #[must_use]
+    pub fn is_change(&self) -> bool {
+        matches!(
+            self,
+            Self::Write { .. } | Self::Trim { .. } | Self::WriteZeroes { .. }
+        )
+    }
+
     /// The bytes it is about, if it is about any: the first one and how many.
     #[must_use]
     pub fn range(&self) -> (u64, u64) {

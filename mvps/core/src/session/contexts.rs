@@ -8,8 +8,8 @@ use std::ops::Range;
 
 use tokio::sync::OnceCell;
 
-use super::disk::{Disk, Outcome};
-use crate::engine::{EngineError, Extent, Since};
+use super::disk::{Disk, ReadAt};
+use crate::engine::{EngineError, Since};
 use crate::ids::Version;
 use crate::nbd::{
     self, Context, ContextName, ContextPurpose, ContextQuery, ContextStatus, ContextsRequest,
@@ -34,14 +34,14 @@ impl Contexts {
         self.selected.len()
     }
 
-    /// What each context says of `range`, in at most `extents_max` extents: `disk` opens what it
-    /// compares with, `extents` tells what is set there.
-    pub(super) async fn status<D: Disk, E: Outcome<Vec<Extent>>>(
+    /// What each context says of `range` of `source`, in at most `extents_max` extents. `disk` opens
+    /// the states that it is compared with.
+    pub(super) async fn status<D: Disk>(
         &self,
         range: Range<u64>,
         extents_max: usize,
         disk: &D,
-        extents: impl Fn(Range<u64>, Option<D::Base>, usize) -> E,
+        source: &impl ReadAt<Base = D::Base>,
     ) -> Result<Vec<ContextStatus>, EngineError> {
         let mut statuses = Vec::with_capacity(self.selected.len());
         for (context, version) in &self.selected {
@@ -53,7 +53,9 @@ impl Contexts {
                     Some(disk.base(*version).await?)
                 }
             };
-            let found = extents(range.clone(), base, extents_max).await?;
+            let found = source
+                .extents(range.clone(), base.as_ref(), extents_max)
+                .await?;
             let extents = found.into_iter().map(|extent| StatusExtent {
                 length_bytes: extent.length_bytes,
                 flags: context.name.flags(extent.is_set),

@@ -30,12 +30,12 @@ mod turns;
 mod version_export;
 
 pub use connection::{Admission, Admitted, Ended, Order, serve};
-pub use disk::{Disk, DiskTransaction, Outcome};
+pub use disk::{Disk, DiskTransaction, Outcome, ReadAt, WriteAt};
 pub use engine_images::EngineImages;
 pub use images::{ImageFacts, Images, OpenFailure, OpenImage};
 pub use payload::PayloadRoom;
 pub use security::{Secured, Security, TlsClient};
-pub use served::{ServedDisk, ServedImage, ServedTransaction};
+pub use served::{Access, ServedDisk, ServedImage, ServedTransaction};
 pub use server::{Server, ServerConfig};
 pub use turns::Turns;
 pub use version_export::VersionExport;

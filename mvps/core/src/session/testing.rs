@@ -9,7 +9,7 @@ use bytes::Bytes;
 use tokio::sync::watch;
 
 use super::connection::{Admission, Admitted, Order};
-use super::disk::{Disk, DiskTransaction};
+use super::disk::{Disk, DiskTransaction, ReadAt, WriteAt};
 use super::payload::PayloadRoom;
 use super::turns::Turns;
 use crate::content::{Content, ContentPiece};
@@ -173,8 +173,7 @@ fn pages(range: &Range<u64>) -> Vec<Extent> {
     pages.map(page).collect()
 }
 
-impl Disk for MemoryDisk {
-    type Transaction = MemoryTransaction;
+impl ReadAt for MemoryDisk {
     /// The content that there was.
     type Base = Vec<u8>;
 
@@ -201,20 +200,10 @@ impl Disk for MemoryDisk {
         extents.truncate(extents_max);
         Ok(extents)
     }
+}
 
-    async fn find_base(&self, since: &Since) -> Result<Version, EngineError> {
-        self.note(format!("find base {since:?}"))?;
-        Ok(Version(7))
-    }
-
-    async fn base(&self, version: Version) -> Result<Vec<u8>, EngineError> {
-        self.note(format!("base {version}"))?;
-        Ok(vec![0; SIZE_BYTES])
-    }
-
-    async fn prefetch(&self, offset: u64, length: u64) -> Result<(), EngineError> {
-        self.note(format!("prefetch {offset}+{length}"))
-    }
+impl WriteAt for MemoryDisk {
+    type When = Acknowledge;
 
     async fn write(&self, offset: u64, data: Bytes, when: Acknowledge) -> Result<(), EngineError> {
         self.note(format!("write {offset}+{} {when:?}", data.len()))?;
@@ -239,6 +228,24 @@ impl Disk for MemoryDisk {
         self.note(format!("trim {offset}+{length} {when:?}"))?;
         self.wait().await;
         Ok(())
+    }
+}
+
+impl Disk for MemoryDisk {
+    type Transaction = MemoryTransaction;
+
+    async fn find_base(&self, since: &Since) -> Result<Version, EngineError> {
+        self.note(format!("find base {since:?}"))?;
+        Ok(Version(7))
+    }
+
+    async fn base(&self, version: Version) -> Result<Vec<u8>, EngineError> {
+        self.note(format!("base {version}"))?;
+        Ok(vec![0; SIZE_BYTES])
+    }
+
+    async fn prefetch(&self, offset: u64, length: u64) -> Result<(), EngineError> {
+        self.note(format!("prefetch {offset}+{length}"))
     }
 
     async fn flush(&self, durability: Durability) -> Result<(), EngineError> {
@@ -290,7 +297,7 @@ impl MemoryTransaction {
     }
 }
 
-impl DiskTransaction for MemoryTransaction {
+impl ReadAt for MemoryTransaction {
     type Base = Vec<u8>;
 
     async fn read(&self, offset: u64, length: u32) -> Result<Content, EngineError> {
@@ -308,8 +315,12 @@ impl DiskTransaction for MemoryTransaction {
         self.disk.note("txn extents".to_owned())?;
         Ok(extents(&self.content(0, SIZE_BYTES), base, range))
     }
+}
 
-    async fn write(&self, offset: u64, data: Bytes) -> Result<(), EngineError> {
+impl WriteAt for MemoryTransaction {
+    type When = ();
+
+    async fn write(&self, offset: u64, data: Bytes, (): ()) -> Result<(), EngineError> {
         self.disk
             .note(format!("txn write {offset}+{}", data.len()))?;
         self.disk.wait().await;
@@ -317,18 +328,20 @@ impl DiskTransaction for MemoryTransaction {
         Ok(())
     }
 
-    async fn write_zeroes(&self, offset: u64, length: u64) -> Result<(), EngineError> {
+    async fn write_zeroes(&self, offset: u64, length: u64, (): ()) -> Result<(), EngineError> {
         self.disk.note(format!("txn zero {offset}+{length}"))?;
         self.change(offset, vec![0; usize::try_from(length).unwrap()].into());
         Ok(())
     }
 
-    async fn trim(&self, offset: u64, length: u64) -> Result<(), EngineError> {
+    async fn trim(&self, offset: u64, length: u64, (): ()) -> Result<(), EngineError> {
         self.disk.note(format!("txn trim {offset}+{length}"))?;
         self.change(offset, vec![0; usize::try_from(length).unwrap()].into());
         Ok(())
     }
+}
 
+impl DiskTransaction for MemoryTransaction {
     async fn lock(&self) -> Result<(), EngineError> {
         self.disk.note("lock".to_owned())?;
         self.disk.wait().await;
