@@ -92,7 +92,7 @@ pub const SETTLE_PAUSE: Duration = Duration::from_secs(1);
 /// Time that connections get to finish what is in flight when the server shuts down.
 pub const DRAIN_TIME_MAX: Duration = Duration::from_secs(10);
 
-/// How often an attach goes back to the registry because the image's keeper was just leaving.
+/// How often an attach goes back to the registry because the image's actor was just ending.
 pub const ATTACH_ATTEMPTS_MAX: usize = 8;
 
 /// What each extent that a BLOCK_STATUS may be answered with counts towards

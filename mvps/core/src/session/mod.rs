@@ -1,7 +1,7 @@
 //! NBD connections: negotiation, admission, requests and transactions of one client; and the
 //! server that has many of them.
 //!
-//! Reading order: [`server`] accepts, `keeper` opens and attaches, [`connection`] negotiates,
+//! Reading order: [`server`] accepts, `image_actor` opens and attaches, [`connection`] negotiates,
 //! `transmission` is where requests spend their time. [`disk`] and [`images`] are what all of it
 //! asks of the engine.
 //!
@@ -12,8 +12,8 @@ mod contexts;
 mod disk;
 mod engine_images;
 mod errno;
+mod image_actor;
 mod images;
-mod keeper;
 mod limits;
 mod log_budget;
 mod payload;

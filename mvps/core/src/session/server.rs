@@ -1,7 +1,7 @@
 //! The server: listeners, connections, and the registry of images that are open.
 //!
-//! Job: accept connections within limits, check tokens, and lead each connection to the keeper of
-//! its image. Invariant: the registry holds at most one keeper per image. Must never: let a client
+//! Job: accept connections within limits, check tokens, and lead each connection to the actor of
+//! its image. Invariant: the registry holds at most one actor per image. Must never: let a client
 //! learn why a token was refused, or write a token to the log.
 
 use std::borrow::Cow;
@@ -13,8 +13,8 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use super::connection::{Admission, Admitted, Ended, serve};
 use super::contexts::{self, Asked};
+use super::image_actor::{ActorRequest, ImageActor, export};
 use super::images::{Images, OpenFailure, OpenImage};
-use super::keeper::{Keeper, Visit, export};
 use super::limits::{
     ATTACH_ATTEMPTS_MAX, ATTACH_QUEUE_MAX, CLIENTS_LOG_LINES_MAX, CONNECTIONS_MAX,
     LISTED_VERSIONS_MAX, SEATS_PER_IMAGE_MAX, STRANGERS_LOG_LINES_MAX,
@@ -69,8 +69,8 @@ pub(super) struct Shared<M: Images> {
     pub(super) config: ServerConfig,
     /// Whether the server is to end.
     pub(super) shutdown: watch::Sender<bool>,
-    /// Told whenever a keeper has left the registry.
-    pub(super) keeper_left: Notify,
+    /// Told whenever an actor has left the registry.
+    pub(super) actor_ended: Notify,
     keys: TokenKeys,
     seats: Arc<Seats>,
     /// For the payload of writes: each image has its own share of the server's.
@@ -81,10 +81,10 @@ pub(super) struct Shared<M: Images> {
     registry: Mutex<Registry<M>>,
 }
 
-/// The keepers, by what they keep.
-pub(super) type Registry<M> = BTreeMap<Served, mpsc::Sender<Visit<M>>>;
+/// The actors, by what they serve.
+pub(super) type Registry<M> = BTreeMap<Served, mpsc::Sender<ActorRequest<M>>>;
 
-/// What a keeper keeps: an image, and which state of it.
+/// What an actor serves: an image, and which state of it.
 pub(super) type Served = (ImageId, Shown);
 
 impl<M: Images> Shared<M> {
@@ -94,17 +94,17 @@ impl<M: Images> Shared<M> {
             .expect("no holder of the registry panics")
     }
 
-    /// The keeper of what `grant` shows, started if there is none.
-    fn keeper(self: &Arc<Self>, grant: &Grant) -> mpsc::Sender<Visit<M>> {
+    /// The actor of what `grant` shows, started if there is none.
+    fn actor(self: &Arc<Self>, grant: &Grant) -> mpsc::Sender<ActorRequest<M>> {
         let served = (grant.image.clone(), grant.shown.clone());
         let mut registry = self.registry();
-        if let Some(keeper) = registry.get(&served) {
-            return keeper.clone();
+        if let Some(actor) = registry.get(&served) {
+            return actor.clone();
         }
-        let (sender, visits) = mpsc::channel(ATTACH_QUEUE_MAX);
+        let (sender, requests) = mpsc::channel(ATTACH_QUEUE_MAX);
         registry.insert(served.clone(), sender.clone());
-        let keeper = Keeper::new(Arc::clone(self), served, visits);
-        self.spawner.spawn("image keeper", Box::pin(keeper.keep()));
+        let actor = ImageActor::new(Arc::clone(self), served, requests);
+        self.spawner.spawn("image actor", Box::pin(actor.run()));
         sender
     }
 
@@ -153,7 +153,7 @@ impl<M: Images> Server<M> {
             images,
             config,
             shutdown: watch::Sender::new(false),
-            keeper_left: Notify::new(),
+            actor_ended: Notify::new(),
             keys,
             seats,
             room: PayloadRoom::new(),
@@ -261,9 +261,9 @@ impl<M: Images> Server<M> {
     /// The image, if it is open as it changes, and how many connections it has. Waits while it is being opened.
     pub async fn image_and_connections(&self, image: &ImageId) -> Option<(M::Image, usize)> {
         let served = (image.clone(), Shown::Newest);
-        let keeper = self.shared.registry().get(&served).cloned()?;
+        let actor = self.shared.registry().get(&served).cloned()?;
         let (reply, answer) = oneshot::channel();
-        keeper.send(Visit::Look(reply)).await.ok()?;
+        actor.send(ActorRequest::Status(reply)).await.ok()?;
         answer.await.ok()?
     }
 
@@ -287,11 +287,11 @@ impl<M: Images> Server<M> {
     pub async fn shut_down(&self) {
         self.shared.shutdown.send_replace(true);
         loop {
-            let left = self.shared.keeper_left.notified();
+            let ended = self.shared.actor_ended.notified();
             if self.shared.registry().is_empty() {
                 return;
             }
-            left.await;
+            ended.await;
         }
     }
 }
@@ -308,13 +308,13 @@ struct Reception<'a, M: Images> {
 type Attached<M> = Admitted<<<M as Images>::Image as OpenImage>::Disk>;
 
 impl<M: Images> Reception<'_, M> {
-    /// Asks the image's keeper.
-    async fn visit(&self, grant: &Grant) -> Result<Attached<M>, Refusal> {
+    /// Asks the image's actor.
+    async fn ask_actor(&self, grant: &Grant) -> Result<Attached<M>, Refusal> {
         for _ in 0..ATTACH_ATTEMPTS_MAX {
             let (reply, answer) = oneshot::channel();
-            let keeper = self.shared.keeper(grant);
-            if keeper
-                .send(Visit::Attach(grant.clone(), reply))
+            let actor = self.shared.actor(grant);
+            if actor
+                .send(ActorRequest::Attach(grant.clone(), reply))
                 .await
                 .is_err()
             {
@@ -455,7 +455,7 @@ impl<M: Images> Admission for Reception<'_, M> {
                 return Err(unknown("the image has too many connections"));
             }
         }
-        let answer = self.visit(&grant).await;
+        let answer = self.ask_actor(&grant).await;
         if answer.is_err() {
             self.seat.release();
         }

@@ -223,7 +223,7 @@ async fn an_idle_image_is_closed_and_opens_again() {
 #[tokio::test(start_paused = true)]
 async fn an_idle_image_is_closed_once_it_is_settled_or_takes_too_long() {
     let world = World::new();
-    let visit = async |unsettled: bool| {
+    let connect_once = async |unsettled: bool| {
         world.unsettled.store(unsettled, Ordering::Relaxed);
         let client = world.connect(&token("disk0")).await.unwrap();
         client.disconnect().await;
@@ -231,12 +231,12 @@ async fn an_idle_image_is_closed_once_it_is_settled_or_takes_too_long() {
         tokio::time::sleep(Duration::from_secs(100)).await;
         assert_eq!(world.journal().is_empty(), unsettled);
     };
-    visit(false).await;
-    visit(true).await;
+    connect_once(false).await;
+    connect_once(true).await;
     world.unsettled.store(false, Ordering::Relaxed);
     tokio::time::sleep(Duration::from_secs(2)).await;
     assert_eq!(world.journal(), ["close"]);
-    visit(true).await;
+    connect_once(true).await;
     tokio::time::sleep(SETTLE_TIME_MAX - Duration::from_secs(50)).await;
     assert!(world.journal().is_empty());
     tokio::time::sleep(Duration::from_secs(20)).await;
