@@ -61,10 +61,10 @@ pub enum Ended {
     /// The TLS handshake failed, for example because the client's certificate is not accepted.
     #[error("the TLS handshake failed: {0}")]
     TlsFailed(io::ErrorKind),
-    /// It negotiated for longer than others when room was needed.
-    #[error("made room for a newer connection before it had shown a token")]
-    MadeRoom,
-    /// There was no room.
+    /// It negotiated for longer than others when a slot was needed.
+    #[error("evicted for a newer connection before it had shown a token")]
+    Evicted,
+    /// There was no slot.
     #[error("turned away: too many connections")]
     TurnedAway,
     /// [`Order::Stop`]: a newer connection of the same client took its place.

@@ -68,8 +68,8 @@ pub const GOODBYE_TIME_MAX: Duration = Duration::from_secs(1);
 /// ones take some KiB each.
 pub const CONNECTIONS_MAX: usize = 1024;
 
-/// Most connections that negotiate at a time; beyond that the one that has done so for longest makes
-/// room. A client needs milliseconds for it.
+/// Most connections that negotiate at a time; beyond that the one that has done so for longest is
+/// evicted. A client needs milliseconds for it.
 pub const HALF_OPEN_MAX: usize = 256;
 
 /// Most connections to one image. nbdcopy and qemu use 4 to 16 each.
@@ -79,8 +79,8 @@ pub const CONNECTIONS_PER_IMAGE_MAX: usize = 128;
 pub const ATTACH_QUEUE_MAX: usize = 64;
 
 /// Most connections with a good token for one image, all its versions together: those that have it
-/// and those that wait. An image that takes long to open leaves the other seats to others.
-pub const SEATS_PER_IMAGE_MAX: usize = CONNECTIONS_PER_IMAGE_MAX + ATTACH_QUEUE_MAX;
+/// and those that wait. An image that takes long to open leaves the other slots to others.
+pub const SLOTS_PER_IMAGE_MAX: usize = CONNECTIONS_PER_IMAGE_MAX + ATTACH_QUEUE_MAX;
 
 /// How long an image that nobody uses stays open until what was written is published and cleaned up
 /// after: cleaning copies tens of gigabytes meanwhile, and another server waits no longer for it.

@@ -8,6 +8,7 @@
 //! Architecture invariant: tasks are spawned per connection and per open image, never per request.
 
 mod connection;
+mod connection_limiter;
 mod contexts;
 mod disk;
 mod engine_images;
@@ -17,7 +18,6 @@ mod images;
 mod limits;
 mod log_budget;
 mod payload;
-mod seats;
 mod security;
 mod served;
 mod server;

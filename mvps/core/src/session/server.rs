@@ -12,16 +12,16 @@ use std::time::Duration;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use super::connection::{Admission, Admitted, Ended, serve};
+use super::connection_limiter::{ConnectionLimiter, Evicted, NoSlot, Slot};
 use super::contexts::{self, Asked};
 use super::image_actor::{ActorRequest, ImageActor, export};
 use super::images::{Images, OpenFailure, OpenImage};
 use super::limits::{
     ATTACH_ATTEMPTS_MAX, ATTACH_QUEUE_MAX, CLIENTS_LOG_LINES_MAX, CONNECTIONS_MAX,
-    LISTED_VERSIONS_MAX, SEATS_PER_IMAGE_MAX, STRANGERS_LOG_LINES_MAX,
+    LISTED_VERSIONS_MAX, SLOTS_PER_IMAGE_MAX, STRANGERS_LOG_LINES_MAX,
 };
 use super::log_budget::LogBudget;
 use super::payload::PayloadRoom;
-use super::seats::{NoSeat, Seat, Seats, SentAway};
 use super::security::{Security, TlsClient};
 use crate::engine::Durability;
 use crate::env::{Clock, Connection, Listener, PeerName, Spawner, let_others_run};
@@ -72,7 +72,7 @@ pub(super) struct Shared<M: Images> {
     /// Told whenever an actor has left the registry.
     pub(super) actor_ended: Notify,
     keys: TokenKeys,
-    seats: Arc<Seats>,
+    limiter: Arc<ConnectionLimiter>,
     /// For the payload of writes: each image has its own share of the server's.
     pub(super) room: PayloadRoom,
     /// What the log has room for about connections without a good token, and about those with one.
@@ -146,7 +146,7 @@ impl<M: Images> Server<M> {
         keys: TokenKeys,
         config: ServerConfig,
     ) -> Self {
-        let seats = Seats::new(config.connections_max);
+        let limiter = ConnectionLimiter::new(config.connections_max);
         let shared = Shared {
             clock,
             spawner,
@@ -155,7 +155,7 @@ impl<M: Images> Server<M> {
             shutdown: watch::Sender::new(false),
             actor_ended: Notify::new(),
             keys,
-            seats,
+            limiter,
             room: PayloadRoom::new(),
             strangers_log: LogBudget::new("connections without a token", STRANGERS_LOG_LINES_MAX),
             clients_log: LogBudget::new("connections with a token", CLIENTS_LOG_LINES_MAX),
@@ -184,12 +184,12 @@ impl<M: Images> Server<M> {
                     continue;
                 }
             };
-            let Some(seat) = self.take_seat(&peer) else {
+            let Some(slot) = self.take_slot(&peer) else {
                 continue;
             };
             let server = self.clone();
             let task = async move {
-                server.serve_seated(stream, &peer, seat).await;
+                server.serve_in_slot(stream, &peer, slot).await;
             };
             self.shared.spawner.spawn("nbd connection", Box::pin(task));
             // A flood of connections gets one turn in each round of the executor, not all.
@@ -201,46 +201,46 @@ impl<M: Images> Server<M> {
 
     /// Serves one connection to its end.
     pub async fn serve_connection(&self, stream: impl Connection, peer: &PeerName) -> Ended {
-        match self.take_seat(peer) {
-            Some(seat) => self.serve_seated(stream, peer, seat).await,
+        match self.take_slot(peer) {
+            Some(slot) => self.serve_in_slot(stream, peer, slot).await,
             None => Ended::TurnedAway,
         }
     }
 
-    fn take_seat(&self, peer: &PeerName) -> Option<(Seat, SentAway)> {
-        let seat = self.shared.seats.take();
-        if seat.is_none() && self.shared.logs_stranger() {
+    fn take_slot(&self, peer: &PeerName) -> Option<(Slot, Evicted)> {
+        let slot = self.shared.limiter.take();
+        if slot.is_none() && self.shared.logs_stranger() {
             let limit = self.shared.config.connections_max;
             tracing::warn!(%peer, limit, "too many connections; turned away");
         }
-        seat
+        slot
     }
 
-    async fn serve_seated(
+    async fn serve_in_slot(
         &self,
         stream: impl Connection,
         peer: &PeerName,
-        (seat, sent_away): (Seat, SentAway),
+        (slot, evicted): (Slot, Evicted),
     ) -> Ended {
         tracing::debug!(%peer, "connected");
         let admission = Reception {
             shared: Arc::clone(&self.shared),
             peer,
-            seat,
+            slot,
             client: Mutex::default(),
         };
         let ended = tokio::select! {
             biased;
-            Ok(()) = sent_away => Ended::MadeRoom,
+            Ok(()) = evicted => Ended::Evicted,
             ended = serve(stream, &admission, &*self.shared.clock) => ended,
         };
-        let has_room = || match admission.seat.is_kept() {
+        let has_room = || match admission.slot.is_admitted() {
             true => self.shared.logs_client(),
             false => self.shared.logs_stranger(),
         };
         match &ended {
             // Of these a flood makes as many as it likes; they take no room of what is told.
-            Ended::MadeRoom => tracing::debug!(%peer, %ended, "connection ended"),
+            Ended::Evicted => tracing::debug!(%peer, %ended, "connection ended"),
             _ if !has_room() => {}
             Ended::TlsFailed(_) => tracing::warn!(%peer, %ended, "connection ended"),
             Ended::Broken(_) | Ended::HandshakeTooSlow | Ended::Stalled | Ended::Lost(_) => {
@@ -279,7 +279,7 @@ impl<M: Images> Server<M> {
     /// Connections right now, handshakes included.
     #[must_use]
     pub fn connections(&self) -> usize {
-        self.shared.seats.taken()
+        self.shared.limiter.taken()
     }
 
     /// Stops accepting, lets connections finish what they began, closes every image clean. Waits
@@ -300,7 +300,7 @@ impl<M: Images> Server<M> {
 struct Reception<'a, M: Images> {
     shared: Arc<Shared<M>>,
     peer: &'a PeerName,
-    seat: Seat,
+    slot: Slot,
     /// What the client proved, if the stream is encrypted.
     client: Mutex<Option<TlsClient>>,
 }
@@ -443,13 +443,13 @@ impl<M: Images> Admission for Reception<'_, M> {
 
     async fn attach(&self, name: &ExportName) -> Result<Admitted<Self::Disk>, Refusal> {
         let grant = self.check(name)?;
-        match self.seat.keep(&grant.image) {
+        match self.slot.admit(&grant.image) {
             Ok(()) => {}
             // It is on its way out.
-            Err(NoSeat::SentAway) => return Err(Refusal::Policy),
-            Err(NoSeat::ImageFull) => {
+            Err(NoSlot::Evicted) => return Err(Refusal::Policy),
+            Err(NoSlot::ImageFull) => {
                 if self.shared.logs_client() {
-                    let limit = SEATS_PER_IMAGE_MAX;
+                    let limit = SLOTS_PER_IMAGE_MAX;
                     tracing::warn!(image = %grant.image, limit, "too many connections, or too many that wait for it");
                 }
                 return Err(unknown("the image has too many connections"));
@@ -457,7 +457,7 @@ impl<M: Images> Admission for Reception<'_, M> {
         }
         let answer = self.ask_actor(&grant).await;
         if answer.is_err() {
-            self.seat.release();
+            self.slot.release();
         }
         answer
     }

@@ -416,10 +416,10 @@ async fn connections_to_one_image_are_limited() {
 #[tokio::test(start_paused = true)]
 async fn an_image_that_does_not_open_leaves_seats_to_others() {
     let world = World::with(ServerConfig {
-        connections_max: SEATS_PER_IMAGE_MAX + 2,
+        connections_max: SLOTS_PER_IMAGE_MAX + 2,
         ..ServerConfig::default()
     });
-    let clients: Vec<_> = (0..SEATS_PER_IMAGE_MAX + 10)
+    let clients: Vec<_> = (0..SLOTS_PER_IMAGE_MAX + 10)
         .map(|_| {
             let stream = world.stream();
             tokio::spawn(async move {
@@ -432,7 +432,7 @@ async fn an_image_that_does_not_open_leaves_seats_to_others() {
         .collect();
     tokio::time::sleep(Duration::from_secs(5)).await;
     let waiting = clients.iter().filter(|client| !client.is_finished());
-    assert_eq!(waiting.count(), SEATS_PER_IMAGE_MAX);
+    assert_eq!(waiting.count(), SLOTS_PER_IMAGE_MAX);
     let other = world.connect(&token("disk0")).await.unwrap();
     assert_eq!(other.read(0, 1).await.unwrap()[..], [0]);
     clients.iter().for_each(tokio::task::JoinHandle::abort);
@@ -532,7 +532,7 @@ async fn who_negotiates_for_long_makes_room_for_who_has_a_token() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn where_all_have_tokens_nobody_is_sent_away() {
+async fn where_all_have_tokens_nobody_is_evicted() {
     let world = World::with(ServerConfig {
         connections_max: 2,
         ..ServerConfig::default()
