@@ -12,7 +12,7 @@ use mvps_core::engine::{Acknowledge, Durability, EngineError, Extent, Since};
 use mvps_core::ids::Version;
 use mvps_core::nbd::{ContextName, ContextsRequest, Export, ExportName, Refusal};
 use mvps_core::session::{
-    Admission, Admitted, Disk, DiskTransaction, Order, PayloadRoom, ReadAt, Turns, WriteAt,
+    Admission, Admitted, Disk, DiskTransaction, FairScheduler, Order, PayloadRoom, ReadAt, WriteAt,
 };
 use tokio::sync::watch;
 
@@ -297,7 +297,7 @@ impl Admission for Everybody {
             durability: Durability::Local,
             orders: self.orders.subscribe(),
             room: PayloadRoom::new(),
-            turns: Turns::new(1),
+            scheduler: FairScheduler::new(1),
         })
     }
 }

@@ -18,6 +18,7 @@ use tokio::sync::watch;
 
 use super::contexts::Contexts;
 use super::disk::Disk;
+use super::fair_scheduler::{FairScheduler, ScheduledConnection};
 use super::limits::{
     GOODBYE_TIME_MAX, HANDSHAKE_TIME_MAX, LONG_TURN_BYTES, STALL_PROGRESS_MIN_BYTES,
     STALL_TIME_MAX, UNREAD_SLICES_TIME_MAX,
@@ -25,7 +26,6 @@ use super::limits::{
 use super::payload::PayloadRoom;
 use super::security::{Secured, Security, TlsClient};
 use super::transmission::{Awaited, Terms, Transmission};
-use super::turns::{Turn, Turns};
 use crate::engine::Durability;
 use crate::env::{Clock, Connection};
 use crate::nbd::{
@@ -98,8 +98,8 @@ pub struct Admitted<D> {
     pub orders: watch::Receiver<Order>,
     /// Where room for payload is taken from.
     pub room: PayloadRoom,
-    /// When it goes on, among the other connections.
-    pub turns: Turns,
+    /// Says when it goes on, among the other connections.
+    pub scheduler: FairScheduler,
 }
 
 /// Decides about export names.
@@ -362,7 +362,7 @@ where
         durability,
         mut orders,
         room,
-        turns,
+        scheduler,
     } = admitted;
     let terms = Terms {
         bounds: Bounds {
@@ -377,7 +377,7 @@ where
     let contexts = Contexts::new(agreed.contexts);
     let mut transmission = Transmission::new(transport, &disk, terms, &contexts, room);
     let mut patience = Patience::default();
-    let mut turn = Turn::new(turns);
+    let mut scheduled = ScheduledConnection::new(scheduler);
     let mut order = *orders.borrow_and_update();
     let ended = loop {
         match order {
@@ -394,11 +394,11 @@ where
                 };
             }
             ended = poll_fn(|context| {
-                ready!(turn.poll_begin(context));
+                ready!(scheduled.poll_begin(context));
                 let before = transmission.work_bytes();
                 let polled = transmission.poll(context);
                 let work_bytes = transmission.work_bytes() - before;
-                turn.end(context, work_bytes >= LONG_TURN_BYTES);
+                scheduled.end(context, work_bytes >= LONG_TURN_BYTES);
                 if polled.is_ready() {
                     return polled;
                 }
@@ -410,7 +410,7 @@ where
             }) => break ended,
         }
     };
-    drop(turn);
+    drop(scheduled);
     if matches!(ended, Ended::Disconnected | Ended::Drained) {
         // Everything is answered; a client that does not wait for this loses nothing.
         let mut time_left = GOODBYE_TIME_MAX;

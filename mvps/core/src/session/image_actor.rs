@@ -17,11 +17,11 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::connection::{Admitted, Order};
 use super::disk::Disk;
+use super::fair_scheduler::FairScheduler;
 use super::images::{Images, OpenFailure, OpenImage};
 use super::limits::{CONNECTIONS_PER_IMAGE_MAX, DRAIN_TIME_MAX, SETTLE_PAUSE, SETTLE_TIME_MAX};
 use super::payload::PayloadRoom;
 use super::server::{Served, Shared};
-use super::turns::Turns;
 use crate::engine::{Durability, EngineError};
 use crate::nbd::{Export, Refusal};
 use crate::token::{ClientId, DurabilityClaim, Grant};
@@ -55,7 +55,7 @@ pub(super) struct ImageActor<M: Images> {
     image: Option<M::Image>,
     connections: Vec<Connected<DiskOf<M>>>,
     room: PayloadRoom,
-    turns: Turns,
+    scheduler: FairScheduler,
 }
 
 impl<M: Images> ImageActor<M> {
@@ -66,7 +66,7 @@ impl<M: Images> ImageActor<M> {
     ) -> Self {
         Self {
             room: shared.room.of_another_image(),
-            turns: Turns::new(shared.config.turns_at_once),
+            scheduler: FairScheduler::new(shared.config.scheduler_permits),
             shared,
             served,
             requests,
@@ -195,7 +195,7 @@ impl<M: Images> ImageActor<M> {
             },
             orders: orders_received,
             room: self.room.clone(),
-            turns: self.turns.clone(),
+            scheduler: self.scheduler.clone(),
         })
     }
 

@@ -13,6 +13,7 @@ mod contexts;
 mod disk;
 mod engine_images;
 mod errno;
+mod fair_scheduler;
 mod image_actor;
 mod images;
 mod limits;
@@ -26,16 +27,15 @@ pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 mod transmission;
-mod turns;
 mod version_export;
 
 pub use connection::{Admission, Admitted, Ended, Order, serve};
 pub use disk::{Disk, DiskTransaction, Outcome, ReadAt, WriteAt};
 pub use engine_images::EngineImages;
+pub use fair_scheduler::FairScheduler;
 pub use images::{ImageFacts, Images, OpenFailure, OpenImage};
 pub use payload::PayloadRoom;
 pub use security::{Secured, Security, TlsClient};
 pub use served::{Access, ServedDisk, ServedImage, ServedTransaction};
 pub use server::{Server, ServerConfig};
-pub use turns::Turns;
 pub use version_export::VersionExport;

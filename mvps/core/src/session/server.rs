@@ -46,7 +46,7 @@ pub struct ServerConfig {
     pub security: Option<Arc<dyn Security>>,
     /// Connections of one image that go on at a time, of many that could: as many as there are threads
     /// that tasks run on.
-    pub turns_at_once: usize,
+    pub scheduler_permits: usize,
 }
 
 impl Default for ServerConfig {
@@ -56,7 +56,7 @@ impl Default for ServerConfig {
             connections_max: CONNECTIONS_MAX,
             durability: Durability::default(),
             security: None,
-            turns_at_once: 1,
+            scheduler_permits: 1,
         }
     }
 }

@@ -10,8 +10,8 @@ use tokio::sync::watch;
 
 use super::connection::{Admission, Admitted, Order};
 use super::disk::{Disk, DiskTransaction, ReadAt, WriteAt};
+use super::fair_scheduler::FairScheduler;
 use super::payload::PayloadRoom;
-use super::turns::Turns;
 use crate::content::{Content, ContentPiece};
 use crate::engine::{Acknowledge, Durability, EngineError, Extent, Since};
 use crate::ids::Version;
@@ -374,7 +374,7 @@ pub(crate) struct OneDisk {
     pub(crate) durability: Durability,
     pub(crate) orders: watch::Sender<Order>,
     pub(crate) room: PayloadRoom,
-    pub(crate) turns: Turns,
+    pub(crate) scheduler: FairScheduler,
 }
 
 impl OneDisk {
@@ -385,7 +385,7 @@ impl OneDisk {
             durability: Durability::Local,
             orders: watch::Sender::new(Order::Serve),
             room: PayloadRoom::new(),
-            turns: Turns::new(1),
+            scheduler: FairScheduler::new(1),
         }
     }
 }
@@ -428,7 +428,7 @@ impl Admission for OneDisk {
             durability: self.durability,
             orders: self.orders.subscribe(),
             room: self.room.clone(),
-            turns: self.turns.clone(),
+            scheduler: self.scheduler.clone(),
         })
     }
 }

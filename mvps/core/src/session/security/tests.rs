@@ -230,7 +230,7 @@ fn request(kind: u8, length: u32) -> Vec<u8> {
 async fn a_slow_goodbye_holds_up_no_other_connection() {
     let disk = OneDisk::new(&MemoryDisk::new());
     let other_disk = OneDisk {
-        turns: disk.turns.clone(),
+        scheduler: disk.scheduler.clone(),
         ..OneDisk::new(&MemoryDisk::new())
     };
     let mut attached = Vec::new();
