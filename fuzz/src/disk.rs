@@ -12,7 +12,8 @@ use mvps_core::engine::{Acknowledge, Durability, EngineError, Extent, Since};
 use mvps_core::ids::Version;
 use mvps_core::nbd::{ContextName, ContextsRequest, Export, ExportName, Refusal};
 use mvps_core::session::{
-    Admission, Admitted, Disk, DiskTransaction, FairScheduler, Order, PayloadRoom, ReadAt, WriteAt,
+    Admission, Admitted, Disk, DiskTransaction, FairScheduler, Order, PayloadBudget, ReadAt,
+    WriteAt,
 };
 use tokio::sync::watch;
 
@@ -296,7 +297,7 @@ impl Admission for Everybody {
             disk: self.disk.clone(),
             durability: Durability::Local,
             orders: self.orders.subscribe(),
-            room: PayloadRoom::new(),
+            budget: PayloadBudget::new(),
             scheduler: FairScheduler::new(1),
         })
     }

@@ -23,7 +23,7 @@ use super::limits::{
     GOODBYE_TIME_MAX, HANDSHAKE_TIME_MAX, LONG_TURN_BYTES, STALL_PROGRESS_MIN_BYTES,
     STALL_TIME_MAX, UNREAD_SLICES_TIME_MAX,
 };
-use super::payload::PayloadRoom;
+use super::payload_budget::PayloadBudget;
 use super::security::{Secured, Security, TlsClient};
 use super::transmission::{Awaited, Terms, Transmission};
 use crate::engine::Durability;
@@ -96,8 +96,8 @@ pub struct Admitted<D> {
     pub durability: Durability,
     /// Orders; a dropped sender means [`Order::Stop`].
     pub orders: watch::Receiver<Order>,
-    /// Where room for payload is taken from.
-    pub room: PayloadRoom,
+    /// What payload in flight is counted against.
+    pub budget: PayloadBudget,
     /// Says when it goes on, among the other connections.
     pub scheduler: FairScheduler,
 }
@@ -361,7 +361,7 @@ where
         disk,
         durability,
         mut orders,
-        room,
+        budget,
         scheduler,
     } = admitted;
     let terms = Terms {
@@ -375,7 +375,7 @@ where
         durability,
     };
     let contexts = Contexts::new(agreed.contexts);
-    let mut transmission = Transmission::new(transport, &disk, terms, &contexts, room);
+    let mut transmission = Transmission::new(transport, &disk, terms, &contexts, budget);
     let mut patience = Patience::default();
     let mut scheduled = ScheduledConnection::new(scheduler);
     let mut order = *orders.borrow_and_update();

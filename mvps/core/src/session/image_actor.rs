@@ -20,7 +20,7 @@ use super::disk::Disk;
 use super::fair_scheduler::FairScheduler;
 use super::images::{Images, OpenFailure, OpenImage};
 use super::limits::{CONNECTIONS_PER_IMAGE_MAX, DRAIN_TIME_MAX, SETTLE_PAUSE, SETTLE_TIME_MAX};
-use super::payload::PayloadRoom;
+use super::payload_budget::PayloadBudget;
 use super::server::{Served, Shared};
 use crate::engine::{Durability, EngineError};
 use crate::nbd::{Export, Refusal};
@@ -54,7 +54,7 @@ pub(super) struct ImageActor<M: Images> {
     requests: mpsc::Receiver<ActorRequest<M>>,
     image: Option<M::Image>,
     connections: Vec<Connected<DiskOf<M>>>,
-    room: PayloadRoom,
+    budget: PayloadBudget,
     scheduler: FairScheduler,
 }
 
@@ -65,7 +65,7 @@ impl<M: Images> ImageActor<M> {
         requests: mpsc::Receiver<ActorRequest<M>>,
     ) -> Self {
         Self {
-            room: shared.room.of_another_image(),
+            budget: shared.budget.of_another_image(),
             scheduler: FairScheduler::new(shared.config.scheduler_permits),
             shared,
             served,
@@ -194,7 +194,7 @@ impl<M: Images> ImageActor<M> {
                 Some(DurabilityClaim::ObjectStore) => Durability::ObjectStore,
             },
             orders: orders_received,
-            room: self.room.clone(),
+            budget: self.budget.clone(),
             scheduler: self.scheduler.clone(),
         })
     }

@@ -18,7 +18,7 @@ pub const IMAGE_PAYLOAD_MAX_BYTES: u64 = 32 * 1024 * 1024;
 /// caches and buffers leave of the memory that a server may take by default.
 pub const SERVER_PAYLOAD_MAX_BYTES: u64 = 256 * 1024 * 1024;
 
-/// Payload that a connection may have in flight without room for it, so that it gets on whatever
+/// Payload that a connection may have in flight without a reservation, so that it gets on whatever
 /// other clients do: 64 MiB for as many connections as there may be.
 pub const PAYLOAD_EXEMPT_BYTES: u64 = 64 * 1024;
 
@@ -35,7 +35,7 @@ pub const SERVER_READS_MAX_BYTES: u64 = 256 * 1024 * 1024;
 pub const STALL_TIME_MAX: Duration = Duration::from_secs(60);
 
 /// What of a payload must arrive, or of replies be taken, within [`STALL_TIME_MAX`]: 140 kbit/s, which
-/// slow lines carry, and with which nobody holds the room of the largest payload for longer than half
+/// slow lines carry, and with which nobody holds the reservation of the largest payload for longer than half
 /// an hour. Bytes of the other direction do not count.
 pub const STALL_PROGRESS_MIN_BYTES: u64 = 1024 * 1024;
 
@@ -99,7 +99,7 @@ pub const ATTACH_ATTEMPTS_MAX: usize = 8;
 /// [`BYTES_IN_FLIGHT_MAX`]: as it is collected and as it is sent.
 pub const EXTENT_WEIGHT_BYTES: u64 = 32;
 
-/// What a BLOCK_STATUS takes, all its contexts together, that finds no room for more. It is
+/// What a BLOCK_STATUS takes, all its contexts together, that finds the budget used up. It is
 /// answered with fewer extents then, which a client must expect, and need not wait for who does
 /// not read.
 pub const STATUS_SHORT_BYTES: u64 = PAYLOAD_EXEMPT_BYTES / 2;

@@ -21,7 +21,7 @@ use super::limits::{
     LISTED_VERSIONS_MAX, SLOTS_PER_IMAGE_MAX, STRANGERS_LOG_LINES_MAX,
 };
 use super::log_budget::LogBudget;
-use super::payload::PayloadRoom;
+use super::payload_budget::PayloadBudget;
 use super::security::{Security, TlsClient};
 use crate::engine::Durability;
 use crate::env::{Clock, Connection, Listener, PeerName, Spawner, let_others_run};
@@ -74,8 +74,8 @@ pub(super) struct Shared<M: Images> {
     keys: TokenKeys,
     limiter: Arc<ConnectionLimiter>,
     /// For the payload of writes: each image has its own share of the server's.
-    pub(super) room: PayloadRoom,
-    /// What the log has room for about connections without a good token, and about those with one.
+    pub(super) budget: PayloadBudget,
+    /// How many lines the log takes about connections without a good token, and about those with one.
     strangers_log: LogBudget,
     clients_log: LogBudget,
     registry: Mutex<Registry<M>>,
@@ -112,12 +112,12 @@ impl<M: Images> Shared<M> {
         *self.shutdown.borrow()
     }
 
-    /// Whether the log has room for a line about a connection without a good token.
+    /// Whether the log takes another line about a connection without a good token.
     fn logs_stranger(&self) -> bool {
         self.strangers_log.allows(self.clock.now())
     }
 
-    /// Whether the log has room for a line about a connection that has shown a good token.
+    /// Whether the log takes another line about a connection that has shown a good token.
     pub(super) fn logs_client(&self) -> bool {
         self.clients_log.allows(self.clock.now())
     }
@@ -156,7 +156,7 @@ impl<M: Images> Server<M> {
             actor_ended: Notify::new(),
             keys,
             limiter,
-            room: PayloadRoom::new(),
+            budget: PayloadBudget::new(),
             strangers_log: LogBudget::new("connections without a token", STRANGERS_LOG_LINES_MAX),
             clients_log: LogBudget::new("connections with a token", CLIENTS_LOG_LINES_MAX),
             registry: Mutex::default(),
@@ -234,14 +234,14 @@ impl<M: Images> Server<M> {
             Ok(()) = evicted => Ended::Evicted,
             ended = serve(stream, &admission, &*self.shared.clock) => ended,
         };
-        let has_room = || match admission.slot.is_admitted() {
+        let has_budget = || match admission.slot.is_admitted() {
             true => self.shared.logs_client(),
             false => self.shared.logs_stranger(),
         };
         match &ended {
-            // Of these a flood makes as many as it likes; they take no room of what is told.
+            // Of these a flood makes as many as it likes; they take nothing of the budget for what is told.
             Ended::Evicted => tracing::debug!(%peer, %ended, "connection ended"),
-            _ if !has_room() => {}
+            _ if !has_budget() => {}
             Ended::TlsFailed(_) => tracing::warn!(%peer, %ended, "connection ended"),
             Ended::Broken(_) | Ended::HandshakeTooSlow | Ended::Stalled | Ended::Lost(_) => {
                 tracing::warn!(%peer, %ended, "connection ended");

@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use super::connection::{Admission, Admitted, Order};
 use super::disk::{Disk, DiskTransaction, ReadAt, WriteAt};
 use super::fair_scheduler::FairScheduler;
-use super::payload::PayloadRoom;
+use super::payload_budget::PayloadBudget;
 use crate::content::{Content, ContentPiece};
 use crate::engine::{Acknowledge, Durability, EngineError, Extent, Since};
 use crate::ids::Version;
@@ -373,7 +373,7 @@ pub(crate) struct OneDisk {
     pub(crate) read_only: bool,
     pub(crate) durability: Durability,
     pub(crate) orders: watch::Sender<Order>,
-    pub(crate) room: PayloadRoom,
+    pub(crate) budget: PayloadBudget,
     pub(crate) scheduler: FairScheduler,
 }
 
@@ -384,7 +384,7 @@ impl OneDisk {
             read_only: false,
             durability: Durability::Local,
             orders: watch::Sender::new(Order::Serve),
-            room: PayloadRoom::new(),
+            budget: PayloadBudget::new(),
             scheduler: FairScheduler::new(1),
         }
     }
@@ -427,7 +427,7 @@ impl Admission for OneDisk {
             disk: self.disk.clone(),
             durability: self.durability,
             orders: self.orders.subscribe(),
-            room: self.room.clone(),
+            budget: self.budget.clone(),
             scheduler: self.scheduler.clone(),
         })
     }

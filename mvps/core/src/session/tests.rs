@@ -9,7 +9,7 @@ use super::connection::{Admission, Admitted, Ended, Order, serve};
 use super::limits::{
     BYTES_IN_FLIGHT_MAX, HANDSHAKE_TIME_MAX, PAYLOAD_EXEMPT_BYTES, REQUESTS_IN_FLIGHT_MAX,
 };
-use super::payload::PayloadRoom;
+use super::payload_budget::PayloadBudget;
 use super::testing::{MemoryDisk, OneDisk};
 use crate::engine::{Durability, EngineError};
 use crate::env::memory::ManualClock;
@@ -508,7 +508,7 @@ async fn a_goodbye_waits_for_replies() {
     assert_eq!(disk.take_log().len(), 1);
 }
 
-/// A client may close its side before it reads: what it sent may wait for room or its turn by then.
+/// A client may close its side before it reads: what it sent may wait for the budget or its turn by then.
 #[tokio::test]
 async fn a_goodbye_counts_that_waits_when_the_stream_ends() {
     let disk = MemoryDisk::new();

@@ -10,7 +10,7 @@
 //!   are. So a write belongs to the transaction that its place in the stream says.
 //! - A transaction commits with every change that arrived in it, or not at all.
 //! - Payload in flight, received or to be sent, stays below [`BYTES_IN_FLIGHT_MAX`] plus one
-//!   request, that of all connections within their [`PayloadRoom`], the number of requests below
+//!   request, that of all connections within their [`PayloadBudget`], the number of requests below
 //!   [`REQUESTS_IN_FLIGHT_MAX`], whatever the client does. Replies without content that nobody reads
 //!   stay below [`PAYLOAD_EXEMPT_BYTES`]: then no more requests are taken.
 //! - The end of the stream is noticed while requests wait, as long as the input buffer has room:
@@ -35,7 +35,7 @@ use super::limits::{
     BYTES_IN_FLIGHT_MAX, EXTENT_WEIGHT_BYTES, PAYLOAD_EXEMPT_BYTES, RECEIVED_PER_TURN_BYTES,
     REQUESTS_IN_FLIGHT_MAX, STATUS_SHORT_BYTES, WALK_WORK_BYTES, WALKS_PER_TURN,
 };
-use super::payload::{PayloadQueue, PayloadRoom, Taken};
+use super::payload_budget::{PayloadBudget, PayloadQueue, PayloadReservation};
 use crate::content::Content;
 use crate::engine::{Acknowledge, Durability, EngineError};
 use crate::nbd::{Bounds, ContextStatus, Errno, Failure, Incoming, ReplyTo, Request};
@@ -111,7 +111,7 @@ enum Gate<'a, D: Disk> {
 /// What the next bytes of the stream complete.
 enum Arriving {
     Header,
-    Payload(ReplyTo, Request, Option<Taken>),
+    Payload(ReplyTo, Request, Option<PayloadReservation>),
     Worthless(ReplyTo, Errno),
 }
 
@@ -120,7 +120,7 @@ struct Given {
     /// A write's payload.
     content: Bytes,
     /// Where the payload is counted.
-    room: Option<Taken>,
+    reservation: Option<PayloadReservation>,
     /// Most extents of each context that it may be answered with.
     extents_max: usize,
 }
@@ -166,7 +166,7 @@ pub(super) struct Transmission<'a, S, D: Disk> {
     gate: Gate<'a, D>,
     transaction: Option<OpenTransaction<D::Transaction>>,
     contexts: &'a Contexts,
-    room: PayloadQueue,
+    payload: PayloadQueue,
     /// Whether the client sends no more, and what is left to take ends with a goodbye.
     has_said_all: bool,
     /// Set once no more requests are taken: how the connection ends when all are answered.
@@ -179,7 +179,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, D: Disk> Transmission<'a, S, D> {
         disk: &'a D,
         terms: Terms,
         contexts: &'a Contexts,
-        room: PayloadRoom,
+        budget: PayloadBudget,
     ) -> Self {
         Self {
             transport,
@@ -196,7 +196,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, D: Disk> Transmission<'a, S, D> {
             gate: Gate::Open,
             transaction: None,
             contexts,
-            room: PayloadQueue::new(room),
+            payload: PayloadQueue::new(budget),
             has_said_all: false,
             closing: None,
         }
@@ -249,9 +249,9 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, D: Disk> Transmission<'a, S, D> {
                 Poll::Ready(Err(error)) => return Poll::Ready(Ended::Lost(error.kind())),
                 Poll::Pending => false,
             };
-            self.room.settle_at(self.occupied_bytes());
+            self.payload.settle_at(self.occupied_bytes());
             if self.closing.is_some() {
-                self.room.leave();
+                self.payload.leave();
                 return if sent && self.is_idle() {
                     self.end()
                 } else {
@@ -364,7 +364,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, D: Disk> Transmission<'a, S, D> {
         self.in_flight_bytes + self.transport.output().len_bytes() as u64
     }
 
-    /// Begins every request that is there and for which there is room.
+    /// Begins every request that is there and within the budgets.
     fn take_requests(&mut self, context: &mut Context<'_>) {
         self.awaits_header = false;
         loop {
@@ -373,7 +373,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, D: Disk> Transmission<'a, S, D> {
                     if !matches!(self.gate, Gate::Open)
                         || self.in_flight.len() >= REQUESTS_IN_FLIGHT_MAX
                         || self.occupied_bytes() >= BYTES_IN_FLIGHT_MAX
-                        || self.transport.output().len_bytes() as u64 > self.room.unread_max()
+                        || self.transport.output().len_bytes() as u64 > self.payload.unread_max()
                     {
                         return;
                     }
@@ -394,13 +394,13 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, D: Disk> Transmission<'a, S, D> {
                         }
                     }
                 }
-                Arriving::Payload(to, request, ref mut room) => {
+                Arriving::Payload(to, request, ref mut reservation) => {
                     let Some(content) = self.transport.take_payload() else {
                         return;
                     };
                     let given = Given {
                         content,
-                        room: room.take(),
+                        reservation: reservation.take(),
                         extents_max: 0,
                     };
                     self.arriving = Arriving::Header;
@@ -420,7 +420,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, D: Disk> Transmission<'a, S, D> {
         }
     }
 
-    /// Consumes the header that was judged as `incoming`; `false` if there is no room for it yet.
+    /// Consumes the header that was judged as `incoming`; `false` if it does not fit the budgets yet.
     fn take_incoming(
         &mut self,
         context: &mut Context<'_>,
@@ -435,15 +435,15 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, D: Disk> Transmission<'a, S, D> {
                     context.waker().wake_by_ref();
                     return false;
                 }
-                let Poll::Ready(extents_max) = self.poll_answer_room(context, &request) else {
+                let Poll::Ready(extents_max) = self.poll_answer_budget(context, &request) else {
                     return false;
                 };
                 let occupied = self.occupied_bytes();
                 let payload_bytes = request.payload_bytes();
-                let room = self
-                    .room
-                    .poll_take(context, u64::from(payload_bytes), occupied);
-                let Poll::Ready(room) = room else {
+                let reservation =
+                    self.payload
+                        .poll_reserve(context, u64::from(payload_bytes), occupied);
+                let Poll::Ready(reservation) = reservation else {
                     return false;
                 };
                 self.transport.consume(header_bytes);
@@ -451,13 +451,13 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, D: Disk> Transmission<'a, S, D> {
                 if payload_bytes == 0 {
                     let given = Given {
                         content: Bytes::new(),
-                        room: None,
+                        reservation: None,
                         extents_max,
                     };
                     self.begin(context, to, request, given);
                 } else {
                     self.transport.expect_payload(payload_bytes as usize);
-                    self.arriving = Arriving::Payload(to, request, room);
+                    self.arriving = Arriving::Payload(to, request, reservation);
                 }
             }
             Incoming::Refused {
@@ -478,9 +478,9 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, D: Disk> Transmission<'a, S, D> {
         true
     }
 
-    /// Makes sure that there is room for what a request brings and is answered with; ready with the
-    /// most extents of each context that the answer may have.
-    fn poll_answer_room(&mut self, context: &mut Context<'_>, request: &Request) -> Poll<usize> {
+    /// Reserves what a request brings and is answered with. Ready with the most extents of each
+    /// context that the answer may have.
+    fn poll_answer_budget(&mut self, context: &mut Context<'_>, request: &Request) -> Poll<usize> {
         let extents_max = self.extents_most(request);
         let occupied = self.occupied_bytes();
         let weight = self.weight(request, extents_max);
@@ -491,13 +491,17 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, D: Disk> Transmission<'a, S, D> {
         if !is_status && !matches!(request, Request::Read { .. }) {
             return Poll::Ready(extents_max);
         }
-        if self.room.poll_reach(context, occupied + weight).is_ready() {
+        if self
+            .payload
+            .poll_reach(context, occupied + weight)
+            .is_ready()
+        {
             return Poll::Ready(extents_max);
         }
         if !is_status || occupied + STATUS_SHORT_BYTES > PAYLOAD_EXEMPT_BYTES {
             return Poll::Pending;
         }
-        self.room.stop_reaching();
+        self.payload.stop_reaching();
         let extents = STATUS_SHORT_BYTES / EXTENT_WEIGHT_BYTES / self.contexts.len() as u64;
         let extents = usize::try_from(extents).expect("it is small");
         Poll::Ready(extents.min(extents_max))

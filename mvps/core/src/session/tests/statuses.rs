@@ -41,9 +41,9 @@ impl Wire {
 async fn clients_that_never_read_hold_no_more_statuses_than_their_image_may() {
     let disk = MemoryDisk::new();
     disk.fragment();
-    let room = PayloadRoom::new();
+    let budget = PayloadBudget::new();
     let admission = || OneDisk {
-        room: room.clone(),
+        budget: budget.clone(),
         ..OneDisk::new(&disk)
     };
     let mut deaf = Vec::new();

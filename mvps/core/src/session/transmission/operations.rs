@@ -13,7 +13,7 @@ use crate::nbd::{EXTENTS_MAX, Errno, Failure, ReplyTo, Request};
 use crate::session::connection::Ended;
 use crate::session::disk::{Disk, DiskTransaction, ReadAt, WriteAt};
 use crate::session::limits::EXTENT_WEIGHT_BYTES;
-use crate::session::payload::Taken;
+use crate::session::payload_budget::PayloadReservation;
 
 impl<'a, S: AsyncRead + AsyncWrite + Unpin, D: Disk> Transmission<'a, S, D> {
     /// What a request counts towards [`super::BYTES_IN_FLIGHT_MAX`] that may be answered with
@@ -178,9 +178,13 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, D: Disk> Transmission<'a, S, D> {
                 self.start(context, ticket, status);
             }
             Request::Write { offset, .. } => {
-                let Given { content, room, .. } = given;
+                let Given {
+                    content,
+                    reservation,
+                    ..
+                } = given;
                 let write = async move { target.write(offset, content, when).await };
-                self.start(context, ticket, outcome(holding(room, write)));
+                self.start(context, ticket, outcome(holding(reservation, write)));
             }
             Request::Trim { offset, length, .. } => {
                 let trim = async move { target.trim(offset, length, when).await };
@@ -214,10 +218,13 @@ async fn outcome(
     operation.await.map(|()| Answer::Done)
 }
 
-/// Gives `room` back when the operation ends.
-async fn holding<T>(room: Option<Taken>, operation: impl Future<Output = T>) -> T {
+/// Ends the reservation with the operation.
+async fn holding<T>(
+    reservation: Option<PayloadReservation>,
+    operation: impl Future<Output = T>,
+) -> T {
     let result = operation.await;
-    drop(room);
+    drop(reservation);
     result
 }
 
