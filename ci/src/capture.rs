@@ -11,7 +11,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use mvps_core::nbd::{Framing, Wishes, ZeroFlags};
+use mvps_core::nbd::{Framing, RequestedOptions, ZeroFlags};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
@@ -195,13 +195,13 @@ pub fn run_all(binary: &Binary) -> Result<()> {
     let mut txn = daemon.setup().command(&words);
     let done = run(txn.arg(&list), CLIENT_LIMIT);
     keep("mvps-txn", &mut report, done.map(drop));
-    for (name, wishes) in [
-        ("mvps-everything", Wishes::everything()),
+    for (name, options) in [
+        ("mvps-everything", RequestedOptions::everything()),
         (
             "mvps-structured",
-            Wishes {
+            RequestedOptions {
                 framing: Framing::Structured,
-                ..Wishes::everything()
+                ..RequestedOptions::everything()
             },
         ),
     ] {
@@ -209,7 +209,7 @@ pub fn run_all(binary: &Binary) -> Result<()> {
             listen: relay.listen().clone(),
             ..daemon.setup().clone()
         };
-        keep(name, &mut report, own_client(&setup, wishes));
+        keep(name, &mut report, own_client(&setup, options));
     }
     daemon.stop()?;
     report.finish("cargo ci fuzz --capture")?;
@@ -219,10 +219,10 @@ pub fn run_all(binary: &Binary) -> Result<()> {
 }
 
 /// mvps's own client, in what others do not ask for.
-fn own_client(setup: &Setup, wishes: Wishes) -> Result<()> {
+fn own_client(setup: &Setup, options: RequestedOptions) -> Result<()> {
     Runtime::new()?.block_on(async {
         let claims = Claims::image(IMAGE, DISK_BYTES);
-        let mut client = attach_wishing(setup, &claims, wishes).await?;
+        let mut client = attach_wishing(setup, &claims, options).await?;
         client.block_status(0, DISK_BYTES, false).await?;
         client.write(4000, vec![7; 200].into(), true).await?;
         client.block_status(4096, 1, true).await?;

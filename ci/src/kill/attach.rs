@@ -4,7 +4,7 @@ use anyhow::{Context, Result};
 use futures_util::future::BoxFuture;
 use mvps_core::client::{Client, ClientError};
 use mvps_core::env::Spawner;
-use mvps_core::nbd::{ExportName, Opening, Wishes};
+use mvps_core::nbd::{ExportName, Opening, RequestedOptions};
 use tokio::net::{TcpStream, UnixStream};
 
 use crate::daemon::{Listen, Setup};
@@ -36,14 +36,14 @@ pub async fn attach(setup: &Setup, claims: &Claims) -> Result<Client, ClientErro
     attach_wishing(setup, claims, Opening::Go).await
 }
 
-/// Attaches to a daemon of `setup` with what it grants of `wishes`.
+/// Attaches to a daemon of `setup` with what it grants of `options`.
 ///
 /// # Errors
 /// As [`attach`].
 pub async fn attach_wishing(
     setup: &Setup,
     claims: &Claims,
-    wishes: impl Into<Wishes>,
+    options: impl Into<RequestedOptions>,
 ) -> Result<Client, ClientError> {
     let name = ExportName::new(claims.sign()).expect("a token is shorter than the limit");
     match &setup.listen {
@@ -51,12 +51,12 @@ pub async fn attach_wishing(
             let stream = TcpStream::connect(address).await;
             let stream = stream.map_err(|_| ClientError::Lost)?;
             stream.set_nodelay(true).map_err(|_| ClientError::Lost)?;
-            Client::connect(stream, name, wishes, &OnTokio).await
+            Client::connect(stream, name, options, &OnTokio).await
         }
         Listen::Unix(path) => {
             let stream = UnixStream::connect(path).await;
             let stream = stream.map_err(|_| ClientError::Lost)?;
-            Client::connect(stream, name, wishes, &OnTokio).await
+            Client::connect(stream, name, options, &OnTokio).await
         }
     }
 }

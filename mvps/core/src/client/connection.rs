@@ -13,7 +13,7 @@ use super::transaction::Transaction;
 use crate::env::{Connection, Spawner};
 use crate::nbd::{
     Answer, Broken, ClientNegotiation, ClientStep, ContextStatus, Errno, ExportName, Framing,
-    Opening, RemoteExport, Request, ServerRefusal, Wishes, ZeroFlags,
+    Opening, RemoteExport, Request, RequestedOptions, ServerRefusal, ZeroFlags,
 };
 use crate::transport::Transport;
 
@@ -30,7 +30,7 @@ pub enum ClientError {
     #[error("the transaction conflicts with another one")]
     Conflict,
     /// The request is larger than the export's largest payload, or than a compact header can say
-    /// (extended headers were not agreed). Split it.
+    /// (extended headers were not negotiated). Split it.
     #[error("the request is larger than {maximum_bytes} bytes")]
     TooLarge {
         /// The export's limit.
@@ -64,8 +64,8 @@ pub struct Client {
 }
 
 impl Client {
-    /// Attaches to the export called `name` and starts the connection's driver. `wishes` is an
-    /// [`Opening`], which asks for nothing more, or [`Wishes`]; what the server granted of them is
+    /// Attaches to the export called `name` and starts the connection's driver. `options` is an
+    /// [`Opening`], which asks for nothing more, or [`RequestedOptions`]; what the server granted of them is
     /// in [`Self::export`].
     ///
     /// # Errors
@@ -73,14 +73,14 @@ impl Client {
     pub async fn connect<S>(
         stream: S,
         name: ExportName,
-        wishes: impl Into<Wishes>,
+        options: impl Into<RequestedOptions>,
         spawner: &dyn Spawner,
     ) -> Result<Self, ClientError>
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
         let mut transport = Transport::new(stream);
-        let mut negotiation = ClientNegotiation::new(name, wishes.into());
+        let mut negotiation = ClientNegotiation::new(name, options.into());
         let export = attach(&mut transport, &mut negotiation).await?;
         Ok(Self::drive(transport, export, spawner))
     }
@@ -93,12 +93,12 @@ impl Client {
     pub async fn connect_tls<S: Connection>(
         stream: S,
         name: ExportName,
-        wishes: impl Into<Wishes>,
+        options: impl Into<RequestedOptions>,
         security: &dyn ClientSecurity,
         spawner: &dyn Spawner,
     ) -> Result<Self, ClientError> {
         let mut transport = Transport::new(stream);
-        let mut negotiation = ClientNegotiation::new(name, wishes.into()).over_tls();
+        let mut negotiation = ClientNegotiation::new(name, options.into()).over_tls();
         match negotiate(&mut transport, &mut negotiation).await? {
             ClientStep::StartTls => {}
             _ => return Err(Broken::UnexpectedReply.into()),
@@ -152,12 +152,12 @@ impl Client {
     where
         S: AsyncRead + AsyncWrite + Send + Unpin,
     {
-        let wishes = Wishes {
+        let options = RequestedOptions {
             opening: Opening::ListContexts,
             framing: Framing::Structured,
             contexts: queries,
         };
-        let mut negotiation = ClientNegotiation::new(name, wishes);
+        let mut negotiation = ClientNegotiation::new(name, options);
         match negotiate(&mut Transport::new(stream), &mut negotiation).await? {
             ClientStep::Contexts(names) => Ok(names),
             _ => Err(Broken::UnexpectedReply.into()),

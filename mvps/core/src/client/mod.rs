@@ -2,7 +2,7 @@
 //!
 //! A [`Client`] sends requests to its driver, a task that owns the stream and keeps as many
 //! requests in flight as callers make; replies, and chunks of them, may come in any order.
-//! [`Wishes`](crate::nbd::Wishes) say what to negotiate: 64-bit lengths, extents.
+//! [`RequestedOptions`](crate::nbd::RequestedOptions) say what to negotiate: 64-bit lengths, extents.
 //! [`Transaction`]s are typed: one at a time per connection, ended by commit, by rollback or by
 //! being dropped; [`Client::transact`] begins again after a conflict. [`Client::connect_tls`]
 //! encrypts with what a [`ClientSecurity`] brings along, which is the runtime's.

@@ -4,8 +4,8 @@ use super::*;
 use crate::engine::EngineError;
 use crate::env::memory::testing::{TestClock, TestSpawner};
 use crate::nbd::{
-    ContextStatus, Errno, ExportName, Framing, Opening, PAYLOAD_MAX_BYTES, ServerRefusal,
-    StatusExtent, Wishes, ZeroFlags,
+    ContextStatus, Errno, ExportName, Framing, Opening, PAYLOAD_MAX_BYTES, RequestedOptions,
+    ServerRefusal, StatusExtent, ZeroFlags,
 };
 use crate::session::testing::{MemoryDisk, OneDisk};
 use crate::session::{Ended, Order, serve};
@@ -65,16 +65,16 @@ async fn what_is_written_is_read() {
 async fn every_framing_carries_everything() {
     for framing in [Framing::Simple, Framing::Structured, Framing::Extended] {
         let disk = MemoryDisk::new();
-        let wishes = Wishes {
+        let options = RequestedOptions {
             framing,
             contexts: vec![
                 "mvps:changed-since:7".to_owned(),
                 "base:allocation".to_owned(),
             ],
-            ..Wishes::everything()
+            ..RequestedOptions::everything()
         };
         let stream = serve_disk(&disk);
-        let client = Client::connect(stream, name("token"), wishes, &TestSpawner);
+        let client = Client::connect(stream, name("token"), options, &TestSpawner);
         let mut client = client.await.unwrap();
         let size = client.export().size_bytes;
         assert_eq!(client.export().framing, framing);

@@ -1,4 +1,4 @@
-//! What negotiation is about: exports, wishes of clients, and what they are told.
+//! What negotiation is about: exports, what clients ask for, and what they are told.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -46,7 +46,7 @@ pub enum Purpose {
     Attach,
 }
 
-/// A client's wish.
+/// A client asks for an export.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ExportRequest {
     /// Which export.
@@ -64,7 +64,7 @@ pub enum ContextPurpose {
     Select,
 }
 
-/// A client's wish for metadata contexts.
+/// A client asks for metadata contexts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ContextsRequest {
     /// Of which export.
@@ -78,7 +78,7 @@ pub struct ContextsRequest {
 
 /// What the transmission phase begins with.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Agreed {
+pub struct NegotiatedOptions {
     /// How to talk.
     pub framing: Framing,
     /// What BLOCK_STATUS answers, in this order.

@@ -29,11 +29,12 @@ mod tests;
 mod wire;
 
 pub use broken::Broken;
-pub use client_negotiation::{ClientNegotiation, ClientStep, Opening, Wishes};
+pub use client_negotiation::{ClientNegotiation, ClientStep, Opening, RequestedOptions};
 pub use client_reply::{Answer, ChunkHead, Expected, Gathering, RemoteFailure, ReplyHead};
 pub use context::{Context, ContextName, ContextQuery, ContextStatus, Since, StatusExtent};
 pub use export::{
-    Agreed, ContextPurpose, ContextsRequest, Export, ExportName, ExportRequest, Purpose, Refusal,
+    ContextPurpose, ContextsRequest, Export, ExportName, ExportRequest, NegotiatedOptions, Purpose,
+    Refusal,
 };
 pub use limits::{
     CHUNK_MAX_BYTES, CONTEXT_QUERIES_MAX, CONTEXTS_MAX, ERROR_MESSAGE_MAX_BYTES,

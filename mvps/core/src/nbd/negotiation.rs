@@ -15,7 +15,8 @@ use self::answers::{put_context, put_error, put_info_text, put_reply_header};
 use self::option_data::{ContextsData, GoData, Malformed};
 use super::context::{Context, ContextName, ContextQuery};
 use super::export::{
-    Agreed, ContextPurpose, ContextsRequest, Export, ExportName, ExportRequest, Purpose, Refusal,
+    ContextPurpose, ContextsRequest, Export, ExportName, ExportRequest, NegotiatedOptions, Purpose,
+    Refusal,
 };
 use super::limits::{
     CONTEXTS_MAX, OPTION_DATA_LIMIT_BYTES, OPTION_SKIP_LIMIT_BYTES, OPTIONS_LIMIT,
@@ -121,7 +122,7 @@ impl Negotiation {
         self.tls = policy;
     }
 
-    /// Answers [`Step::StartTls`]: the stream is encrypted. What was agreed before counts no more.
+    /// Answers [`Step::StartTls`]: the stream is encrypted. What was negotiated before counts no more.
     pub fn secured(&mut self) {
         self.tls = TlsPolicy::Secured;
         self.framing = Framing::Simple;
@@ -189,7 +190,7 @@ impl Negotiation {
     ///
     /// # Panics
     /// If nobody asked.
-    pub fn grant(&mut self, export: &Export, output: &mut BytesMut) -> Option<Agreed> {
+    pub fn grant(&mut self, export: &Export, output: &mut BytesMut) -> Option<NegotiatedOptions> {
         let State::Asked {
             option,
             wants_name,
@@ -233,11 +234,11 @@ impl Negotiation {
 
     /// Contexts count only for the export that they were selected for ("if … a different export
     /// name … the server MUST NOT" use them).
-    fn finish(&mut self) -> Agreed {
+    fn finish(&mut self) -> NegotiatedOptions {
         self.state = State::Finished;
         let selected = self.selected.take();
         let same = selected.filter(|(name, _)| Some(name) == self.asked.as_ref());
-        Agreed {
+        NegotiatedOptions {
             framing: self.framing,
             contexts: same.map_or_else(Vec::new, |(_, contexts)| contexts),
         }

@@ -29,8 +29,8 @@ use super::transmission::{Awaited, Terms, Transmission};
 use crate::engine::Durability;
 use crate::env::{Clock, Connection};
 use crate::nbd::{
-    Agreed, Bounds, Broken, ContextName, ContextsRequest, Export, ExportName, Negotiation, Purpose,
-    Refusal, Step, TlsPolicy,
+    Bounds, Broken, ContextName, ContextsRequest, Export, ExportName, NegotiatedOptions,
+    Negotiation, Purpose, Refusal, Step, TlsPolicy,
 };
 use crate::transport::Transport;
 
@@ -152,8 +152,8 @@ where
         });
     }
     match negotiate(&mut transport, &mut handshake, admission, clock).await {
-        Ok(Negotiated::Attached(admitted, agreed)) => {
-            transmit(transport, admitted, agreed, clock).await
+        Ok(Negotiated::Attached(admitted, options)) => {
+            transmit(transport, admitted, options, clock).await
         }
         Ok(Negotiated::StartTls) => serve_secured(transport, handshake, admission, clock).await,
         Err(ended) => ended,
@@ -187,8 +187,8 @@ where
     handshake.negotiation.secured();
     let mut transport = Transport::new(stream);
     match negotiate(&mut transport, &mut handshake, admission, clock).await {
-        Ok(Negotiated::Attached(admitted, agreed)) => {
-            transmit(transport, admitted, agreed, clock).await
+        Ok(Negotiated::Attached(admitted, options)) => {
+            transmit(transport, admitted, options, clock).await
         }
         Ok(Negotiated::StartTls) => unreachable!("a stream is encrypted once"),
         Err(ended) => ended,
@@ -204,7 +204,7 @@ struct Handshake {
 
 /// Where a handshake leads.
 enum Negotiated<D> {
-    Attached(Admitted<D>, Agreed),
+    Attached(Admitted<D>, NegotiatedOptions),
     StartTls,
 }
 
@@ -259,8 +259,8 @@ where
                     let (_, output) = transport.buffers_mut();
                     match answer {
                         Ok(export) => {
-                            let agreed = negotiation.grant(&export, output);
-                            assert!(agreed.is_none(), "INFO does not end the handshake");
+                            let options = negotiation.grant(&export, output);
+                            assert!(options.is_none(), "INFO does not end the handshake");
                         }
                         Err(refusal) => negotiation.refuse(&refusal, output),
                     }
@@ -271,9 +271,9 @@ where
                     let (_, output) = transport.buffers_mut();
                     match answer {
                         Ok(admitted) => {
-                            let agreed = negotiation.grant(&admitted.export, output);
-                            let agreed = agreed.expect("attaching ends the handshake");
-                            return Ok(Negotiated::Attached(admitted, agreed));
+                            let options = negotiation.grant(&admitted.export, output);
+                            let options = options.expect("attaching ends the handshake");
+                            return Ok(Negotiated::Attached(admitted, options));
                         }
                         Err(refusal) => {
                             refused = true;
@@ -349,7 +349,7 @@ async fn within<T>(
 async fn transmit<S, D>(
     transport: Transport<S>,
     admitted: Admitted<D>,
-    agreed: Agreed,
+    options: NegotiatedOptions,
     clock: &dyn Clock,
 ) -> Ended
 where
@@ -368,13 +368,13 @@ where
         bounds: Bounds {
             size_bytes: export.size_bytes,
             read_only: export.read_only,
-            framing: agreed.framing,
-            has_contexts: !agreed.contexts.is_empty(),
+            framing: options.framing,
+            has_contexts: !options.contexts.is_empty(),
         },
         page_bytes: u64::from(export.preferred_block_bytes),
         durability,
     };
-    let contexts = Contexts::new(agreed.contexts);
+    let contexts = Contexts::new(options.contexts);
     let mut transmission = Transmission::new(transport, &disk, terms, &contexts, budget);
     let mut patience = Patience::default();
     let mut scheduled = ScheduledConnection::new(scheduler);

@@ -61,7 +61,7 @@ pub const LONG_TURN_BYTES: u64 = 128 * 1024;
 /// image does not count.
 pub const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(15);
 
-/// Time that the end of a connection may take which both sides agreed on. TLS has a last word to say.
+/// Time that the end of a connection may take that both sides expect. TLS has a last word to say.
 pub const GOODBYE_TIME_MAX: Duration = Duration::from_secs(1);
 
 /// Most connections of one server, handshakes included: a multiple of what a hypervisor uses; idle

@@ -223,7 +223,7 @@ impl<M: Images> Server<M> {
         (slot, evicted): (Slot, Evicted),
     ) -> Ended {
         tracing::debug!(%peer, "connected");
-        let admission = Reception {
+        let admission = TokenAdmission {
             shared: Arc::clone(&self.shared),
             peer,
             slot,
@@ -296,8 +296,8 @@ impl<M: Images> Server<M> {
     }
 }
 
-/// Receives one connection's wishes.
-struct Reception<'a, M: Images> {
+/// Admits one connection by the tokens that it shows.
+struct TokenAdmission<'a, M: Images> {
     shared: Arc<Shared<M>>,
     peer: &'a PeerName,
     slot: Slot,
@@ -307,7 +307,7 @@ struct Reception<'a, M: Images> {
 
 type Attached<M> = Admitted<<<M as Images>::Image as OpenImage>::Disk>;
 
-impl<M: Images> Reception<'_, M> {
+impl<M: Images> TokenAdmission<'_, M> {
     /// Asks the image's actor.
     async fn ask_actor(&self, grant: &Grant) -> Result<Attached<M>, Refusal> {
         for _ in 0..ATTACH_ATTEMPTS_MAX {
@@ -381,7 +381,7 @@ fn unknown(message: &'static str) -> Refusal {
     }
 }
 
-impl<M: Images> Admission for Reception<'_, M> {
+impl<M: Images> Admission for TokenAdmission<'_, M> {
     type Disk = <M::Image as OpenImage>::Disk;
 
     fn security(&self) -> Option<&dyn Security> {

@@ -16,8 +16,8 @@ use crate::env::memory::ManualClock;
 use crate::env::memory::testing::TestClock;
 use crate::nbd::{
     Broken, ClientNegotiation, ClientStep, ContextName, ContextsRequest, Cookie, Errno, Export,
-    ExportName, Framing, Opening, REQUEST_BYTES, Refusal, Request, SIMPLE_REPLY_BYTES, SimpleReply,
-    Wishes, ZeroFlags,
+    ExportName, Framing, Opening, REQUEST_BYTES, Refusal, Request, RequestedOptions,
+    SIMPLE_REPLY_BYTES, SimpleReply, ZeroFlags,
 };
 
 mod lists;
@@ -39,15 +39,15 @@ struct Wire {
 
 impl Wire {
     async fn attach(admission: OneDisk) -> Self {
-        Self::attach_wishing(admission, Opening::Go).await
+        Self::attach_with(admission, Opening::Go).await
     }
 
-    async fn attach_wishing(admission: OneDisk, wishes: impl Into<Wishes>) -> Self {
+    async fn attach_with(admission: OneDisk, options: impl Into<RequestedOptions>) -> Self {
         let (stream, served) = tokio::io::duplex(PIPE_BYTES);
         let session =
             tokio::spawn(async move { serve(served, &admission, &TestClock::start()).await });
         let mut wire = Self { stream, session };
-        let mut negotiation = ClientNegotiation::new(token(), wishes);
+        let mut negotiation = ClientNegotiation::new(token(), options);
         let (mut input, mut output) = (BytesMut::new(), BytesMut::new());
         while let ClientStep::NeedMore = negotiation.step(&mut input, &mut output).unwrap() {
             wire.stream.write_all(&output).await.unwrap();

@@ -11,7 +11,7 @@ use crate::client::{Client, ClientError, ClientSecurity};
 use crate::env::memory::testing::{TestClock, TestSpawner};
 use crate::nbd::{
     Broken, ClientNegotiation, ClientStep, ContextName, ContextsRequest, Export, ExportName,
-    Opening, Refusal, ServerRefusal, Wishes,
+    Opening, Refusal, RequestedOptions, ServerRefusal,
 };
 use crate::session::connection::{Admission, Admitted, Ended, serve};
 use crate::session::limits::GOODBYE_TIME_MAX;
@@ -325,8 +325,8 @@ const CLIENT: Veiling = Veiling { is_required: true };
 async fn the_client_encrypts_before_it_names_anything() {
     for is_required in [false, true] {
         let Served { stream, session } = served(is_required);
-        let wishes = Wishes::everything();
-        let client = Client::connect_tls(stream, token(), wishes, &CLIENT, &TestSpawner);
+        let options = RequestedOptions::everything();
+        let client = Client::connect_tls(stream, token(), options, &CLIENT, &TestSpawner);
         let client = client.await.unwrap();
         assert_eq!(client.export().contexts.len(), 1);
         let data = bytes::Bytes::from(vec![7; 100_000]);

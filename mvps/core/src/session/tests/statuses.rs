@@ -48,7 +48,7 @@ async fn clients_that_never_read_hold_no_more_statuses_than_their_image_may() {
     };
     let mut deaf = Vec::new();
     for _ in 0..4 {
-        let mut wire = Wire::attach_wishing(admission(), Wishes::everything()).await;
+        let mut wire = Wire::attach_with(admission(), RequestedOptions::everything()).await;
         wire.stream.write_all(&statuses(1500, false)).await.unwrap();
         settle().await;
         deaf.push(wire);
@@ -60,7 +60,7 @@ async fn clients_that_never_read_hold_no_more_statuses_than_their_image_may() {
     assert!(held <= most, "{held} bytes of statuses");
     // Who wants to know gets less for an answer, and at once.
     let began = tokio::time::Instant::now();
-    let mut other = Wire::attach_wishing(admission(), Wishes::everything()).await;
+    let mut other = Wire::attach_with(admission(), RequestedOptions::everything()).await;
     other.stream.write_all(&statuses(1, false)).await.unwrap();
     let short = other.extents().await;
     assert!((100..EXTENTS).contains(&short), "{short} extents");
@@ -78,7 +78,7 @@ async fn clients_that_never_read_hold_no_more_statuses_than_their_image_may() {
 #[tokio::test]
 async fn statuses_give_way_to_other_tasks() {
     let disk = MemoryDisk::new();
-    let mut wire = Wire::attach_wishing(OneDisk::new(&disk), Wishes::everything()).await;
+    let mut wire = Wire::attach_with(OneDisk::new(&disk), RequestedOptions::everything()).await;
     wire.stream.write_all(&statuses(100, true)).await.unwrap();
     let mut begun = Vec::new();
     let other = tokio::spawn(async move {
@@ -99,7 +99,7 @@ async fn statuses_give_way_to_other_tasks() {
 #[tokio::test]
 async fn statuses_that_wait_for_their_turn_are_answered_before_the_end() {
     let disk = MemoryDisk::new();
-    let mut wire = Wire::attach_wishing(OneDisk::new(&disk), Wishes::everything()).await;
+    let mut wire = Wire::attach_with(OneDisk::new(&disk), RequestedOptions::everything()).await;
     let mut sent = statuses(3 * WALKS_PER_TURN as u64, true);
     let goodbye = Request::Disconnect;
     assert!(goodbye.encode(Framing::Extended, Cookie(99), &mut sent));
