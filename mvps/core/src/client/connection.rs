@@ -53,7 +53,7 @@ pub enum ClientError {
 /// A connection to one export. Requests take `&self`, so any number of them can be in flight; each
 /// is sent when its future is first polled, in that order.
 ///
-/// Dropping the client says goodbye to the server once everything in flight is answered.
+/// Dropping the client disconnects once everything in flight is answered.
 #[derive(Debug)]
 pub struct Client {
     commands: mpsc::Sender<Command>,
@@ -307,7 +307,7 @@ impl Client {
         Ok(transaction)
     }
 
-    /// Says goodbye. Requests in flight are answered first.
+    /// Disconnects. Requests in flight are answered first.
     pub async fn disconnect(self) {
         let Self {
             commands, ended, ..
@@ -317,7 +317,7 @@ impl Client {
         let _ = ended.await;
     }
 
-    /// Drops the stream without a goodbye, as a crash would. Requests in flight fail.
+    /// Drops the stream without disconnecting, as a crash would. Requests in flight fail.
     pub async fn abort(self) {
         // A driver that is gone has dropped its stream.
         let _ = self.commands.send(Command::Abort).await;

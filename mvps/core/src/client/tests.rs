@@ -284,7 +284,7 @@ async fn a_lost_connection_fails_what_is_in_flight() {
 }
 
 #[tokio::test]
-async fn an_abort_says_no_goodbye() {
+async fn an_abort_does_not_disconnect() {
     for (aborts, expected) in [(true, Ended::EndOfStream), (false, Ended::Disconnected)] {
         let (stream, served) = tokio::io::duplex(64 * 1024);
         let admission = OneDisk::new(&MemoryDisk::new());

@@ -20,7 +20,7 @@ use super::contexts::Contexts;
 use super::disk::Disk;
 use super::fair_scheduler::{FairScheduler, ScheduledConnection};
 use super::limits::{
-    GOODBYE_TIME_MAX, HANDSHAKE_TIME_MAX, LONG_TURN_BYTES, STALL_PROGRESS_MIN_BYTES,
+    DISCONNECT_TIME_MAX, HANDSHAKE_TIME_MAX, LONG_TURN_BYTES, STALL_PROGRESS_MIN_BYTES,
     STALL_TIME_MAX, UNREAD_SLICES_TIME_MAX,
 };
 use super::payload_budget::PayloadBudget;
@@ -37,10 +37,10 @@ use crate::transport::Transport;
 /// How a connection ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Ended {
-    /// The client said goodbye.
+    /// The client disconnected as the protocol says.
     #[error("the client disconnected")]
     Disconnected,
-    /// The client closed the stream without a goodbye.
+    /// The client closed the stream without disconnecting first.
     #[error("the client closed the connection")]
     EndOfStream,
     /// The stream failed.
@@ -413,7 +413,7 @@ where
     drop(scheduled);
     if matches!(ended, Ended::Disconnected | Ended::Drained) {
         // Everything is answered; a client that does not wait for this loses nothing.
-        let mut time_left = GOODBYE_TIME_MAX;
+        let mut time_left = DISCONNECT_TIME_MAX;
         let _ = within(clock, &mut time_left, transmission.close()).await;
     }
     ended

@@ -62,7 +62,7 @@ pub const LONG_TURN_BYTES: u64 = 128 * 1024;
 pub const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(15);
 
 /// Time that the end of a connection may take that both sides expect. TLS has a last word to say.
-pub const GOODBYE_TIME_MAX: Duration = Duration::from_secs(1);
+pub const DISCONNECT_TIME_MAX: Duration = Duration::from_secs(1);
 
 /// Most connections of one server, handshakes included: a multiple of what a hypervisor uses; idle
 /// ones take some KiB each.
@@ -108,12 +108,12 @@ pub const STATUS_SHORT_BYTES: u64 = PAYLOAD_EXEMPT_BYTES / 2;
 /// may ask for any other that is retained.
 pub const LISTED_VERSIONS_MAX: usize = 32;
 
-/// The time for which [`STRANGERS_LOG_LINES_MAX`] and [`CLIENTS_LOG_LINES_MAX`] are.
+/// The time for which [`UNAUTHENTICATED_LOG_LINES_MAX`] and [`CLIENTS_LOG_LINES_MAX`] are.
 pub const LOG_PERIOD: Duration = Duration::from_secs(10);
 
 /// Most lines of the log, per [`LOG_PERIOD`], about connections that have shown no good token: enough
 /// to see who they are, and at most some hundred megabytes a day.
-pub const STRANGERS_LOG_LINES_MAX: u32 = 100;
+pub const UNAUTHENTICATED_LOG_LINES_MAX: u32 = 100;
 
 /// The same about connections that have shown one: each of as many as there may be can come and go.
 pub const CLIENTS_LOG_LINES_MAX: u32 = 2 * CONNECTIONS_MAX as u32;

@@ -4,7 +4,7 @@
 //! beyond a share are counted, not written, and the first line of a later period says how many. What
 //! cannot be done for a client is always written: it took a look at the object store to find out.
 //!
-//! Invariant: strangers and clients with a good token have a budget each, so that a flood of the
+//! Invariant: unauthenticated clients and clients with a good token have a budget each, so that a flood of the
 //! former hides nothing of the latter.
 
 use std::sync::{Mutex, PoisonError};
@@ -84,7 +84,7 @@ mod tests {
 
     #[test]
     fn lines_beyond_the_share_are_counted_and_told_later() {
-        let budget = LogBudget::new("strangers", 2);
+        let budget = LogBudget::new("unauthenticated clients", 2);
         let mut now = Moment(LOG_PERIOD);
         assert_eq!(budget.count(now), (true, 0));
         now = now.after(LOG_PERIOD / 2);

@@ -18,7 +18,7 @@ use super::image_actor::{ActorRequest, ImageActor, export};
 use super::images::{Images, OpenFailure, OpenImage};
 use super::limits::{
     ATTACH_ATTEMPTS_MAX, ATTACH_QUEUE_MAX, CLIENTS_LOG_LINES_MAX, CONNECTIONS_MAX,
-    LISTED_VERSIONS_MAX, SLOTS_PER_IMAGE_MAX, STRANGERS_LOG_LINES_MAX,
+    LISTED_VERSIONS_MAX, SLOTS_PER_IMAGE_MAX, UNAUTHENTICATED_LOG_LINES_MAX,
 };
 use super::log_budget::LogBudget;
 use super::payload_budget::PayloadBudget;
@@ -76,7 +76,7 @@ pub(super) struct Shared<M: Images> {
     /// For the payload of writes: each image has its own share of the server's.
     pub(super) budget: PayloadBudget,
     /// How many lines the log takes about connections without a good token, and about those with one.
-    strangers_log: LogBudget,
+    unauthenticated_log: LogBudget,
     clients_log: LogBudget,
     registry: Mutex<Registry<M>>,
 }
@@ -113,8 +113,8 @@ impl<M: Images> Shared<M> {
     }
 
     /// Whether the log takes another line about a connection without a good token.
-    fn logs_stranger(&self) -> bool {
-        self.strangers_log.allows(self.clock.now())
+    fn logs_unauthenticated(&self) -> bool {
+        self.unauthenticated_log.allows(self.clock.now())
     }
 
     /// Whether the log takes another line about a connection that has shown a good token.
@@ -157,7 +157,10 @@ impl<M: Images> Server<M> {
             keys,
             limiter,
             budget: PayloadBudget::new(),
-            strangers_log: LogBudget::new("connections without a token", STRANGERS_LOG_LINES_MAX),
+            unauthenticated_log: LogBudget::new(
+                "connections without a token",
+                UNAUTHENTICATED_LOG_LINES_MAX,
+            ),
             clients_log: LogBudget::new("connections with a token", CLIENTS_LOG_LINES_MAX),
             registry: Mutex::default(),
         };
@@ -209,7 +212,7 @@ impl<M: Images> Server<M> {
 
     fn take_slot(&self, peer: &PeerName) -> Option<(Slot, Evicted)> {
         let slot = self.shared.limiter.take();
-        if slot.is_none() && self.shared.logs_stranger() {
+        if slot.is_none() && self.shared.logs_unauthenticated() {
             let limit = self.shared.config.connections_max;
             tracing::warn!(%peer, limit, "too many connections; turned away");
         }
@@ -236,7 +239,7 @@ impl<M: Images> Server<M> {
         };
         let has_budget = || match admission.slot.is_admitted() {
             true => self.shared.logs_client(),
-            false => self.shared.logs_stranger(),
+            false => self.shared.logs_unauthenticated(),
         };
         match &ended {
             // Of these a flood makes as many as it likes; they take nothing of the budget for what is told.
@@ -347,7 +350,7 @@ impl<M: Images> TokenAdmission<'_, M> {
             .keys
             .admit(name.reveal(), self.shared.clock.wall());
         let grant = grant.map_err(|reason| {
-            if self.shared.logs_stranger() {
+            if self.shared.logs_unauthenticated() {
                 tracing::warn!(peer = %self.peer, %reason, "token refused");
             }
             Refusal::Policy
@@ -355,7 +358,7 @@ impl<M: Images> TokenAdmission<'_, M> {
         if let Some(required) = &grant.tls_client
             && !self.is_client(required)
         {
-            if self.shared.logs_stranger() {
+            if self.shared.logs_unauthenticated() {
                 tracing::warn!(
                     peer = %self.peer, required,
                     "token refused: the client has not proven that name by a TLS certificate"

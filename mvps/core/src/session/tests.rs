@@ -489,7 +489,7 @@ async fn losing_the_client_rolls_back() {
 }
 
 #[tokio::test]
-async fn a_goodbye_waits_for_replies() {
+async fn a_disconnect_waits_for_replies() {
     let disk = MemoryDisk::new();
     let mut wire = Wire::attach(OneDisk::new(&disk)).await;
     disk.set_running(false);
@@ -510,7 +510,7 @@ async fn a_goodbye_waits_for_replies() {
 
 /// A client may close its side before it reads: what it sent may wait for the budget or its turn by then.
 #[tokio::test]
-async fn a_goodbye_counts_that_waits_when_the_stream_ends() {
+async fn a_disconnect_that_waits_counts_when_the_stream_ends() {
     let disk = MemoryDisk::new();
     let mut wire = Wire::attach(OneDisk::new(&disk)).await;
     wire.send(&[(1, Request::Begin)]).await;

@@ -15,7 +15,7 @@
 //!   stay below [`PAYLOAD_EXEMPT_BYTES`]: then no more requests are taken.
 //! - The end of the stream is noticed while requests wait, as long as the input buffer has room:
 //!   then everything in flight is dropped and an open transaction rolled back; unless the client has
-//!   said goodbye, which ends with all answered.
+//!   disconnected, which ends with all answered.
 //!
 //! Must never: block on one request while another could finish, or copy a large payload.
 
@@ -167,8 +167,8 @@ pub(super) struct Transmission<'a, S, D: Disk> {
     transaction: Option<OpenTransaction<D::Transaction>>,
     contexts: &'a Contexts,
     payload: PayloadQueue,
-    /// Whether the client sends no more, and what is left to take ends with a goodbye.
-    has_said_all: bool,
+    /// Whether the client sends no more, and what is left to take ends with a disconnect.
+    disconnect_received: bool,
     /// Set once no more requests are taken: how the connection ends when all are answered.
     closing: Option<Ended>,
 }
@@ -197,7 +197,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, D: Disk> Transmission<'a, S, D> {
             transaction: None,
             contexts,
             payload: PayloadQueue::new(budget),
-            has_said_all: false,
+            disconnect_received: false,
             closing: None,
         }
     }
@@ -262,12 +262,12 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, D: Disk> Transmission<'a, S, D> {
             if self.closing.is_some() {
                 continue;
             }
-            let received = match self.has_said_all {
+            let received = match self.disconnect_received {
                 true => Poll::Pending,
                 false => self.transport.poll_receive(context),
             };
             match received {
-                Poll::Ready(Ok(0)) if self.has_goodbye() => self.has_said_all = true,
+                Poll::Ready(Ok(0)) if self.has_disconnect() => self.disconnect_received = true,
                 Poll::Ready(Ok(0)) => return Poll::Ready(Ended::EndOfStream),
                 Poll::Ready(Ok(_)) => {
                     let received = self.transport.received_bytes() - received_before;
@@ -284,9 +284,9 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, D: Disk> Transmission<'a, S, D> {
         }
     }
 
-    /// Whether a goodbye is among the requests that are there and could not be taken yet. All before it
+    /// Whether a disconnect is among the requests that are there and could not be taken yet. All before it
     /// are to be answered, whether or not the client sends on (`doc/proto.md`, `NBD_CMD_DISC`).
-    fn has_goodbye(&self) -> bool {
+    fn has_disconnect(&self) -> bool {
         let is_missed = crate::mutant::is("a goodbye that waits is not seen");
         if is_missed || !matches!(self.arriving, Arriving::Header) {
             return false;

@@ -14,7 +14,7 @@ use crate::nbd::{
     Opening, Refusal, RequestedOptions, ServerRefusal,
 };
 use crate::session::connection::{Admission, Admitted, Ended, serve};
-use crate::session::limits::GOODBYE_TIME_MAX;
+use crate::session::limits::DISCONNECT_TIME_MAX;
 use crate::session::testing::{MemoryDisk, OneDisk};
 
 /// Not encryption, but nobody mistakes what goes through it for clear text.
@@ -227,7 +227,7 @@ fn request(kind: u8, length: u32) -> Vec<u8> {
 
 /// A last word that nobody takes is waited for, but no other connection waits for that.
 #[tokio::test(start_paused = true)]
-async fn a_slow_goodbye_holds_up_no_other_connection() {
+async fn a_slow_disconnect_holds_up_no_other_connection() {
     let disk = OneDisk::new(&MemoryDisk::new());
     let other_disk = OneDisk {
         scheduler: disk.scheduler.clone(),
@@ -257,9 +257,9 @@ async fn a_slow_goodbye_holds_up_no_other_connection() {
     other.write_all(&request(3, 0)).await.unwrap();
     other.read_exact(&mut [0; 16]).await.unwrap();
     assert!(!session.is_finished(), "it has a word to say");
-    assert!(began.elapsed() < GOODBYE_TIME_MAX);
+    assert!(began.elapsed() < DISCONNECT_TIME_MAX);
     assert_eq!(session.await.unwrap().0, Ended::Disconnected);
-    assert!(began.elapsed() >= GOODBYE_TIME_MAX);
+    assert!(began.elapsed() >= DISCONNECT_TIME_MAX);
 }
 
 #[tokio::test]

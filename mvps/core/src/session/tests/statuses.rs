@@ -95,14 +95,14 @@ async fn statuses_give_way_to_other_tasks() {
     assert!(*most <= 2 * WALKS_PER_TURN, "{begun:?}");
 }
 
-/// More of them than one turn has, then a goodbye, then nothing.
+/// More of them than one turn has, then a disconnect, then nothing.
 #[tokio::test]
 async fn statuses_that_wait_for_their_turn_are_answered_before_the_end() {
     let disk = MemoryDisk::new();
     let mut wire = Wire::attach_with(OneDisk::new(&disk), RequestedOptions::everything()).await;
     let mut sent = statuses(3 * WALKS_PER_TURN as u64, true);
-    let goodbye = Request::Disconnect;
-    assert!(goodbye.encode(Framing::Extended, Cookie(99), &mut sent));
+    let disconnect = Request::Disconnect;
+    assert!(disconnect.encode(Framing::Extended, Cookie(99), &mut sent));
     wire.stream.write_all(&sent).await.unwrap();
     wire.stream.shutdown().await.unwrap();
     for _ in 0..3 * WALKS_PER_TURN {
