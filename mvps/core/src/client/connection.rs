@@ -1,6 +1,5 @@
 //! A connection to one export.
 
-use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
@@ -8,47 +7,14 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{mpsc, oneshot};
 
 use super::driver::{COMMANDS_MAX, Command, Driver, Never, Reply};
+use super::error::ClientError;
 use super::security::ClientSecurity;
-use super::transaction::Transaction;
 use crate::env::{Connection, Spawner};
 use crate::nbd::{
-    Answer, Broken, ClientNegotiation, ClientStep, ContextStatus, Errno, ExportName, Framing,
-    Opening, RemoteExport, Request, RequestedOptions, ServerRefusal, ZeroFlags,
+    Answer, Broken, ClientNegotiation, ClientStep, ContextStatus, ExportName, Framing, Opening,
+    RemoteExport, Request, RequestedOptions, ZeroFlags,
 };
 use crate::transport::Transport;
-
-/// Why a request failed, by what the caller does next.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum ClientError {
-    /// The server does not serve the export.
-    #[error("the export is refused: {0}")]
-    Refused(#[from] ServerRefusal),
-    /// The server answered with an error.
-    #[error("the server answered: {0}")]
-    Failed(Errno),
-    /// The transaction conflicts with another, or the server ended it. Begin again.
-    #[error("the transaction conflicts with another one")]
-    Conflict,
-    /// The request is larger than the export's largest payload, or than a compact header can say
-    /// (extended headers were not negotiated). Split it.
-    #[error("the request is larger than {maximum_bytes} bytes")]
-    TooLarge {
-        /// The export's limit.
-        maximum_bytes: u32,
-    },
-    /// The connection is closed or was lost. What was in flight may or may not have happened.
-    #[error("the connection is lost")]
-    Lost,
-    /// The server does not speak the protocol.
-    #[error("protocol error: {0}")]
-    Broken(#[from] Broken),
-    /// The stream cannot be encrypted: the handshake failed, or one does not trust the other.
-    #[error("TLS failed: {0}")]
-    Tls(io::ErrorKind),
-    /// The server answered what nobody asked.
-    #[error("protocol error: a reply to no request")]
-    UnknownCookie,
-}
 
 /// A connection to one export. Requests take `&self`, so any number of them can be in flight; each
 /// is sent when its future is first polled, in that order.
@@ -294,17 +260,6 @@ impl Client {
     /// [`ClientError`].
     pub async fn flush(&self) -> Result<(), ClientError> {
         self.request(Request::Flush).await.map(drop)
-    }
-
-    /// Begins a transaction. Until it ends, the connection serves nothing else.
-    ///
-    /// # Errors
-    /// [`ClientError`].
-    pub async fn begin(&mut self) -> Result<Transaction<'_>, ClientError> {
-        // The guard first: a begin whose future is dropped may have been sent.
-        let transaction = Transaction::new(self);
-        transaction.client().request(Request::Begin).await?;
-        Ok(transaction)
     }
 
     /// Disconnects. Requests in flight are answered first.

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{mpsc, oneshot};
 
-use super::connection::ClientError;
+use super::error::ClientError;
 use crate::nbd::{
     Answer, Broken, ChunkHead, Cookie, Expected, Framing, Gathering, RemoteExport, ReplyHead,
     Request, SimpleReply,
@@ -51,7 +51,7 @@ enum Receiving {
     Chunk(ChunkHead),
 }
 
-/// See the module's text.
+/// The task that owns one connection's stream.
 pub(super) struct Driver<S> {
     transport: Transport<S>,
     commands: mpsc::Receiver<Command>,

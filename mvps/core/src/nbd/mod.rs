@@ -18,6 +18,7 @@ mod client_negotiation;
 mod client_reply;
 mod context;
 mod export;
+mod framing;
 mod limits;
 mod negotiation;
 mod outgoing;
@@ -36,6 +37,7 @@ pub use export::{
     ContextPurpose, ContextsRequest, Export, ExportName, ExportRequest, NegotiatedOptions, Purpose,
     Refusal,
 };
+pub use framing::Framing;
 pub use limits::{
     CHUNK_MAX_BYTES, CONTEXT_QUERIES_MAX, CONTEXTS_MAX, ERROR_MESSAGE_MAX_BYTES,
     EXPORT_NAME_MAX_BYTES, EXTENTS_MAX, IMAGE_SIZE_MAX_BYTES, OPTION_DATA_LIMIT_BYTES,
@@ -45,7 +47,7 @@ pub use negotiation::{Negotiation, Step, TlsPolicy};
 pub use outgoing::Outgoing;
 pub use remote::{RemoteContext, RemoteExport, ServerRefusal};
 pub use reply::{
-    EXTENDED_CHUNK_BYTES, Failure, Framing, SIMPLE_REPLY_BYTES, STRUCTURED_CHUNK_BYTES, SimpleReply,
+    EXTENDED_CHUNK_BYTES, Failure, SIMPLE_REPLY_BYTES, STRUCTURED_CHUNK_BYTES, SimpleReply,
 };
 pub use request::{
     Bounds, Cookie, EXTENDED_REQUEST_BYTES, Incoming, REQUEST_BYTES, ReplyTo, Request, ZeroFlags,

@@ -15,9 +15,9 @@
 
 use super::context::ContextStatus;
 use super::limits::ERROR_MESSAGE_MAX_BYTES;
-use super::request::{Cookie, EXTENDED_REQUEST_BYTES, REQUEST_BYTES, ReplyTo};
+use super::request::{Cookie, ReplyTo};
 use super::wire::{EXTENDED_REPLY_MAGIC, Errno, SIMPLE_REPLY_MAGIC, STRUCTURED_REPLY_MAGIC, chunk};
-use super::{Broken, Outgoing};
+use super::{Broken, Framing, Outgoing};
 use crate::content::ContentPiece;
 
 /// Length of a simple reply's header.
@@ -28,17 +28,6 @@ pub const STRUCTURED_CHUNK_BYTES: usize = 20;
 
 /// Length of an extended chunk's header.
 pub const EXTENDED_CHUNK_BYTES: usize = 32;
-
-/// How requests and replies are framed once negotiation is over.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Framing {
-    /// Compact requests, simple replies ("Simple reply message").
-    Simple,
-    /// Compact requests, structured replies where there is content ("Structured reply message").
-    Structured,
-    /// Extended requests and replies ("Extended reply message").
-    Extended,
-}
 
 /// A simple reply. A read's payload follows a success; that it does, only the one who knows the
 /// request can tell.
@@ -108,15 +97,6 @@ impl From<Errno> for Failure {
 }
 
 impl Framing {
-    /// Length of a request's header.
-    #[must_use]
-    pub fn request_bytes(self) -> usize {
-        match self {
-            Self::Simple | Self::Structured => REQUEST_BYTES,
-            Self::Extended => EXTENDED_REQUEST_BYTES,
-        }
-    }
-
     /// Answers a request that has no content: it is done.
     pub fn push_done(self, to: ReplyTo, output: &mut Outgoing) {
         if self == Self::Extended || to.has_content && self == Self::Structured {

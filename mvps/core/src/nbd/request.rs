@@ -21,6 +21,17 @@ pub const REQUEST_BYTES: usize = 28;
 /// Length of an extended request header.
 pub const EXTENDED_REQUEST_BYTES: usize = 32;
 
+impl Framing {
+    /// Length of a request's header.
+    #[must_use]
+    pub fn request_bytes(self) -> usize {
+        match self {
+            Self::Simple | Self::Structured => REQUEST_BYTES,
+            Self::Extended => EXTENDED_REQUEST_BYTES,
+        }
+    }
+}
+
 /// The client's name for a request, repeated in its reply. Opaque to the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Cookie(pub u64);
