@@ -11,8 +11,8 @@ use super::error::ClientError;
 use super::security::ClientSecurity;
 use crate::env::{Connection, Spawner};
 use crate::nbd::{
-    Answer, Broken, ClientNegotiation, ClientStep, ContextStatus, ExportName, Framing, Opening,
-    RemoteExport, Request, RequestedOptions, ZeroFlags,
+    Answer, Broken, ClientNegotiation, ClientStep, ContextStatus, Errno, ExportName, Framing,
+    Opening, RemoteExport, Request, RequestedOptions, ZeroFlags,
 };
 use crate::transport::Transport;
 

@@ -7,7 +7,6 @@
 //! any point. Must never: know tokens, or open images; that is the admission's.
 
 use std::future::poll_fn;
-use std::io;
 use std::pin::pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -18,6 +17,7 @@ use tokio::sync::watch;
 
 use super::contexts::Contexts;
 use super::disk::Disk;
+use super::ended::Ended;
 use super::fair_scheduler::{FairScheduler, ScheduledConnection};
 use super::limits::{
     DISCONNECT_TIME_MAX, HANDSHAKE_TIME_MAX, LONG_TURN_BYTES, STALL_PROGRESS_MIN_BYTES,
@@ -29,51 +29,10 @@ use super::transmission::{Awaited, Terms, Transmission};
 use crate::engine::Durability;
 use crate::env::{Clock, Connection};
 use crate::nbd::{
-    Bounds, Broken, ContextName, ContextsRequest, Export, ExportName, NegotiatedOptions,
-    Negotiation, Purpose, Refusal, Step, TlsPolicy,
+    Bounds, ContextName, ContextsRequest, Export, ExportName, NegotiatedOptions, Negotiation,
+    Purpose, Refusal, Step, TlsPolicy,
 };
 use crate::transport::Transport;
-
-/// How a connection ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Ended {
-    /// The client disconnected as the protocol says.
-    #[error("the client disconnected")]
-    Disconnected,
-    /// The client closed the stream without disconnecting first.
-    #[error("the client closed the connection")]
-    EndOfStream,
-    /// The stream failed.
-    #[error("the connection was lost: {0}")]
-    Lost(io::ErrorKind),
-    /// The client does not speak the protocol.
-    #[error("protocol error: {0}")]
-    Broken(#[from] Broken),
-    /// The client took too long to negotiate.
-    #[error("the handshake took more than {HANDSHAKE_TIME_MAX:?}")]
-    HandshakeTooSlow,
-    /// The client left a request incomplete or replies unread.
-    #[error("the client stalled for {STALL_TIME_MAX:?}")]
-    Stalled,
-    /// EXPORT_NAME was refused, which closes the connection.
-    #[error("the export was refused")]
-    Refused,
-    /// The TLS handshake failed, for example because the client's certificate is not accepted.
-    #[error("the TLS handshake failed: {0}")]
-    TlsFailed(io::ErrorKind),
-    /// It negotiated for longer than others when a slot was needed.
-    #[error("evicted for a newer connection before it had shown a token")]
-    Evicted,
-    /// There was no slot.
-    #[error("turned away: too many connections")]
-    TurnedAway,
-    /// [`Order::Stop`]: a newer connection of the same client took its place.
-    #[error("ended by the server")]
-    Stopped,
-    /// [`Order::Drain`].
-    #[error("the server is shutting down")]
-    Drained,
-}
 
 /// What the server tells an attached connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,13 +1,14 @@
 //! The actor of one image: the task that opens it, attaches connections to it and closes it.
 //!
-//! Job: single-flight opening, growth, replacement of a client's earlier connection, closing after
-//! idle time and at shutdown.
+//! Job: open the image once for all who want it, grow it, end a client's earlier connection when a
+//! newer one comes, close the image after idle time and at shutdown.
 //!
-//! Invariants: an image has one actor at most, because the registry holds it under the image's
-//! id. The actor leaves the registry before it ends, and every request is answered or handed back. A client's earlier connection, replaced or ended by itself, is revoked before its
-//! successor is admitted.
+//! Invariants: an image has one actor at most, because the registry holds it under the image's id.
+//! The actor leaves the registry before it ends, and every request is answered or handed back. A
+//! client's earlier connection, replaced or ended by itself, is revoked before its successor is
+//! attached.
 //!
-//! Must never: touch a request. Connections talk to the image, not to its actor.
+//! Must never: touch what a client reads or writes. Connections talk to the image, not to its actor.
 
 use std::borrow::Cow;
 use std::pin::pin;
@@ -19,22 +20,14 @@ use super::connection::{Admitted, Order};
 use super::disk::Disk;
 use super::fair_scheduler::FairScheduler;
 use super::images::{Images, OpenFailure, OpenImage};
-use super::limits::{CONNECTIONS_PER_IMAGE_MAX, DRAIN_TIME_MAX, SETTLE_PAUSE, SETTLE_TIME_MAX};
+use super::limits::{
+    ATTACH_QUEUE_MAX, CONNECTIONS_PER_IMAGE_MAX, DRAIN_TIME_MAX, SETTLE_PAUSE, SETTLE_TIME_MAX,
+};
 use super::payload_budget::PayloadBudget;
-use super::server::{Served, Shared};
+use super::server_state::{ActorRequest, DiskOf, Served, ServerState};
 use crate::engine::{Durability, EngineError};
 use crate::nbd::{Export, Refusal};
 use crate::token::{ClientId, DurabilityClaim, Grant};
-
-type DiskOf<M> = <<M as Images>::Image as OpenImage>::Disk;
-
-/// What an actor is asked.
-pub(super) enum ActorRequest<M: Images> {
-    /// Attach a connection, opening the image if need be.
-    Attach(Grant, oneshot::Sender<Result<Admitted<DiskOf<M>>, Refusal>>),
-    /// The image, if it is open, and how many connections it has.
-    Status(oneshot::Sender<Option<(M::Image, usize)>>),
-}
 
 /// Who attaches, and where the answer goes.
 type Attach<M> = (Grant, oneshot::Sender<Result<Admitted<DiskOf<M>>, Refusal>>);
@@ -49,7 +42,7 @@ struct Connected<D> {
 
 /// The task of one image.
 pub(super) struct ImageActor<M: Images> {
-    shared: Arc<Shared<M>>,
+    shared: Arc<ServerState<M>>,
     served: Served,
     requests: mpsc::Receiver<ActorRequest<M>>,
     image: Option<M::Image>,
@@ -59,8 +52,23 @@ pub(super) struct ImageActor<M: Images> {
 }
 
 impl<M: Images> ImageActor<M> {
-    pub(super) fn new(
-        shared: Arc<Shared<M>>,
+    /// Where to ask the actor of what `grant` shows. Starts it if there is none.
+    pub(super) fn of(shared: &Arc<ServerState<M>>, grant: &Grant) -> mpsc::Sender<ActorRequest<M>> {
+        let served = (grant.image.clone(), grant.shown.clone());
+        let mut registry = shared.registry();
+        if let Some(actor) = registry.get(&served) {
+            return actor.clone();
+        }
+        let (sender, requests) = mpsc::channel(ATTACH_QUEUE_MAX);
+        registry.insert(served.clone(), sender.clone());
+        let actor = Self::new(Arc::clone(shared), served, requests);
+        let run = Box::pin(actor.run());
+        shared.spawner.spawn("image actor", run);
+        sender
+    }
+
+    fn new(
+        shared: Arc<ServerState<M>>,
         served: Served,
         requests: mpsc::Receiver<ActorRequest<M>>,
     ) -> Self {
@@ -76,7 +84,7 @@ impl<M: Images> ImageActor<M> {
     }
 
     /// Runs until the image is idle or the server shuts down.
-    pub(super) async fn run(mut self) {
+    async fn run(mut self) {
         let mut shutdown = self.shared.shutdown.subscribe();
         let shared = Arc::clone(&self.shared);
         loop {
@@ -318,7 +326,7 @@ async fn all_ended<D>(connections: &[Connected<D>]) {
 /// Completes when there has been no connection for the idle time, and what was written is settled;
 /// at once if nothing is open.
 async fn idle<M: Images>(
-    shared: &Shared<M>,
+    shared: &ServerState<M>,
     image: Option<&M::Image>,
     connections: &[Connected<DiskOf<M>>],
 ) {

@@ -11,6 +11,7 @@ mod connection;
 mod connection_limiter;
 mod contexts;
 mod disk;
+mod ended;
 mod engine_images;
 mod errno;
 mod fair_scheduler;
@@ -22,20 +23,24 @@ mod payload_budget;
 mod security;
 mod served;
 mod server;
+mod server_state;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
+mod token_admission;
 mod transmission;
 mod version_export;
 
-pub use connection::{Admission, Admitted, Ended, Order, serve};
+pub use connection::{Admission, Admitted, Order, serve};
 pub use disk::{Disk, DiskTransaction, Outcome, ReadAt, WriteAt};
+pub use ended::Ended;
 pub use engine_images::EngineImages;
 pub use fair_scheduler::FairScheduler;
 pub use images::{ImageFacts, Images, OpenFailure, OpenImage};
 pub use payload_budget::PayloadBudget;
 pub use security::{Secured, Security, TlsClient};
 pub use served::{Access, ServedDisk, ServedImage, ServedTransaction};
-pub use server::{Server, ServerConfig};
+pub use server::Server;
+pub use server_state::ServerConfig;
 pub use version_export::VersionExport;

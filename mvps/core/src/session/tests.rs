@@ -5,7 +5,8 @@ use bytes::BytesMut;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::task::JoinHandle;
 
-use super::connection::{Admission, Admitted, Ended, Order, serve};
+use super::connection::{Admission, Admitted, Order, serve};
+use super::ended::Ended;
 use super::limits::{
     BYTES_IN_FLIGHT_MAX, HANDSHAKE_TIME_MAX, PAYLOAD_EXEMPT_BYTES, REQUESTS_IN_FLIGHT_MAX,
 };

@@ -27,9 +27,9 @@ use bytes::Bytes;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::connection::Ended;
 use super::contexts::Contexts;
 use super::disk::{Disk, DiskTransaction};
+use super::ended::Ended;
 use super::errno;
 use super::limits::{
     BYTES_IN_FLIGHT_MAX, EXTENT_WEIGHT_BYTES, PAYLOAD_EXEMPT_BYTES, RECEIVED_PER_TURN_BYTES,

@@ -13,7 +13,8 @@ use crate::nbd::{
     Broken, ClientNegotiation, ClientStep, ContextName, ContextsRequest, Export, ExportName,
     Opening, Refusal, RequestedOptions, ServerRefusal,
 };
-use crate::session::connection::{Admission, Admitted, Ended, serve};
+use crate::session::connection::{Admission, Admitted, serve};
+use crate::session::ended::Ended;
 use crate::session::limits::DISCONNECT_TIME_MAX;
 use crate::session::testing::{MemoryDisk, OneDisk};
 

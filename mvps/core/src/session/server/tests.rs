@@ -1,4 +1,5 @@
 use std::io;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bytes::Bytes;
@@ -10,12 +11,14 @@ use crate::engine::{EngineError, Since};
 use crate::env::memory::testing::{TestClock, TestSpawner};
 use crate::env::{Address, WallTime};
 use crate::ids::{PageSize, Version};
-use crate::nbd::{Opening, RemoteExport, ServerRefusal};
-use crate::session::images::{ImageFacts, OpenFailure};
-use crate::session::limits::{HALF_OPEN_MAX, HANDSHAKE_TIME_MAX, SETTLE_TIME_MAX};
+use crate::nbd::{ExportName, Opening, RemoteExport, ServerRefusal};
+use crate::session::images::{ImageFacts, OpenFailure, OpenImage};
+use crate::session::limits::{
+    HALF_OPEN_MAX, HANDSHAKE_TIME_MAX, SETTLE_TIME_MAX, SLOTS_PER_IMAGE_MAX,
+};
 use crate::session::security::tests::{Veil, Veiling, attach, greet, option, option_reply};
 use crate::session::testing::MemoryDisk;
-use crate::token::NewToken;
+use crate::token::{Grant, NewToken};
 
 const SECRET: &[u8] = b"insecure_token";
 const EXPIRES: u64 = 1_900_000_000;

@@ -10,8 +10,8 @@ use super::{Answer, Control, Given, Ticket, Transmission};
 use crate::content::Content;
 use crate::engine::EngineError;
 use crate::nbd::{EXTENTS_MAX, Errno, Failure, ReplyTo, Request};
-use crate::session::connection::Ended;
 use crate::session::disk::{Disk, DiskTransaction, ReadAt, WriteAt};
+use crate::session::ended::Ended;
 use crate::session::limits::EXTENT_WEIGHT_BYTES;
 use crate::session::payload_budget::PayloadReservation;
 
