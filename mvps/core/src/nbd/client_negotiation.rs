@@ -1,8 +1,8 @@
 //! The client's side of the fixed newstyle handshake.
 //!
-//! Job: the mirror of [`super::negotiation`]: asks for the framing and the contexts that its user
+//! Job: the mirror of [`super::negotiation`]. It asks for the framing and the contexts that its user
 //! wants, then for one export, one option at a time, and understands the answers. A server that
-//! knows less is taken as it is. Invariant: what a server sends is bounded by
+//! knows less is accepted as it is. Invariant: what a server sends is bounded by
 //! [`OPTION_SKIP_LIMIT_BYTES`] and [`REPLIES_MAX`], and never trusted.
 
 use bytes::{Buf, BufMut, BytesMut};
@@ -15,7 +15,7 @@ use super::wire::{
 };
 use super::{Broken, Framing};
 
-/// Most replies to one option; a list of contexts is the longest answer there is.
+/// Most replies to one option. A list of contexts is the longest answer there is.
 pub const REPLIES_MAX: usize = 4096;
 
 const GREETING_BYTES: usize = 18;
@@ -26,7 +26,7 @@ const REPLY_HEADER_BYTES: usize = 20;
 pub enum Opening {
     /// With GO: refusals have a reason.
     Go,
-    /// With INFO: the export is described and the connection is then of no further use.
+    /// With INFO: the server describes the export; after that the connection is of no further use.
     Describe,
     /// With EXPORT_NAME: a refusal closes the connection.
     ExportName {
@@ -42,10 +42,10 @@ pub enum Opening {
 pub struct RequestedOptions {
     /// How to ask for the export.
     pub opening: Opening,
-    /// The best framing; the next best is asked for where the server has none of it.
+    /// The best framing. Where the server does not have it, the client asks for the next best.
     pub framing: Framing,
-    /// Names of contexts to select, or queries to list; without any, a list has all there are.
-    /// With EXPORT_NAME none can be selected for sure.
+    /// Names of contexts to select, or queries to list. Without any, a list has all there are. With
+    /// EXPORT_NAME a client cannot be sure that one is selected.
     pub contexts: Vec<String>,
 }
 
@@ -101,7 +101,7 @@ pub struct ClientNegotiation {
     name: ExportName,
     requested: RequestedOptions,
     state: State,
-    /// Nothing is asked before the stream is encrypted.
+    /// Whether the client asks nothing before the stream is encrypted.
     wants_tls: bool,
     no_zeroes: bool,
     framing: Framing,
@@ -285,7 +285,7 @@ impl ClientNegotiation {
         self.granted().map(ClientStep::Granted)
     }
 
-    /// Takes one reply to `option`; returns what the caller does if that was the last of all.
+    /// Takes one reply to `option`. Returns what the caller does next if that was the last of all.
     fn take_answer(
         &mut self,
         option: u32,
@@ -378,7 +378,7 @@ impl ClientNegotiation {
     }
 }
 
-/// Nothing may have arrived behind the answer: whoever put it there did so in the clear.
+/// Nothing may have arrived behind the answer: an attacker could have put it there in the clear.
 fn start_tls(input: &BytesMut) -> Result<ClientStep, Broken> {
     match input.len() {
         0 => Ok(ClientStep::StartTls),

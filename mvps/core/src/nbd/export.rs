@@ -8,8 +8,8 @@ use super::context::{Context, ContextQuery};
 use super::limits::EXPORT_NAME_MAX_BYTES;
 use super::wire::transmission;
 
-/// The name of an export as a client sent it. It is a token, hence a secret: its `Debug` output
-/// hides it.
+/// The name of an export as a client sent it. The name is a token, so it is a secret: the `Debug`
+/// output hides it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ExportName(String);
 
@@ -71,12 +71,12 @@ pub struct ContextsRequest {
     pub name: ExportName,
     /// What for.
     pub purpose: ContextPurpose,
-    /// What it asked, without what mvps does not know. A list without any query asks for all.
-    /// A selection has exact names only.
+    /// What the client asked, without what mvps does not know. A list without any query asks for
+    /// all. A selection has exact names only.
     pub queries: Vec<ContextQuery>,
 }
 
-/// What the transmission phase begins with.
+/// What a negotiation ended with; the transmission phase begins with it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NegotiatedOptions {
     /// How to talk.

@@ -10,8 +10,7 @@
 //!   with a named limit.
 //! - After a refused request the stream is in step, or [`Broken`] says that it is not.
 //!
-//! Must never: do IO, read a clock, or know what an image is. What a later stage of the protocol
-//! adds has its place: TLS is one more [`Step`].
+//! Must never: do IO, read a clock, or know what an image is.
 
 mod broken;
 mod client_negotiation;

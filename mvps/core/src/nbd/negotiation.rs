@@ -1,13 +1,14 @@
 //! The server's side of the fixed newstyle handshake ("Newstyle negotiation").
 //!
 //! Job: a state machine that takes what arrived, appends answers and says what it needs next. The
-//! caller does the IO and decides whom to admit: when an option names an export, [`Step::Wanted`]
-//! asks, and [`Negotiation::grant`] or [`Negotiation::refuse`] answers; when one asks for metadata
-//! contexts, [`Step::Contexts`] asks, and [`Negotiation::offer`] or `refuse` answers.
+//! caller does the IO and decides whom to admit. When an option names an export, [`Step::Wanted`]
+//! asks, and [`Negotiation::grant`] or [`Negotiation::refuse`] answers. When an option asks for
+//! metadata contexts, [`Step::Contexts`] asks, and [`Negotiation::offer`] or `refuse` answers.
 //!
-//! Invariants: every option gets exactly one final answer, in order; an option this server does
-//! not know is refused and negotiation goes on; never more than [`OPTION_DATA_LIMIT_BYTES`] are
-//! needed in one piece. Must never: log or reveal an export name, which is a secret here.
+//! Invariants: every option gets exactly one final answer, in order. An option that this server does
+//! not know is refused, and negotiation goes on. The machine never needs more than
+//! [`OPTION_DATA_LIMIT_BYTES`] in one piece. Must never: log or reveal an export name, which is a
+//! secret here.
 
 use bytes::{Buf, BufMut, BytesMut};
 
@@ -72,14 +73,14 @@ enum State {
 /// Whether a client may, or must, encrypt the stream ("NBD_OPT_STARTTLS", "TLS modes").
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum TlsPolicy {
-    /// This server cannot.
+    /// The server has no TLS.
     #[default]
     Unavailable,
-    /// As it likes (OPPORTUNISTICTLS).
+    /// The client may (OPPORTUNISTICTLS).
     Offered,
-    /// Before anything else (FORCEDTLS).
+    /// The client must, before anything else (FORCEDTLS).
     Required,
-    /// It is done.
+    /// The stream is encrypted.
     Secured,
 }
 
@@ -117,7 +118,7 @@ impl Negotiation {
         }
     }
 
-    /// From now on `policy` holds.
+    /// Sets the policy.
     pub fn set_tls(&mut self, policy: TlsPolicy) {
         self.tls = policy;
     }
@@ -270,8 +271,8 @@ impl Negotiation {
         self.state = State::Option;
     }
 
-    /// Answers [`Step::Wanted`] or [`Step::Contexts`] with a refusal. EXPORT_NAME knows no refusal:
-    /// the next step says to close.
+    /// Answers [`Step::Wanted`] or [`Step::Contexts`] with a refusal. EXPORT_NAME has no reply for
+    /// one: the next step says to close.
     ///
     /// # Panics
     /// If nobody asked.
@@ -517,7 +518,7 @@ enum Taken {
     StartTls,
 }
 
-/// Nothing may have arrived behind STARTTLS: the client waits for the answer.
+/// Nothing may have arrived behind STARTTLS, because a client waits for the answer.
 fn start_tls(input: &BytesMut) -> Result<Step, Broken> {
     match input.len() {
         0 => Ok(Step::StartTls),

@@ -9,9 +9,9 @@
 //!             | magic | flags | type |    cookie    |    offset    |    length    |
 //! ```
 //!
-//! Invariants: a reply that has begun is complete, so replies never mix; what has no content is
-//! answered with a simple reply wherever the protocol permits it, because that is the shortest;
-//! content goes out without a copy.
+//! Invariants: a reply that has begun is complete, so replies never mix. A request without content is
+//! answered with a simple reply wherever the protocol permits it, because that is the shortest.
+//! Content goes out without a copy.
 
 use super::context::ContextStatus;
 use super::limits::ERROR_MESSAGE_MAX_BYTES;
@@ -29,8 +29,7 @@ pub const STRUCTURED_CHUNK_BYTES: usize = 20;
 /// Length of an extended chunk's header.
 pub const EXTENDED_CHUNK_BYTES: usize = 32;
 
-/// A simple reply. A read's payload follows a success; that it does, only the one who knows the
-/// request can tell.
+/// A simple reply. The payload of a read follows a success; the reply itself does not say so.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SimpleReply {
     /// The request's.
@@ -75,7 +74,7 @@ impl SimpleReply {
     }
 }
 
-/// What goes wrong, as the client is told.
+/// A failure, as the client is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Failure {
     /// The errno.

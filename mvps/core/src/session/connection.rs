@@ -1,10 +1,10 @@
 //! One NBD connection from its first byte to its last.
 //!
 //! Job: negotiate, let [`Admission`] decide, then run the [transmission](super::transmission)
-//! phase until the client leaves or the server orders the end.
+//! phase until the client disconnects or the server orders the end.
 //!
-//! Invariants: the client's share of the handshake has a time limit; an [`Order`] is obeyed at
-//! any point. Must never: know tokens, or open images; that is the admission's.
+//! Invariants: the client's share of the handshake has a time limit. The connection follows an
+//! [`Order`] at any point. Must never: know tokens, or open images; the admission does.
 
 use std::future::poll_fn;
 use std::pin::pin;
@@ -61,7 +61,7 @@ pub struct Admitted<D> {
     pub scheduler: FairScheduler,
 }
 
-/// Decides about export names.
+/// Decides what a client may use, by the names of exports that it asks for.
 pub trait Admission: Send + Sync {
     /// Access to an export.
     type Disk: Disk;
@@ -288,7 +288,7 @@ where
     }
 }
 
-/// Waits for the client, on its account.
+/// Waits for the client. The time counts against its share of the handshake.
 async fn within<T>(
     clock: &dyn Clock,
     time_left: &mut Duration,

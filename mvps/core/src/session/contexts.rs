@@ -1,8 +1,8 @@
 //! The contexts of one connection, and what they say of a range.
 //!
-//! Which version an earlier state is, is found when it is first asked about, and stays so for the
-//! connection, whatever becomes of a snapshot's name. Must never: say that something is unchanged
-//! because the state to compare with is gone; that is an error.
+//! A connection finds the version of an earlier state when the client first asks about it, and keeps
+//! it, whatever becomes of a snapshot's name. Must never: say that something is unchanged because the
+//! state to compare with is gone; that is an error.
 
 use std::ops::Range;
 
@@ -16,7 +16,7 @@ use crate::nbd::{
     StatusExtent,
 };
 
-/// See the module's text.
+/// The contexts that one connection selected.
 pub(super) struct Contexts {
     selected: Vec<(Context, OnceCell<Version>)>,
 }
@@ -69,7 +69,7 @@ impl Contexts {
     }
 }
 
-/// What clients call it, as the engine calls it.
+/// The engine's name for a state that a client names.
 pub(super) fn of_wire(since: &nbd::Since) -> Since {
     match since {
         nbd::Since::Version(version) => Since::Version(Version(*version)),

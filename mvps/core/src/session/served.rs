@@ -1,4 +1,6 @@
 //! What a server serves: an image as it changes, or one published version of it, read-only.
+//!
+//! The engine's types stay as they are; this file says what a session may do with them.
 
 use std::ops::Range;
 
@@ -17,9 +19,9 @@ use crate::ids::{PageSize, Version};
 /// An open image, or an open version of one.
 #[derive(Clone)]
 pub enum ServedImage {
-    /// The image, in this server's office.
+    /// The image as it changes. This server is its active writer.
     Live(Image),
-    /// A version of it.
+    /// A published version of it, which does not change.
     Version(VersionExport),
 }
 

@@ -29,7 +29,7 @@ struct State {
     is_fragmented: bool,
 }
 
-/// See the module's text. Clones are one disk.
+/// A disk that writes down what it is asked. Clones are one disk.
 #[derive(Clone)]
 pub(crate) struct MemoryDisk {
     state: Arc<Mutex<State>>,

@@ -1,21 +1,22 @@
 //! The transmission phase of one connection: requests in, replies out, as they finish.
 //!
 //! Job: keep many requests in flight within one task, in the order and with the limits that the
-//! protocol asks for. Nothing is spawned; a request is a future that is polled once when it
-//! arrives, and waits among [`Transmission::in_flight`] only if it did not finish at once.
+//! protocol asks for. Nothing is spawned. A request is a future that is polled once when it arrives,
+//! and waits among [`Transmission::in_flight`] only if it did not finish at once.
 //!
 //! Invariants:
 //! - Requests begin in the order in which they arrived. BEGIN, COMMIT and ROLLBACK are barriers:
 //!   they wait until everything before them is answered, and nothing after them begins until they
 //!   are. So a write belongs to the transaction that its place in the stream says.
 //! - A transaction commits with every change that arrived in it, or not at all.
-//! - Payload in flight, received or to be sent, stays below [`BYTES_IN_FLIGHT_MAX`] plus one
-//!   request, that of all connections within their [`PayloadBudget`], the number of requests below
-//!   [`REQUESTS_IN_FLIGHT_MAX`], whatever the client does. Replies without content that nobody reads
-//!   stay below [`PAYLOAD_EXEMPT_BYTES`]: then no more requests are taken.
-//! - The end of the stream is noticed while requests wait, as long as the input buffer has room:
-//!   then everything in flight is dropped and an open transaction rolled back; unless the client has
-//!   disconnected, which ends with all answered.
+//! - Whatever the client does, payload in flight, received or to be sent, stays below
+//!   [`BYTES_IN_FLIGHT_MAX`] plus one request, that of all connections within their
+//!   [`PayloadBudget`], and the number of requests below [`REQUESTS_IN_FLIGHT_MAX`]. Replies without
+//!   content that nobody reads stay below [`PAYLOAD_EXEMPT_BYTES`]: beyond that no more requests are
+//!   taken.
+//! - The end of the stream is noticed while requests wait, as long as the input buffer has space.
+//!   Everything in flight is dropped then, and an open transaction rolled back. A client that sent a
+//!   disconnect is answered first.
 //!
 //! Must never: block on one request while another could finish, or copy a large payload.
 
@@ -155,7 +156,7 @@ pub(super) struct Transmission<'a, S, D: Disk> {
     arriving: Arriving,
     /// Headers that arrived.
     headers: u64,
-    /// Turns of requests that went through the map.
+    /// Times that a request went on through the map.
     walks: u64,
     /// Of the requests in flight, those that go through the map.
     walking: u64,
@@ -284,8 +285,9 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, D: Disk> Transmission<'a, S, D> {
         }
     }
 
-    /// Whether a disconnect is among the requests that are there and could not be taken yet. All before it
-    /// are to be answered, whether or not the client sends on (`doc/proto.md`, `NBD_CMD_DISC`).
+    /// Whether a disconnect is among the requests that are there and could not be taken yet. All
+    /// requests before it are answered, whether or not the client sends on (`doc/proto.md`,
+    /// `NBD_CMD_DISC`).
     fn has_disconnect(&self) -> bool {
         let is_missed = crate::mutant::is("a goodbye that waits is not seen");
         if is_missed || !matches!(self.arriving, Arriving::Header) {
