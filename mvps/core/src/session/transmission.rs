@@ -10,9 +10,9 @@
 //!   are. So a write belongs to the transaction that its place in the stream says.
 //! - A transaction commits with every change that arrived in it, or not at all.
 //! - Whatever the client does, payload in flight, received or to be sent, stays below
-//!   [`BYTES_IN_FLIGHT_MAX`] plus one request, that of all connections within their
-//!   [`PayloadBudget`], and the number of requests below [`REQUESTS_IN_FLIGHT_MAX`]. Replies without
-//!   content that nobody reads stay below [`PAYLOAD_EXEMPT_BYTES`]: beyond that no more requests are
+//!   `BYTES_IN_FLIGHT_MAX` plus one request, that of all connections within their
+//!   [`PayloadBudget`], and the number of requests below `REQUESTS_IN_FLIGHT_MAX`. Replies without
+//!   content that nobody reads stay below `PAYLOAD_EXEMPT_BYTES`: beyond that no more requests are
 //!   taken.
 //! - The end of the stream is noticed while requests wait, as long as the input buffer has space.
 //!   Everything in flight is dropped then, and an open transaction rolled back. A client that sent a
@@ -32,16 +32,14 @@ use super::contexts::Contexts;
 use super::disk::{Disk, DiskTransaction};
 use super::ended::Ended;
 use super::errno;
-use super::limits::{
-    BYTES_IN_FLIGHT_MAX, EXTENT_WEIGHT_BYTES, PAYLOAD_EXEMPT_BYTES, RECEIVED_PER_TURN_BYTES,
-    REQUESTS_IN_FLIGHT_MAX, STATUS_SHORT_BYTES, WALK_WORK_BYTES, WALKS_PER_TURN,
-};
+use super::limits::{RECEIVED_PER_TURN_BYTES, WALK_WORK_BYTES, WALKS_PER_TURN};
 use super::payload_budget::{PayloadBudget, PayloadQueue, PayloadReservation};
 use crate::content::Content;
 use crate::engine::{Acknowledge, Durability, EngineError};
-use crate::nbd::{Bounds, ContextStatus, Errno, Failure, Incoming, ReplyTo, Request};
+use crate::nbd::{Bounds, ContextStatus, Errno, Failure, ReplyTo, Request};
 use crate::transport::Transport;
 
+mod arrivals;
 mod operations;
 
 /// What a connection serves.
@@ -69,7 +67,7 @@ impl Terms {
 #[derive(Clone, Copy)]
 struct Ticket {
     to: ReplyTo,
-    /// What it counts towards [`BYTES_IN_FLIGHT_MAX`].
+    /// What it counts towards `BYTES_IN_FLIGHT_MAX`.
     bytes: u64,
     /// Whether the open transaction must not commit without it.
     is_part: bool,
@@ -285,30 +283,6 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, D: Disk> Transmission<'a, S, D> {
         }
     }
 
-    /// Whether a disconnect is among the requests that are there and could not be taken yet. All
-    /// requests before it are answered, whether or not the client sends on (`doc/proto.md`,
-    /// `NBD_CMD_DISC`).
-    fn has_disconnect(&self) -> bool {
-        let is_missed = crate::mutant::is("a goodbye that waits is not seen");
-        if is_missed || !matches!(self.arriving, Arriving::Header) {
-            return false;
-        }
-        let mut rest = self.transport.input();
-        while let Ok(Some((incoming, header_bytes))) = Incoming::decode(rest, &self.terms.bounds) {
-            let payload_bytes = match incoming {
-                Incoming::Valid {
-                    request: Request::Disconnect,
-                    ..
-                } => return true,
-                Incoming::Valid { request, .. } => request.payload_bytes(),
-                Incoming::Refused { skip_bytes, .. } => skip_bytes,
-            };
-            let taken = header_bytes.saturating_add(payload_bytes as usize);
-            rest = rest.get(taken..).unwrap_or_default();
-        }
-        false
-    }
-
     fn is_idle(&self) -> bool {
         self.in_flight.is_empty()
             && matches!(self.gate, Gate::Open)
@@ -361,152 +335,9 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, D: Disk> Transmission<'a, S, D> {
         framing.push_failure(to, failure, self.transport.output_mut());
     }
 
-    /// Bytes that count towards [`BYTES_IN_FLIGHT_MAX`].
+    /// Bytes that count towards `BYTES_IN_FLIGHT_MAX`.
     fn occupied_bytes(&self) -> u64 {
         self.in_flight_bytes + self.transport.output().len_bytes() as u64
-    }
-
-    /// Begins every request that is there and within the budgets.
-    fn take_requests(&mut self, context: &mut Context<'_>) {
-        self.awaits_header = false;
-        loop {
-            match self.arriving {
-                Arriving::Header => {
-                    if !matches!(self.gate, Gate::Open)
-                        || self.in_flight.len() >= REQUESTS_IN_FLIGHT_MAX
-                        || self.occupied_bytes() >= BYTES_IN_FLIGHT_MAX
-                        || self.transport.output().len_bytes() as u64 > self.payload.unread_max()
-                    {
-                        return;
-                    }
-                    match Incoming::decode(self.transport.input(), &self.terms.bounds) {
-                        Ok(None) => {
-                            self.awaits_header = !self.transport.input().is_empty();
-                            return;
-                        }
-                        Ok(Some((incoming, header_bytes))) => {
-                            if !self.take_incoming(context, incoming, header_bytes) {
-                                return;
-                            }
-                            self.headers += 1;
-                        }
-                        Err(broken) => {
-                            self.closing = Some(Ended::Broken(broken));
-                            return;
-                        }
-                    }
-                }
-                Arriving::Payload(to, request, ref mut reservation) => {
-                    let Some(content) = self.transport.take_payload() else {
-                        return;
-                    };
-                    let given = Given {
-                        content,
-                        reservation: reservation.take(),
-                        extents_max: 0,
-                    };
-                    self.arriving = Arriving::Header;
-                    self.begin(context, to, request, given);
-                }
-                Arriving::Worthless(to, errno) => {
-                    if self.transport.is_skipping() {
-                        return;
-                    }
-                    self.arriving = Arriving::Header;
-                    self.fail(to, errno.into(), false);
-                }
-            }
-            if self.closing.is_some() {
-                return;
-            }
-        }
-    }
-
-    /// Consumes the header that was judged as `incoming`; `false` if it does not fit the budgets yet.
-    fn take_incoming(
-        &mut self,
-        context: &mut Context<'_>,
-        incoming: Incoming,
-        header_bytes: usize,
-    ) -> bool {
-        match incoming {
-            Incoming::Valid { to, request } => {
-                let is_walk =
-                    matches!(request, Request::BlockStatus { .. } | Request::Cache { .. });
-                if is_walk && self.walks_left == 0 {
-                    context.waker().wake_by_ref();
-                    return false;
-                }
-                let Poll::Ready(extents_max) = self.poll_answer_budget(context, &request) else {
-                    return false;
-                };
-                let occupied = self.occupied_bytes();
-                let payload_bytes = request.payload_bytes();
-                let reservation =
-                    self.payload
-                        .poll_reserve(context, u64::from(payload_bytes), occupied);
-                let Poll::Ready(reservation) = reservation else {
-                    return false;
-                };
-                self.transport.consume(header_bytes);
-                self.walks_left -= usize::from(is_walk);
-                if payload_bytes == 0 {
-                    let given = Given {
-                        content: Bytes::new(),
-                        reservation: None,
-                        extents_max,
-                    };
-                    self.begin(context, to, request, given);
-                } else {
-                    self.transport.expect_payload(payload_bytes as usize);
-                    self.arriving = Arriving::Payload(to, request, reservation);
-                }
-            }
-            Incoming::Refused {
-                to,
-                errno,
-                skip_bytes,
-                is_change,
-            } => {
-                // At once, whatever the reply waits for: a commit may follow right behind.
-                if is_change && let Some(open) = &mut self.transaction {
-                    open.failed.get_or_insert(errno.into());
-                }
-                self.transport.consume(header_bytes);
-                self.transport.skip(u64::from(skip_bytes));
-                self.arriving = Arriving::Worthless(to, errno);
-            }
-        }
-        true
-    }
-
-    /// Reserves what a request brings and is answered with. Ready with the most extents of each
-    /// context that the answer may have.
-    fn poll_answer_budget(&mut self, context: &mut Context<'_>, request: &Request) -> Poll<usize> {
-        let extents_max = self.extents_most(request);
-        let occupied = self.occupied_bytes();
-        let weight = self.weight(request, extents_max);
-        if occupied > 0 && occupied + weight > BYTES_IN_FLIGHT_MAX {
-            return Poll::Pending;
-        }
-        let is_status = matches!(request, Request::BlockStatus { .. });
-        if !is_status && !matches!(request, Request::Read { .. }) {
-            return Poll::Ready(extents_max);
-        }
-        if self
-            .payload
-            .poll_reach(context, occupied + weight)
-            .is_ready()
-        {
-            return Poll::Ready(extents_max);
-        }
-        if !is_status || occupied + STATUS_SHORT_BYTES > PAYLOAD_EXEMPT_BYTES {
-            return Poll::Pending;
-        }
-        self.payload.stop_reaching();
-        let extents = STATUS_SHORT_BYTES / EXTENT_WEIGHT_BYTES / self.contexts.len() as u64;
-        let extents = usize::try_from(extents).expect("it is small");
-        Poll::Ready(extents.min(extents_max))
     }
 
     /// Polls an operation for the first time, which is what gives it its place in the order. The

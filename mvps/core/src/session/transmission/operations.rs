@@ -16,7 +16,7 @@ use crate::session::limits::EXTENT_WEIGHT_BYTES;
 use crate::session::payload_budget::PayloadReservation;
 
 impl<'a, S: AsyncRead + AsyncWrite + Unpin, D: Disk> Transmission<'a, S, D> {
-    /// What a request counts towards [`super::BYTES_IN_FLIGHT_MAX`] that may be answered with
+    /// What a request counts towards `BYTES_IN_FLIGHT_MAX` that may be answered with
     /// `extents_max` extents of each context.
     pub(super) fn weight(&self, request: &Request, extents_max: usize) -> u64 {
         match request {
