@@ -11,7 +11,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use mvps_core::nbd::{Framing, Wishes, ZeroFlags};
+use mvps_core::nbd::{Framing, RequestedOptions, ZeroFlags};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
@@ -196,12 +196,12 @@ pub fn run_all(binary: &Binary) -> Result<()> {
     let done = run(txn.arg(&list), CLIENT_LIMIT);
     keep("mvps-txn", &mut report, done.map(drop));
     for (name, options) in [
-        ("mvps-everything", Wishes::everything()),
+        ("mvps-everything", RequestedOptions::everything()),
         (
             "mvps-structured",
-            Wishes {
+            RequestedOptions {
                 framing: Framing::Structured,
-                ..Wishes::everything()
+                ..RequestedOptions::everything()
             },
         ),
     ] {
@@ -219,7 +219,7 @@ pub fn run_all(binary: &Binary) -> Result<()> {
 }
 
 /// Runs mvps's own client with the requests that other clients do not make.
-fn own_client(setup: &Setup, options: Wishes) -> Result<()> {
+fn own_client(setup: &Setup, options: RequestedOptions) -> Result<()> {
     Runtime::new()?.block_on(async {
         let claims = Claims::image(IMAGE, DISK_BYTES);
         let mut client = attach_with(setup, &claims, options).await?;

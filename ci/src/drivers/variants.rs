@@ -28,7 +28,7 @@ const TESTS: &[&str] = &[
     "reachability::",
     "scenarios::",
     "session::server::tests::a_flood_",
-    "session::tests::a_goodbye_",
+    "session::tests::a_disconnect_",
 ];
 
 /// Compiling the core and its dependencies once more, on a slow machine.

@@ -7,6 +7,7 @@ pub mod admin;
 pub mod check;
 pub mod client;
 pub mod collector;
+pub mod content;
 pub mod encryption;
 pub mod engine;
 pub mod env;

@@ -9,12 +9,12 @@
 
 use bytes::Bytes;
 
-use crate::env::StoreError;
+use crate::env::{GetRange, ObjectBody, StoreError};
 use crate::format::codec::{FormatError, ObjectSeed};
 use crate::format::manifest::ByteSpan;
 use crate::format::object_name::ObjectName;
 use crate::ids::PageNumber;
-use crate::store::{RetryingStore, joined};
+use crate::store::RetryingStore;
 
 /// Why a read of object storage failed, by what the caller does next.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -106,7 +106,8 @@ impl ObjectReads {
         piece: Piece<'_>,
         decode: impl Fn(ObjectSeed, Bytes) -> Result<T, FormatError>,
     ) -> Result<T, ReadError> {
-        self.read_pieces(piece, |seed, pieces| decode(seed, joined(&pieces)))
+        // What is decoded may be kept, and must not keep the whole buffer that a client received into.
+        self.read_body(piece, |seed, body| decode(seed, body.copied()))
             .await
     }
 
@@ -114,10 +115,10 @@ impl ObjectReads {
     ///
     /// # Errors
     /// [`ReadError`].
-    pub async fn read_pieces<T>(
+    pub async fn read_body<T>(
         &self,
         piece: Piece<'_>,
-        decode: impl Fn(ObjectSeed, Vec<Bytes>) -> Result<T, FormatError>,
+        decode: impl Fn(ObjectSeed, ObjectBody) -> Result<T, FormatError>,
     ) -> Result<T, ReadError> {
         let key = piece.object.key();
         let seed = ObjectSeed::of_key(&key);
@@ -127,11 +128,11 @@ impl ObjectReads {
         if piece.span.bytes == 0 {
             return Err(piece.corrupt("it would be empty".to_owned()));
         }
-        let range = piece.span.offset..end;
+        let range = GetRange::Bytes(piece.span.offset..end);
         let mut second_try = false;
         loop {
-            let reason = match self.store.get_range_pieces(&key, range.clone()).await {
-                Ok(pieces) => match decode(seed, pieces) {
+            let reason = match self.store.get(&key, range.clone()).await {
+                Ok(body) => match decode(seed, body) {
                     Ok(value) => return Ok(value),
                     Err(error @ FormatError::NewerFormat { .. }) => {
                         return Err(ReadError::NewerFormat {
@@ -150,7 +151,7 @@ impl ObjectReads {
             second_try = true;
             tracing::warn!(
                 object = key,
-                offset = range.start,
+                offset = piece.span.offset,
                 reason,
                 "reading a piece again"
             );

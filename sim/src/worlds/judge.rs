@@ -146,7 +146,7 @@ impl World {
         let read = self.finish(process, "reading", async move {
             attachment.read(0, length).await
         })?;
-        read.map(mvps_core::engine::ReadBytes::into_bytes)
+        read.map(mvps_core::content::Content::into_bytes)
             .map_err(|error| format!("oracle 8: {error}"))
     }
 

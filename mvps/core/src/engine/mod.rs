@@ -35,7 +35,7 @@ pub use handle::{Attachment, Image, PublishedVersion, PublishedVersionError, Tra
 pub use host::Host;
 pub use open::{OpenError, open};
 pub use publisher::{CompactionSettings, SpaceStatus};
-pub use read::{Base, Extent, ReadBytes, ReadPiece, View};
+pub use read::{Base, Extent, View};
 pub use reply::{Acknowledge, Durability, RolledBack};
 pub use status::ImageStatus;
 

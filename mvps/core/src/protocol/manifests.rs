@@ -5,7 +5,7 @@
 //!
 //! Must never: replace or delete a manifest, or take an unreadable one for an absent one.
 
-use crate::env::StoreError;
+use crate::env::{GetRange, StoreError};
 use crate::format::codec::FormatError;
 use crate::format::manifest::Manifest;
 use crate::format::object_name::{
@@ -156,8 +156,8 @@ impl ManifestStore {
         version: Version,
     ) -> Result<Manifest, ManifestError> {
         let key = manifest_key(image, version);
-        match self.objects.get(&key).await {
-            Ok(bytes) => Manifest::decode(image, version, &bytes)
+        match self.objects.get(&key, GetRange::Whole).await {
+            Ok(body) => Manifest::decode(image, version, &body.joined())
                 .map_err(|reason| ManifestError::format(key, reason)),
             Err(StoreError::NotFound { .. }) => Err(ManifestError::NoSuchVersion {
                 image: image.clone(),

@@ -2,7 +2,6 @@
 //! be held; and what must hold whatever they did, read from the stored bytes.
 
 use std::collections::BTreeSet;
-use std::ops::Range;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -20,8 +19,8 @@ use crate::engine::{
 use crate::env::memory::testing::{TestClock, TestSpawner};
 use crate::env::memory::{MemoryBufferStores, MemoryObjectStore, SeededEntropy};
 use crate::env::{
-    Environment, ObjectEntry, ObjectStore, OperationKind, PartTag, StoreError, UploadEntry,
-    UploadId,
+    Environment, GetRange, ObjectBody, ObjectEntry, ObjectStore, OperationKind, PartTag,
+    StoreError, UploadEntry, UploadId,
 };
 use crate::format::manifest::{Manifest, Pinned};
 use crate::format::object_name::{manifest_key, parse_manifest_key};
@@ -141,14 +140,9 @@ impl ObjectStore for Door {
         self.objects.list_uploads(prefix).await
     }
 
-    async fn get(&self, key: &str) -> Result<Bytes, StoreError> {
-        self.pass(OperationKind::Get, key).await;
-        self.objects.get(key).await
-    }
-
-    async fn get_range(&self, key: &str, range: Range<u64>) -> Result<Bytes, StoreError> {
-        self.pass(OperationKind::GetRange, key).await;
-        self.objects.get_range(key, range).await
+    async fn get(&self, key: &str, range: GetRange) -> Result<ObjectBody, StoreError> {
+        self.pass(OperationKind::of_get(&range), key).await;
+        self.objects.get(key, range).await
     }
 
     async fn list(

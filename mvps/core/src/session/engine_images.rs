@@ -124,7 +124,7 @@ fn unreadable(error: ManifestError) -> OpenFailure {
     }
 }
 
-/// What concerns the client's own request it is told; what concerns the operator is logged.
+/// The client is told what concerns its own request; what concerns the operator is logged.
 fn failure(error: &OpenError) -> OpenFailure {
     let told = match error {
         OpenError::Office(protocol::OpenError::Refused(refusal)) => match refusal.reason {

@@ -7,6 +7,7 @@ use std::ops::Range;
 
 use bytes::Bytes;
 
+use crate::content::zeroes;
 use crate::ids::{PageNumber, PageSize};
 
 /// One change of a commit. The changes of one commit apply in order.
@@ -46,19 +47,6 @@ impl Change {
             Self::Hole { pages } => pages.clone(),
             Self::Patch { page, .. } => *page..page.next(),
         }
-    }
-}
-
-/// Up to 64 KiB of zeroes, the largest page.
-static ZEROES: [u8; 1 << 16] = [0; 1 << 16];
-
-/// `length` bytes of zeroes, shared and not allocated up to the largest page.
-#[must_use]
-pub fn zeroes(length: usize) -> Bytes {
-    if length <= ZEROES.len() {
-        Bytes::from_static(&ZEROES[..length])
-    } else {
-        Bytes::from(vec![0; length])
     }
 }
 

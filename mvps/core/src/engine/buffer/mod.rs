@@ -13,5 +13,5 @@ mod range_map;
 
 pub use buffer_index::{Buffered, GenerationIndex, RECORD_OVERHEAD_BYTES};
 pub use changes::Change;
-pub(in crate::engine) use changes::{patched, zeroes};
+pub(in crate::engine) use changes::patched;
 pub use range_map::{Advance, RangeMap, Run};

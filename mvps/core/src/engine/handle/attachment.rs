@@ -6,9 +6,10 @@ use tokio::sync::oneshot;
 
 use super::image::Image;
 use super::transaction::Transaction;
+use crate::content::Content;
 use crate::engine::buffer::{Change, changes};
 use crate::engine::error::EngineError;
-use crate::engine::read::{Base, Extent, ReadBytes};
+use crate::engine::read::{Base, Extent};
 use crate::engine::reply::{Acknowledge, CommitRefusal, Durability, Origin, unrefused};
 use crate::engine::request::{CommitRequest, Event};
 use crate::ids::{PageSize, Version};
@@ -44,7 +45,7 @@ impl Attachment {
     /// # Errors
     /// [`EngineError::Invalid`] past the end, [`EngineError::Fenced`] if what is to be read is gone
     /// because another server has the image, otherwise as [`crate::engine::View::read`].
-    pub async fn read(&self, offset: u64, length: u32) -> Result<ReadBytes, EngineError> {
+    pub async fn read(&self, offset: u64, length: u32) -> Result<Content, EngineError> {
         let view = self.image.view_for(offset, u64::from(length))?;
         let read = view.read(offset, length as usize).await;
         self.image.explained(read).await

@@ -6,10 +6,11 @@
 use std::sync::Arc;
 
 use super::bases::Bases;
+use crate::content::Content;
 use crate::encryption::KeyError;
 use crate::engine::error::EngineError;
 use crate::engine::host::Host;
-use crate::engine::read::{Base, Extent, FrameReader, Map, MapGuard, ReadBytes, View};
+use crate::engine::read::{Base, Extent, FrameReader, Map, MapGuard, View};
 use crate::format::manifest::Manifest;
 use crate::ids::{ImageId, PageSize, Version};
 use crate::object_reads::ReadError;
@@ -91,7 +92,7 @@ impl PublishedVersion {
     ///
     /// # Errors
     /// [`EngineError::Invalid`] past the end, otherwise as [`View::read`].
-    pub async fn read(&self, offset: u64, length: u32) -> Result<ReadBytes, EngineError> {
+    pub async fn read(&self, offset: u64, length: u32) -> Result<Content, EngineError> {
         self.check_range(offset, u64::from(length))?;
         self.view.read(offset, length as usize).await
     }

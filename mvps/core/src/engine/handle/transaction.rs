@@ -9,9 +9,10 @@ use bytes::Bytes;
 use tokio::sync::{Mutex, oneshot};
 
 use super::image::Image;
+use crate::content::Content;
 use crate::engine::buffer::{Change, changes, patched};
 use crate::engine::error::EngineError;
-use crate::engine::read::{Base, Extent, ReadBytes, View};
+use crate::engine::read::{Base, Extent, View};
 use crate::engine::reply::{Acknowledge, Origin, TransactionId, unrefused};
 use crate::engine::request::{CommitRequest, Event, LockRequest};
 use crate::engine::transaction::{Pinned, Writes, Written, change, cost, extents_over, read_over};
@@ -50,7 +51,7 @@ impl Transaction {
     ///
     /// # Errors
     /// [`EngineError::Aborted`], [`EngineError::TransactionTooLarge`], or as a plain read.
-    pub async fn read(&self, offset: u64, length: u32) -> Result<ReadBytes, EngineError> {
+    pub async fn read(&self, offset: u64, length: u32) -> Result<Content, EngineError> {
         self.image.check_range(offset, u64::from(length))?;
         let (view, writes) = self.begin_read(offset, u64::from(length)).await?;
         let read = read_over(&view, &writes, offset, length as usize).await;

@@ -24,4 +24,4 @@ pub(in crate::engine) use map::test_world;
 pub(in crate::engine) use map::{LEAF_CACHE_BYTES, for_each_extent};
 pub use map::{LeafReads, Map, MapRun, PageLocation};
 pub(in crate::engine) use view::{BasePage, buffered_page};
-pub use view::{MapGuard, ReadBytes, ReadPiece, View};
+pub use view::{MapGuard, View};

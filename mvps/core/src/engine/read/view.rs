@@ -14,7 +14,8 @@ use bytes::Bytes;
 
 use super::frame_reader::FrameReader;
 use super::map::{Map, MapRun};
-use crate::engine::buffer::{Buffered, Change, GenerationIndex, zeroes};
+use crate::content::{Content, ContentPiece, zeroes};
+use crate::engine::buffer::{Buffered, Change, GenerationIndex};
 use crate::engine::error::EngineError;
 use crate::ids::{Lsn, PageNumber, PageSize};
 
@@ -40,63 +41,6 @@ pub struct View {
     pub guard: Arc<MapGuard>,
     /// Reads what the map points to.
     pub frames: Arc<FrameReader>,
-}
-
-/// A part of what was read.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ReadPiece {
-    /// These bytes.
-    Data(Bytes),
-    /// This many bytes that read as zeroes, because nothing is stored there.
-    Hole(usize),
-}
-
-impl ReadPiece {
-    fn len(&self) -> usize {
-        match self {
-            Self::Data(data) => data.len(),
-            Self::Hole(bytes) => *bytes,
-        }
-    }
-}
-
-/// Content in order; the lengths add up to what was asked for.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct ReadBytes {
-    /// The pieces.
-    pub pieces: Vec<ReadPiece>,
-}
-
-impl ReadBytes {
-    /// How many bytes there are.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.pieces.iter().map(ReadPiece::len).sum()
-    }
-
-    /// Whether there are none.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// All of it in one piece, copied unless it is one piece already.
-    #[must_use]
-    pub fn into_bytes(self) -> Bytes {
-        match self.pieces.as_slice() {
-            [ReadPiece::Data(data)] => return data.clone(),
-            [ReadPiece::Hole(bytes)] => return zeroes(*bytes),
-            _ => {}
-        }
-        let mut whole = Vec::with_capacity(self.len());
-        for piece in &self.pieces {
-            match piece {
-                ReadPiece::Data(data) => whole.extend_from_slice(data),
-                ReadPiece::Hole(bytes) => whole.resize(whole.len() + bytes, 0),
-            }
-        }
-        Bytes::from(whole)
-    }
 }
 
 /// Pages whose content has one place.
@@ -126,10 +70,10 @@ impl View {
     /// # Errors
     /// [`EngineError::Corrupt`], [`EngineError::Unreadable`] or [`EngineError::Poisoned`]; an
     /// object store that is unavailable is waited for.
-    pub async fn read(&self, offset: u64, length: usize) -> Result<ReadBytes, EngineError> {
+    pub async fn read(&self, offset: u64, length: usize) -> Result<Content, EngineError> {
         let mut read = Vec::with_capacity(1);
         if length == 0 {
-            return Ok(ReadBytes { pieces: read });
+            return Ok(Content { pieces: read });
         }
         let bytes = offset..offset + length as u64;
         let last = self.page_size.page_of(bytes.end - 1);
@@ -143,7 +87,7 @@ impl View {
                 None => self.read_stored(piece.pages, from..to, &mut read).await?,
             }
         }
-        Ok(ReadBytes { pieces: read })
+        Ok(Content { pieces: read })
     }
 
     /// The content of `page` if the buffer has it.
@@ -170,7 +114,7 @@ impl View {
                 let to = self.page_size.offset_of(page.next());
                 self.read_stored(*page..page.next(), from..to, &mut read)
                     .await?;
-                let content = ReadBytes { pieces: read }.into_bytes();
+                let content = Content { pieces: read }.into_bytes();
                 bases.push(BasePage {
                     page: *page,
                     content,
@@ -236,7 +180,7 @@ impl View {
         buffered: Buffered,
         pages: &Range<PageNumber>,
         bytes: Range<u64>,
-        read: &mut Vec<ReadPiece>,
+        read: &mut Vec<ContentPiece>,
     ) -> Result<(), EngineError> {
         match buffered {
             Buffered::Hole { .. } => push_hole(bytes.end - bytes.start, read),
@@ -244,7 +188,7 @@ impl View {
                 let start = self.page_size.offset_of(pages.start);
                 let within = within(start, &bytes);
                 let data = self.generations[level].read(at, skip, within, self.page_size)?;
-                read.push(ReadPiece::Data(data));
+                read.push(ContentPiece::Data(data));
             }
         }
         Ok(())
@@ -254,7 +198,7 @@ impl View {
         &self,
         pages: Range<PageNumber>,
         bytes: Range<u64>,
-        read: &mut Vec<ReadPiece>,
+        read: &mut Vec<ContentPiece>,
     ) -> Result<(), EngineError> {
         self.frames.note_read(&self.map, pages.clone());
         let mut runs = Vec::with_capacity(1);
@@ -278,7 +222,7 @@ impl View {
             match content {
                 None => push_hole(bytes.end - bytes.start, read),
                 Some(content) => {
-                    read.push(ReadPiece::Data(content.slice(within(start, &bytes))));
+                    read.push(ContentPiece::Data(content.slice(within(start, &bytes))));
                 }
             }
         }
@@ -314,10 +258,10 @@ fn within(start: u64, bytes: &Range<u64>) -> Range<usize> {
     relative(bytes.start)..relative(bytes.end)
 }
 
-fn push_hole(bytes: u64, read: &mut Vec<ReadPiece>) {
+fn push_hole(bytes: u64, read: &mut Vec<ContentPiece>) {
     let bytes = usize::try_from(bytes).expect("a request fits memory");
     match read.last_mut() {
-        Some(ReadPiece::Hole(before)) => *before += bytes,
-        _ => read.push(ReadPiece::Hole(bytes)),
+        Some(ContentPiece::Hole(before)) => *before += bytes,
+        _ => read.push(ContentPiece::Hole(bytes)),
     }
 }

@@ -13,7 +13,8 @@ use bytes::Bytes;
 
 use super::stalled::Stalled;
 use super::state::ImageTask;
-use crate::engine::buffer::{Change, patched, zeroes};
+use crate::content::zeroes;
+use crate::engine::buffer::{Change, patched};
 use crate::engine::config::{LARGE_GROUP_BYTES, STALLED_SWEEP_BYTES};
 use crate::engine::error::EngineError;
 use crate::engine::read::{BasePage, buffered_page};

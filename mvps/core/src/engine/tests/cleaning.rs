@@ -376,7 +376,7 @@ async fn a_damaged_segment_is_left_alone() {
     rest(&disk).await;
     let victim = newest(&machine).await.segments[0].clone();
     let key = victim.name.key();
-    let sound = world.objects.get(&key).await.expect("it is there");
+    let sound = world.objects.peek(&key).expect("it is there");
     let mut damaged = sound.to_vec();
     // In the last frame, whose pages are still alive.
     let offset = damaged.len() * 9 / 10;

@@ -8,10 +8,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 
+use crate::content::{Content, ContentPiece};
 use crate::engine::buffer::changes::Change;
 use crate::engine::buffer::{Advance, RECORD_OVERHEAD_BYTES, RangeMap};
 use crate::engine::error::EngineError;
-use crate::engine::read::{Base, Extent, ReadBytes, ReadPiece, View};
+use crate::engine::read::{Base, Extent, View};
 use crate::engine::transaction_room::TakenRoom;
 use crate::ids::{PageNumber, PageSize};
 
@@ -171,7 +172,7 @@ pub(in crate::engine) async fn read_over(
     Writes { runs, .. }: &Writes,
     offset: u64,
     length: usize,
-) -> Result<ReadBytes, EngineError> {
+) -> Result<Content, EngineError> {
     if runs.is_empty() || length == 0 {
         return view.read(offset, length).await;
     }
@@ -187,12 +188,12 @@ pub(in crate::engine) async fn read_over(
             None => pieces.extend(view.read(from, bytes).await?.pieces),
             Some(Written::Data { data, .. }) => {
                 let skip = usize::try_from(from - start).expect("within the data");
-                pieces.push(ReadPiece::Data(data.slice(skip..skip + bytes)));
+                pieces.push(ContentPiece::Data(data.slice(skip..skip + bytes)));
             }
-            Some(Written::Hole) => pieces.push(ReadPiece::Hole(bytes)),
+            Some(Written::Hole) => pieces.push(ContentPiece::Hole(bytes)),
         }
     }
-    Ok(ReadBytes { pieces })
+    Ok(Content { pieces })
 }
 
 /// The extents of `writes` over `view`.

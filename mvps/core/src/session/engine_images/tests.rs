@@ -16,7 +16,7 @@ use crate::env::{Environment, PeerName, WallTime};
 use crate::ids::ImageId;
 use crate::nbd::{Errno, ExportName, Opening};
 use crate::protocol::ManifestStore;
-use crate::session::server::{Server, ServerConfig};
+use crate::session::{Server, ServerConfig};
 use crate::store::RetryingStore;
 use crate::token::{DurabilityClaim, NewToken, TokenKeys};
 

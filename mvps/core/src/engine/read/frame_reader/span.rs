@@ -90,7 +90,7 @@ impl SpanRequest {
             return Landed::new(vec![(self.frames[0].key(), frame)]);
         }
         let whole = reads
-            .read_pieces(self.piece(), |seed, pieces| Ok((seed, pieces)))
+            .read_body(self.piece(), |seed, body| Ok((seed, body.into_pieces())))
             .await;
         let (seed, pieces) = match whole {
             Ok(whole) => whole,

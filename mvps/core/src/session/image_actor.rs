@@ -1,14 +1,14 @@
-//! The keeper of one image: the task that opens it, attaches connections to it and closes it.
+//! The actor of one image: the task that opens it, attaches connections to it and closes it.
 //!
-//! Job: single-flight opening, growth, replacement of a client's earlier connection, closing after
-//! idle time and at shutdown.
+//! Job: open the image once for all who want it, grow it, end a client's earlier connection when a
+//! newer one comes, close the image after idle time and at shutdown.
 //!
-//! Invariants: while a keeper lives it is the only one of its image, because the registry holds it
-//! under the image's id; it leaves the registry before it ends, and every visit is answered or
-//! handed back. A client's earlier connection, replaced or ended by itself, is revoked before its
-//! successor is admitted.
+//! Invariants: an image has one actor at most, because the registry holds it under the image's id.
+//! The actor leaves the registry before it ends, and every request is answered or handed back. A
+//! client's earlier connection, replaced or ended by itself, is revoked before its successor is
+//! attached.
 //!
-//! Must never: touch a request. Connections talk to the image, not to its keeper.
+//! Must never: touch what a client reads or writes. Connections talk to the image, not to its actor.
 
 use std::borrow::Cow;
 use std::pin::pin;
@@ -18,24 +18,16 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::connection::{Admitted, Order};
 use super::disk::Disk;
+use super::fair_scheduler::FairScheduler;
 use super::images::{Images, OpenFailure, OpenImage};
-use super::limits::{CONNECTIONS_PER_IMAGE_MAX, DRAIN_TIME_MAX, SETTLE_PAUSE, SETTLE_TIME_MAX};
-use super::payload::PayloadRoom;
-use super::server::{Served, Shared};
-use super::turns::Turns;
+use super::limits::{
+    ATTACH_QUEUE_MAX, CONNECTIONS_PER_IMAGE_MAX, DRAIN_TIME_MAX, SETTLE_PAUSE, SETTLE_TIME_MAX,
+};
+use super::payload_budget::PayloadBudget;
+use super::server_state::{ActorRequest, DiskOf, Served, ServerState};
 use crate::engine::{Durability, EngineError};
 use crate::nbd::{Export, Refusal};
 use crate::token::{ClientId, DurabilityClaim, Grant};
-
-type DiskOf<M> = <<M as Images>::Image as OpenImage>::Disk;
-
-/// What a keeper is asked.
-pub(super) enum Visit<M: Images> {
-    /// Attach a connection, opening the image if need be.
-    Attach(Grant, oneshot::Sender<Result<Admitted<DiskOf<M>>, Refusal>>),
-    /// The image, if it is open, and how many connections it has.
-    Look(oneshot::Sender<Option<(M::Image, usize)>>),
-}
 
 /// Who attaches, and where the answer goes.
 type Attach<M> = (Grant, oneshot::Sender<Result<Admitted<DiskOf<M>>, Refusal>>);
@@ -48,36 +40,51 @@ struct Connected<D> {
     orders: watch::Sender<Order>,
 }
 
-/// See the module's text.
-pub(super) struct Keeper<M: Images> {
-    shared: Arc<Shared<M>>,
+/// The task of one image.
+pub(super) struct ImageActor<M: Images> {
+    shared: Arc<ServerState<M>>,
     served: Served,
-    visits: mpsc::Receiver<Visit<M>>,
+    requests: mpsc::Receiver<ActorRequest<M>>,
     image: Option<M::Image>,
     connections: Vec<Connected<DiskOf<M>>>,
-    room: PayloadRoom,
-    turns: Turns,
+    budget: PayloadBudget,
+    scheduler: FairScheduler,
 }
 
-impl<M: Images> Keeper<M> {
-    pub(super) fn new(
-        shared: Arc<Shared<M>>,
+impl<M: Images> ImageActor<M> {
+    /// Where to ask the actor of what `grant` shows. Starts it if there is none.
+    pub(super) fn of(shared: &Arc<ServerState<M>>, grant: &Grant) -> mpsc::Sender<ActorRequest<M>> {
+        let served = (grant.image.clone(), grant.shown.clone());
+        let mut registry = shared.registry();
+        if let Some(actor) = registry.get(&served) {
+            return actor.clone();
+        }
+        let (sender, requests) = mpsc::channel(ATTACH_QUEUE_MAX);
+        registry.insert(served.clone(), sender.clone());
+        let actor = Self::new(Arc::clone(shared), served, requests);
+        let run = Box::pin(actor.run());
+        shared.spawner.spawn("image actor", run);
+        sender
+    }
+
+    fn new(
+        shared: Arc<ServerState<M>>,
         served: Served,
-        visits: mpsc::Receiver<Visit<M>>,
+        requests: mpsc::Receiver<ActorRequest<M>>,
     ) -> Self {
         Self {
-            room: shared.room.of_another_image(),
-            turns: Turns::new(shared.config.turns_at_once),
+            budget: shared.budget.of_another_image(),
+            scheduler: FairScheduler::new(shared.config.scheduler_permits),
             shared,
             served,
-            visits,
+            requests,
             image: None,
             connections: Vec::new(),
         }
     }
 
-    /// Keeps the image until it is idle or the server shuts down.
-    pub(super) async fn keep(mut self) {
+    /// Runs until the image is idle or the server shuts down.
+    async fn run(mut self) {
         let mut shutdown = self.shared.shutdown.subscribe();
         let shared = Arc::clone(&self.shared);
         loop {
@@ -91,12 +98,12 @@ impl<M: Images> Keeper<M> {
             }
             self.close().await;
             // Who finds the queue empty while holding the registry leaves nobody behind: whoever
-            // has a sender already gets the visit back and asks the registry again.
+            // has a sender already gets the request back and asks the registry again.
             let mut registry = shared.registry();
-            if ordered || self.visits.is_empty() {
+            if ordered || self.requests.is_empty() {
                 registry.remove(&self.served);
                 drop(registry);
-                shared.keeper_left.notify_waiters();
+                shared.actor_ended.notify_waiters();
                 return;
             }
         }
@@ -114,7 +121,7 @@ impl<M: Images> Keeper<M> {
             }
             let answer = self.attach(&grant).await;
             let failed = matches!(&answer, Err(AttachError::Image(EngineError::Closed)));
-            // A visitor that is gone needs no answer: it counts as a connection that ended.
+            // A client that is gone needs no answer: it counts as a connection that ended.
             let _ = reply.send(answer.map_err(|error| error.refusal(&grant)));
             if failed {
                 // A fresh opening may mend it.
@@ -124,20 +131,20 @@ impl<M: Images> Keeper<M> {
     }
 
     /// The next connection that wants to attach; `None` once the image has been idle for long
-    /// enough. Whoever only looks does not put that off.
+    /// enough. A request for the status does not put that off.
     async fn next_attach(&mut self) -> Option<Attach<M>> {
         let idle = idle(&self.shared, self.image.as_ref(), &self.connections);
         let mut idle = pin!(idle);
         loop {
-            let visit = tokio::select! {
+            let request = tokio::select! {
                 biased;
-                visit = self.visits.recv() => visit?,
+                request = self.requests.recv() => request?,
                 () = &mut idle => return None,
             };
-            match visit {
-                Visit::Attach(grant, reply) => return Some((grant, reply)),
-                // A visitor that is gone needs no answer.
-                Visit::Look(reply) => {
+            match request {
+                ActorRequest::Attach(grant, reply) => return Some((grant, reply)),
+                // Who is gone needs no answer.
+                ActorRequest::Status(reply) => {
                     let connections = self.connections.iter();
                     let live = connections.filter(|one| !one.orders.is_closed()).count();
                     drop(reply.send(self.image.clone().map(|image| (image, live))));
@@ -195,8 +202,8 @@ impl<M: Images> Keeper<M> {
                 Some(DurabilityClaim::ObjectStore) => Durability::ObjectStore,
             },
             orders: orders_received,
-            room: self.room.clone(),
-            turns: self.turns.clone(),
+            budget: self.budget.clone(),
+            scheduler: self.scheduler.clone(),
         })
     }
 
@@ -245,11 +252,11 @@ impl<M: Images> Keeper<M> {
             connected.orders.send_replace(Order::Stop);
         }
         all_ended(&self.connections).await;
-        self.visits.close();
-        while let Ok(visit) = self.visits.try_recv() {
-            match visit {
-                Visit::Attach(_, reply) => drop(reply.send(Err(Refusal::Shutdown))),
-                Visit::Look(reply) => drop(reply.send(None)),
+        self.requests.close();
+        while let Ok(request) = self.requests.try_recv() {
+            match request {
+                ActorRequest::Attach(_, reply) => drop(reply.send(Err(Refusal::Shutdown))),
+                ActorRequest::Status(reply) => drop(reply.send(None)),
             }
         }
     }
@@ -319,7 +326,7 @@ async fn all_ended<D>(connections: &[Connected<D>]) {
 /// Completes when there has been no connection for the idle time, and what was written is settled;
 /// at once if nothing is open.
 async fn idle<M: Images>(
-    shared: &Shared<M>,
+    shared: &ServerState<M>,
     image: Option<&M::Image>,
     connections: &[Connected<DiskOf<M>>],
 ) {

@@ -1,14 +1,15 @@
-//! Room for the payload of writes, of one image and of all images of a server together.
+//! Budgets for payload in flight, of one image and of all images of a server together.
 //!
-//! A write's payload is received only once there is room for all of it, and gives the room back when
-//! the write has finished. Who waits for room holds none that another one waits for, except its
-//! image's own share, so a waiting image stops no other. Small writes of a connection that has
-//! nothing else in flight need no room: a connection always gets on, whatever others do.
+//! A write's payload is received only once its bytes are reserved, and the reservation ends when the
+//! write has finished. A connection that waits for a reservation holds none that another one waits
+//! for, except of its image's own share, so a waiting image stops no other. Small writes of a
+//! connection that has nothing else in flight need no reservation: a connection always gets on,
+//! whatever others do.
 //!
-//! The content of reads and the extents of statuses, from their begin until the client has taken
-//! them, have room of their own: what
-//! they wait for may be an object store that is away, or a client that does not read, and neither
-//! must stop a write. Here, too, a little per connection is exempt.
+//! The content of reads and the extents of statuses have a budget of their own, from their begin
+//! until the client has taken them. What they wait for may be an object store that is away, or a
+//! client that does not read, and neither must stop a write. Here, too, a little per connection is
+//! exempt.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -22,70 +23,70 @@ use super::limits::{
     SERVER_READS_MAX_BYTES,
 };
 
-/// Room is counted in units of this many bytes.
+/// Budgets are counted in units of this many bytes.
 const UNIT_BYTES: u64 = 4096;
 
-/// The room of one image within that of its server. Clones are the same room.
+/// The budgets of one image within those of its server. Clones are the same budgets.
 #[derive(Debug, Clone)]
-pub struct PayloadRoom {
-    writes: Room,
-    reads: Room,
+pub struct PayloadBudget {
+    writes: Budget,
+    reads: Budget,
 }
 
-/// Room of one kind.
+/// The budget for one kind of payload.
 #[derive(Debug, Clone)]
-struct Room {
+struct Budget {
     image: Arc<Semaphore>,
     server: Arc<Semaphore>,
 }
 
-/// Room that was taken, until dropped.
+/// Bytes that are reserved until this is dropped.
 #[derive(Debug)]
-pub(super) struct Taken([OwnedSemaphorePermit; 2]);
+pub(super) struct PayloadReservation([OwnedSemaphorePermit; 2]);
 
-impl PayloadRoom {
-    /// The room of an image of a new server.
+impl PayloadBudget {
+    /// The budgets of an image of a new server.
     #[must_use]
     pub fn new() -> Self {
-        let room = |image, server| Room {
+        let budget = |image, server| Budget {
             image: semaphore(image),
             server: semaphore(server),
         };
         Self {
-            writes: room(IMAGE_PAYLOAD_MAX_BYTES, SERVER_PAYLOAD_MAX_BYTES),
-            reads: room(IMAGE_READS_MAX_BYTES, SERVER_READS_MAX_BYTES),
+            writes: budget(IMAGE_PAYLOAD_MAX_BYTES, SERVER_PAYLOAD_MAX_BYTES),
+            reads: budget(IMAGE_READS_MAX_BYTES, SERVER_READS_MAX_BYTES),
         }
     }
 
-    /// The room of another image of the same server.
+    /// The budgets of another image of the same server.
     #[must_use]
     pub fn of_another_image(&self) -> Self {
-        let room = |image, of: &Room| Room {
+        let budget = |image, of: &Budget| Budget {
             image: semaphore(image),
             server: Arc::clone(&of.server),
         };
         Self {
-            writes: room(IMAGE_PAYLOAD_MAX_BYTES, &self.writes),
-            reads: room(IMAGE_READS_MAX_BYTES, &self.reads),
+            writes: budget(IMAGE_PAYLOAD_MAX_BYTES, &self.writes),
+            reads: budget(IMAGE_READS_MAX_BYTES, &self.reads),
         }
     }
 }
 
-impl Room {
-    fn try_take(&self, units: u32) -> Result<Taken, TryAcquireError> {
+impl Budget {
+    fn try_reserve(&self, units: u32) -> Result<PayloadReservation, TryAcquireError> {
         let image = Arc::clone(&self.image).try_acquire_many_owned(units)?;
         let server = Arc::clone(&self.server).try_acquire_many_owned(units)?;
-        Ok(Taken([image, server]))
+        Ok(PayloadReservation([image, server]))
     }
 
-    async fn take(self, units: u32) -> Result<Taken, AcquireError> {
+    async fn reserve(self, units: u32) -> Result<PayloadReservation, AcquireError> {
         let image = self.image.acquire_many_owned(units).await?;
         let server = self.server.acquire_many_owned(units).await?;
-        Ok(Taken([image, server]))
+        Ok(PayloadReservation([image, server]))
     }
 }
 
-impl Taken {
+impl PayloadReservation {
     fn bytes(&self) -> u64 {
         self.0[0].num_permits() as u64 * UNIT_BYTES
     }
@@ -111,37 +112,37 @@ fn semaphore(bytes: u64) -> Arc<Semaphore> {
     Arc::new(Semaphore::new(units))
 }
 
-impl Default for PayloadRoom {
+impl Default for PayloadBudget {
     fn default() -> Self {
         Self::new()
     }
 }
 
-type Waiting = Pin<Box<dyn Future<Output = Result<Taken, AcquireError>> + Send>>;
+type Waiting = Pin<Box<dyn Future<Output = Result<PayloadReservation, AcquireError>> + Send>>;
 
-/// One connection's way to the room.
+/// What one connection has of the budgets, and waits for.
 pub(super) struct PayloadQueue {
-    room: PayloadRoom,
+    budget: PayloadBudget,
     waiting: Option<Waiting>,
     /// For the content of reads that is under way or on its way out.
-    reads: Option<Taken>,
+    reads: Option<PayloadReservation>,
     reads_waiting: Option<Waiting>,
 }
 
 impl PayloadQueue {
-    pub(super) fn new(room: PayloadRoom) -> Self {
+    pub(super) fn new(budget: PayloadBudget) -> Self {
         Self {
-            room,
+            budget,
             waiting: None,
             reads: None,
             reads_waiting: None,
         }
     }
 
-    /// Makes sure that there is room for all that is under way, with what is about to begin:
-    /// `bytes` altogether. Pending until there is: ask for the same again then.
+    /// Reserves what is missing for all that is under way, with what is about to begin:
+    /// `bytes` altogether. Pending until that much is free: ask for the same again then.
     pub(super) fn poll_reach(&mut self, context: &mut Context<'_>, bytes: u64) -> Poll<()> {
-        let held = self.reads.as_ref().map_or(0, Taken::bytes);
+        let held = self.reads.as_ref().map_or(0, PayloadReservation::bytes);
         if bytes <= PAYLOAD_EXEMPT_BYTES + held {
             self.reads_waiting = None;
             return Poll::Ready(());
@@ -149,16 +150,17 @@ impl PayloadQueue {
         let missing = bytes.saturating_sub(PAYLOAD_EXEMPT_BYTES + held);
         let units =
             u32::try_from(missing.div_ceil(UNIT_BYTES)).expect("what is under way is bounded");
-        let room = &self.room.reads;
-        let more = match (&mut self.reads_waiting, room.try_take(units)) {
-            (None, Ok(taken)) => taken,
+        let budget = &self.budget.reads;
+        let more = match (&mut self.reads_waiting, budget.try_reserve(units)) {
+            (None, Ok(reservation)) => reservation,
             (waiting, _) => {
-                let waiting = waiting.get_or_insert_with(|| Box::pin(room.clone().take(units)));
-                let Poll::Ready(taken) = waiting.as_mut().poll(context) else {
+                let waiting =
+                    waiting.get_or_insert_with(|| Box::pin(budget.clone().reserve(units)));
+                let Poll::Ready(reservation) = waiting.as_mut().poll(context) else {
                     return Poll::Pending;
                 };
                 self.reads_waiting = None;
-                taken.expect("the room is never closed")
+                reservation.expect("the semaphore is never closed")
             }
         };
         match &mut self.reads {
@@ -168,9 +170,9 @@ impl PayloadQueue {
         Poll::Ready(())
     }
 
-    /// Bytes that may wait for the client to take them: those that it has room for, and the exempt.
+    /// Bytes that may wait for the client to take them: those that are reserved for it, and the exempt.
     pub(super) fn unread_max(&self) -> u64 {
-        PAYLOAD_EXEMPT_BYTES + self.reads.as_ref().map_or(0, Taken::bytes)
+        PAYLOAD_EXEMPT_BYTES + self.reads.as_ref().map_or(0, PayloadReservation::bytes)
     }
 
     /// Gives up what [`Self::poll_reach`] waits for.
@@ -188,14 +190,14 @@ impl PayloadQueue {
         }
     }
 
-    /// Takes room for a payload of `bytes`, while `in_flight` bytes of the connection are under way;
-    /// `None` if it needs none. Pending until there is enough: ask for the same again then.
-    pub(super) fn poll_take(
+    /// Reserves a payload of `bytes`, while `in_flight` bytes of the connection are under way;
+    /// `None` if it needs no reservation. Pending until that much is free: ask for the same again then.
+    pub(super) fn poll_reserve(
         &mut self,
         context: &mut Context<'_>,
         bytes: u64,
         in_flight: u64,
-    ) -> Poll<Option<Taken>> {
+    ) -> Poll<Option<PayloadReservation>> {
         if bytes == 0 || in_flight + bytes <= PAYLOAD_EXEMPT_BYTES {
             // What was in flight when it began to wait may be gone by now.
             self.waiting = None;
@@ -203,19 +205,19 @@ impl PayloadQueue {
         }
         let units = u32::try_from(bytes.div_ceil(UNIT_BYTES)).expect("a payload is bounded");
         if self.waiting.is_none()
-            && let Ok(taken) = self.room.writes.try_take(units)
+            && let Ok(reservation) = self.budget.writes.try_reserve(units)
         {
-            return Poll::Ready(Some(taken));
+            return Poll::Ready(Some(reservation));
         }
-        let room = &self.room;
+        let budget = &self.budget;
         let waiting = self
             .waiting
-            .get_or_insert_with(|| Box::pin(room.writes.clone().take(units)));
-        let Poll::Ready(taken) = waiting.as_mut().poll(context) else {
+            .get_or_insert_with(|| Box::pin(budget.writes.clone().reserve(units)));
+        let Poll::Ready(reservation) = waiting.as_mut().poll(context) else {
             return Poll::Pending;
         };
         self.waiting = None;
-        Poll::Ready(Some(taken.expect("the room is never closed")))
+        Poll::Ready(Some(reservation.expect("the semaphore is never closed")))
     }
 
     /// Gives the place in the queue up.
@@ -237,41 +239,41 @@ mod tests {
     fn a_full_image_stops_neither_others_nor_small_writes() {
         let waker = noop_waker();
         let mut context = Context::from_waker(&waker);
-        let room = PayloadRoom::new();
+        let budget = PayloadBudget::new();
         let (mut one, mut two) = (
-            PayloadQueue::new(room.clone()),
-            PayloadQueue::new(room.clone()),
+            PayloadQueue::new(budget.clone()),
+            PayloadQueue::new(budget.clone()),
         );
-        let mut other = PayloadQueue::new(room.of_another_image());
-        let first = one.poll_take(&mut context, IMAGE_PAYLOAD_MAX_BYTES, 0);
+        let mut other = PayloadQueue::new(budget.of_another_image());
+        let first = one.poll_reserve(&mut context, IMAGE_PAYLOAD_MAX_BYTES, 0);
         assert!(matches!(first, Poll::Ready(Some(_))));
-        assert!(two.poll_take(&mut context, MIB, 0).is_pending());
+        assert!(two.poll_reserve(&mut context, MIB, 0).is_pending());
         assert!(matches!(
-            other.poll_take(&mut context, 32 * MIB, 0),
+            other.poll_reserve(&mut context, 32 * MIB, 0),
             Poll::Ready(Some(_))
         ));
-        let mut small = PayloadQueue::new(room.clone());
+        let mut small = PayloadQueue::new(budget.clone());
         assert!(matches!(
-            small.poll_take(&mut context, 4096, 0),
+            small.poll_reserve(&mut context, 4096, 0),
             Poll::Ready(None)
         ));
         drop(first);
         assert!(matches!(
-            two.poll_take(&mut context, MIB, 0),
+            two.poll_reserve(&mut context, MIB, 0),
             Poll::Ready(Some(_))
         ));
         assert_eq!(
-            room.writes.server.available_permits() as u64 * UNIT_BYTES,
+            budget.writes.server.available_permits() as u64 * UNIT_BYTES,
             SERVER_PAYLOAD_MAX_BYTES
         );
     }
 
     #[test]
-    fn reads_have_room_of_their_own_and_give_it_back() {
+    fn reads_have_a_budget_of_their_own_and_give_it_back() {
         let waker = noop_waker();
         let mut context = Context::from_waker(&waker);
-        let room = PayloadRoom::new();
-        let mut queues: Vec<_> = (0..6).map(|_| PayloadQueue::new(room.clone())).collect();
+        let budget = PayloadBudget::new();
+        let mut queues: Vec<_> = (0..6).map(|_| PayloadQueue::new(budget.clone())).collect();
         // Two connections take all that the image has; a third must wait.
         for queue in &mut queues[..2] {
             let bytes = 32 * MIB + PAYLOAD_EXEMPT_BYTES;
@@ -284,8 +286,8 @@ mod tests {
                 .poll_reach(&mut context, PAYLOAD_EXEMPT_BYTES)
                 .is_ready()
         );
-        assert!(queues[3].poll_take(&mut context, MIB, 0).is_ready());
-        let mut other = PayloadQueue::new(room.of_another_image());
+        assert!(queues[3].poll_reserve(&mut context, MIB, 0).is_ready());
+        let mut other = PayloadQueue::new(budget.of_another_image());
         assert!(other.poll_reach(&mut context, 32 * MIB).is_ready());
         // The client takes half of what it asked for.
         queues[0].settle_at(16 * MIB);
@@ -295,26 +297,26 @@ mod tests {
         queues.clear();
         drop(other);
         for (semaphore, bytes) in [
-            (&room.reads.image, IMAGE_READS_MAX_BYTES),
-            (&room.reads.server, SERVER_READS_MAX_BYTES),
+            (&budget.reads.image, IMAGE_READS_MAX_BYTES),
+            (&budget.reads.server, SERVER_READS_MAX_BYTES),
         ] {
             assert_eq!(semaphore.available_permits() as u64 * UNIT_BYTES, bytes);
         }
     }
 
     #[test]
-    fn who_leaves_the_queue_keeps_no_room() {
+    fn who_leaves_the_queue_keeps_no_reservation() {
         let waker = noop_waker();
         let mut context = Context::from_waker(&waker);
-        let room = PayloadRoom::new();
-        let (mut one, mut two) = (PayloadQueue::new(room.clone()), PayloadQueue::new(room));
-        let first = one.poll_take(&mut context, IMAGE_PAYLOAD_MAX_BYTES, 0);
-        assert!(one.poll_take(&mut context, MIB, 0).is_pending());
-        assert!(two.poll_take(&mut context, 2 * MIB, 0).is_pending());
+        let budget = PayloadBudget::new();
+        let (mut one, mut two) = (PayloadQueue::new(budget.clone()), PayloadQueue::new(budget));
+        let first = one.poll_reserve(&mut context, IMAGE_PAYLOAD_MAX_BYTES, 0);
+        assert!(one.poll_reserve(&mut context, MIB, 0).is_pending());
+        assert!(two.poll_reserve(&mut context, 2 * MIB, 0).is_pending());
         drop(first);
         one.leave();
         assert!(matches!(
-            two.poll_take(&mut context, 2 * MIB, 0),
+            two.poll_reserve(&mut context, 2 * MIB, 0),
             Poll::Ready(Some(_))
         ));
     }
