@@ -10,7 +10,7 @@ use anyhow::{Result, bail, ensure};
 
 use crate::rig::command::run_any;
 
-/// What is to be shown.
+/// A capability of mvps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Capability {
     /// The engine serves a disk.
@@ -19,7 +19,7 @@ pub enum Capability {
     History,
 }
 
-/// How one command may be run.
+/// Which commands run, and for how long.
 #[derive(clap::Args, Clone, Debug)]
 pub struct Options {
     /// Run every command for a short time only. Proves that they run; shows nothing.

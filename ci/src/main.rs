@@ -34,8 +34,11 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Formatting, lints, dependency rules, bans, length of files.
-    Check,
+    /// Formatting, lints, dependency rules, rooms, bans, length of files.
+    Check {
+        #[command(flatten)]
+        options: check::Options,
+    },
     /// Known vulnerabilities of all dependencies; needs the RustSec database.
     Advisories {
         #[command(flatten)]
@@ -197,7 +200,7 @@ fn main() -> ExitCode {
 
 fn run() -> Result<()> {
     match Arguments::parse().command {
-        Command::Check => check::run(),
+        Command::Check { options } => check::run(&options),
         Command::Interop { binary, against } => interop::run(&binary, against),
         Command::Filesystem { binary, against } => filesystem::run_all(&binary, against),
         Command::Mkfs { binary, options } => mkfs::run(&binary, &options),

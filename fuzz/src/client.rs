@@ -5,7 +5,7 @@
 
 use bytes::Bytes;
 use mvps_core::client::Client;
-use mvps_core::nbd::{ExportName, Framing, Opening, Wishes};
+use mvps_core::nbd::{ExportName, Framing, Opening, RequestedOptions};
 
 use crate::stream::Script;
 use crate::world::World;
@@ -36,18 +36,18 @@ pub fn run(data: &[u8]) {
             return;
         }
         // What a server that knows less answers, and one that knows all of it.
-        let wishes = match first / 4 % 3 {
-            0 => Wishes::from(opening),
-            1 => Wishes {
+        let options = match first / 4 % 3 {
+            0 => RequestedOptions::from(opening),
+            1 => RequestedOptions {
                 framing: Framing::Structured,
-                ..Wishes::from(opening)
+                ..RequestedOptions::from(opening)
             },
-            _ => Wishes {
+            _ => RequestedOptions {
                 opening,
-                ..Wishes::everything()
+                ..RequestedOptions::everything()
             },
         };
-        let Ok(client) = Client::connect(stream, name, wishes, &spawner).await else {
+        let Ok(client) = Client::connect(stream, name, options, &spawner).await else {
             return;
         };
         if let Ok(content) = client.read(0, 512).await {

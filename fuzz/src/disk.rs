@@ -7,10 +7,14 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
+use mvps_core::content::{Content, ContentPiece};
 use mvps_core::engine::{Acknowledge, Durability, EngineError, Extent, Since};
 use mvps_core::ids::Version;
-use mvps_core::nbd::{ContextName, ContextsRequest, Export, ExportName, Piece, Refusal};
-use mvps_core::session::{Admission, Admitted, Disk, DiskTransaction, Order, PayloadRoom, Turns};
+use mvps_core::nbd::{ContextName, ContextsRequest, Export, ExportName, Refusal};
+use mvps_core::session::{
+    Admission, Admitted, Disk, DiskTransaction, FairScheduler, Order, PayloadBudget, ReadAt,
+    WriteAt,
+};
 use tokio::sync::watch;
 
 pub const PAGE_BYTES: u64 = 4096;
@@ -88,24 +92,25 @@ pub fn extents(content: &[u8], range: &Range<u64>, count_max: usize) -> Vec<Exte
     extents
 }
 
-fn read(content: &[u8], offset: u64, length: u32) -> Vec<Piece> {
+fn read(content: &[u8], offset: u64, length: u32) -> Content {
     let offset = usize::try_from(offset).expect("within the disk");
     let content = &content[offset..][..length as usize];
     let middle = content.len() / 3;
     let pieces = [&content[..middle], &content[middle..]].map(|part| {
         match part.iter().all(|byte| *byte == 0) {
-            true => Piece::Hole(part.len()),
-            false => Piece::Data(Bytes::copy_from_slice(part)),
+            true => ContentPiece::Hole(part.len()),
+            false => ContentPiece::Data(Bytes::copy_from_slice(part)),
         }
     });
-    pieces.into()
+    Content {
+        pieces: pieces.into(),
+    }
 }
 
-impl Disk for FlatDisk {
-    type Transaction = FlatTransaction;
+impl ReadAt for FlatDisk {
     type Base = ();
 
-    async fn read(&self, offset: u64, length: u32) -> Result<Vec<Piece>, EngineError> {
+    async fn read(&self, offset: u64, length: u32) -> Result<Content, EngineError> {
         Ok(read(&self.content(), offset, length))
     }
 
@@ -117,18 +122,10 @@ impl Disk for FlatDisk {
     ) -> Result<Vec<Extent>, EngineError> {
         Ok(extents(&self.content(), &range, count_max))
     }
+}
 
-    async fn find_base(&self, _: &Since) -> Result<Version, EngineError> {
-        Ok(Version(1))
-    }
-
-    async fn base(&self, _: Version) -> Result<(), EngineError> {
-        Ok(())
-    }
-
-    async fn prefetch(&self, _: u64, _: u64) -> Result<(), EngineError> {
-        Ok(())
-    }
+impl WriteAt for FlatDisk {
+    type When = Acknowledge;
 
     async fn write(&self, offset: u64, data: Bytes, _: Acknowledge) -> Result<(), EngineError> {
         self.change(&Change::Write(offset, data));
@@ -147,6 +144,22 @@ impl Disk for FlatDisk {
 
     async fn trim(&self, offset: u64, length: u64, _: Acknowledge) -> Result<(), EngineError> {
         self.change(&Change::Trim(offset, length));
+        Ok(())
+    }
+}
+
+impl Disk for FlatDisk {
+    type Transaction = FlatTransaction;
+
+    async fn find_base(&self, _: &Since) -> Result<Version, EngineError> {
+        Ok(Version(1))
+    }
+
+    async fn base(&self, _: Version) -> Result<(), EngineError> {
+        Ok(())
+    }
+
+    async fn prefetch(&self, _: u64, _: u64) -> Result<(), EngineError> {
         Ok(())
     }
 
@@ -179,7 +192,7 @@ impl FlatTransaction {
     }
 }
 
-impl DiskTransaction for FlatTransaction {
+impl ReadAt for FlatTransaction {
     type Base = ();
 
     async fn extents(
@@ -192,29 +205,35 @@ impl DiskTransaction for FlatTransaction {
         Ok(extents(&content, &range, count_max))
     }
 
-    async fn read(&self, offset: u64, length: u32) -> Result<Vec<Piece>, EngineError> {
+    async fn read(&self, offset: u64, length: u32) -> Result<Content, EngineError> {
         Ok(read(
             &self.content.lock().expect("one thread"),
             offset,
             length,
         ))
     }
+}
 
-    async fn write(&self, offset: u64, data: Bytes) -> Result<(), EngineError> {
+impl WriteAt for FlatTransaction {
+    type When = ();
+
+    async fn write(&self, offset: u64, data: Bytes, (): ()) -> Result<(), EngineError> {
         self.change(Change::Write(offset, data));
         Ok(())
     }
 
-    async fn write_zeroes(&self, offset: u64, length: u64) -> Result<(), EngineError> {
+    async fn write_zeroes(&self, offset: u64, length: u64, (): ()) -> Result<(), EngineError> {
         self.change(Change::Zero(offset, length));
         Ok(())
     }
 
-    async fn trim(&self, offset: u64, length: u64) -> Result<(), EngineError> {
+    async fn trim(&self, offset: u64, length: u64, (): ()) -> Result<(), EngineError> {
         self.change(Change::Trim(offset, length));
         Ok(())
     }
+}
 
+impl DiskTransaction for FlatTransaction {
     async fn lock(&self) -> Result<(), EngineError> {
         Ok(())
     }
@@ -278,8 +297,8 @@ impl Admission for Everybody {
             disk: self.disk.clone(),
             durability: Durability::Local,
             orders: self.orders.subscribe(),
-            room: PayloadRoom::new(),
-            turns: Turns::new(1),
+            budget: PayloadBudget::new(),
+            scheduler: FairScheduler::new(1),
         })
     }
 }

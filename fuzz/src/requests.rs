@@ -51,7 +51,7 @@ pub fn run(data: &[u8]) {
     let mut sent = handshake.clone();
     sent.extend_from_slice(requests);
     // Where the stream is in step to the end, all of it is answered then.
-    sent.extend_from_slice(&form.goodbye());
+    sent.extend_from_slice(&form.disconnect());
     let disk = FlatDisk::new();
     let mut world = World::new();
     let (stream, received) = Script::new(sent.clone(), pieces);
@@ -152,7 +152,7 @@ impl<'a> Judge<'a> {
         }
     }
 
-    /// Reads all requests; whether the stream stayed in step up to the goodbye.
+    /// Reads all requests; whether the stream stayed in step up to the disconnect.
     fn requests(&mut self, mut bytes: &[u8]) -> bool {
         while let Some(header) = Header::take(self.form.framing, &mut bytes) {
             let Some(header) = header else { return false };
@@ -180,7 +180,7 @@ impl<'a> Judge<'a> {
                 _ => self.other(&header),
             };
             if self.replies.is_empty() {
-                // It ended before this was answered; a goodbye further on would have waited.
+                // It ended before this was answered; a disconnect further on would have waited.
                 continue;
             }
             self.reply(&header, expected);

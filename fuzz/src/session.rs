@@ -16,7 +16,7 @@ use mvps_core::client::{Client, ClientError};
 use mvps_core::engine::EngineConfig;
 use mvps_core::env::{Clock as _, PeerName};
 use mvps_core::ids::ImageId;
-use mvps_core::nbd::{ExportName, Framing, Opening, Wishes};
+use mvps_core::nbd::{ExportName, Framing, Opening, RequestedOptions};
 use mvps_core::session::{EngineImages, OpenImage as _, Server, ServerConfig};
 use mvps_core::token::{NewToken, TokenKeys};
 
@@ -101,16 +101,16 @@ pub fn run(data: &[u8]) {
     let tasks = world.tasks.clone();
     let clock = world.clock.clone();
     world.run(async move {
-        let wishes = match first / 4 % 4 {
-            0 => Wishes::from(Opening::Go),
-            1 => Wishes::from(Opening::ExportName { no_zeroes: false }),
-            2 => Wishes {
+        let options = match first / 4 % 4 {
+            0 => RequestedOptions::from(Opening::Go),
+            1 => RequestedOptions::from(Opening::ExportName { no_zeroes: false }),
+            2 => RequestedOptions {
                 framing: Framing::Structured,
-                ..Wishes::everything()
+                ..RequestedOptions::everything()
             },
-            _ => Wishes::everything(),
+            _ => RequestedOptions::everything(),
         };
-        let mut play = Play::begin(server, tasks, wishes).await;
+        let mut play = Play::begin(server, tasks, options).await;
         for _ in 0..STEPS_MAX {
             let step = match captured.next() {
                 Some(step) => step,
@@ -132,7 +132,7 @@ struct Play {
     content: Vec<u8>,
     clients: [Option<Client>; 2],
     /// How the first client speaks.
-    wishes: Wishes,
+    options: RequestedOptions,
     /// The context that tells the second client what changed, and what was there then.
     earlier: Option<(String, Vec<u8>)>,
 }
@@ -147,14 +147,14 @@ fn token(image: &str) -> ExportName {
 }
 
 impl Play {
-    async fn begin(server: Server<EngineImages>, tasks: Tasks, wishes: Wishes) -> Self {
+    async fn begin(server: Server<EngineImages>, tasks: Tasks, options: RequestedOptions) -> Self {
         let content = vec![0; usize::try_from(SIZE_BYTES).expect("it is small")];
         let mut play = Self {
             server,
             tasks,
             content,
             clients: [None, None],
-            wishes,
+            options,
             earlier: None,
         };
         play.connect(0).await;
@@ -176,15 +176,15 @@ impl Play {
     }
 
     async fn connect(&mut self, which: usize) {
-        let mut wishes = match which {
-            0 => self.wishes.clone(),
-            _ => Wishes::everything(),
+        let mut options = match which {
+            0 => self.options.clone(),
+            _ => RequestedOptions::everything(),
         };
         if let (1, Some((context, _))) = (which, &self.earlier) {
-            wishes.contexts.push(context.clone());
+            options.contexts.push(context.clone());
         }
-        let asked = wishes.contexts.len();
-        let client = Client::connect(self.stream(), token("disk0"), wishes, &self.tasks).await;
+        let asked = options.contexts.len();
+        let client = Client::connect(self.stream(), token("disk0"), options, &self.tasks).await;
         let client = client.expect("a good token");
         assert_eq!(
             client.export().contexts.len(),

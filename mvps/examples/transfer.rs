@@ -14,7 +14,7 @@ use anyhow::Context as _;
 use bytes::Bytes;
 use mvps::runtime::{ClientTlsFiles, RustlsClientSecurity, TokioSpawner};
 use mvps_core::client::{Client, ClientError, Transaction};
-use mvps_core::nbd::{ExportName, Wishes};
+use mvps_core::nbd::{ExportName, RequestedOptions};
 use tokio::net::TcpStream;
 
 /// Where the two numbers are: each in a page of its own.
@@ -30,15 +30,15 @@ async fn main() -> anyhow::Result<()> {
     let name = ExportName::new(token).context("the token is too long")?;
     let stream = TcpStream::connect(&address).await?;
     let spawner = TokioSpawner::current(NonZeroUsize::MIN);
-    let wishes = Wishes::everything();
+    let options = RequestedOptions::everything();
     let mut client = match arguments.next() {
-        None => Client::connect(stream, name, wishes, &spawner).await?,
+        None => Client::connect(stream, name, options, &spawner).await?,
         Some(ca) => {
             // Before anything is asked, and before the token is sent.
             let ca = ca.into();
             let (host, _) = address.rsplit_once(':').context("HOST:PORT")?;
             let security = RustlsClientSecurity::load(&ClientTlsFiles { ca, own: None }, host)?;
-            Client::connect_tls(stream, name, wishes, &security, &spawner).await?
+            Client::connect_tls(stream, name, options, &security, &spawner).await?
         }
     };
 

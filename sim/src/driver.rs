@@ -12,8 +12,8 @@ use std::time::Duration;
 use madsim::time::{sleep, timeout};
 use mvps_core::admin;
 use mvps_core::encryption::RootKeys;
-use mvps_core::engine::protocol::{ManifestStore, Opener};
 use mvps_core::env::memory::Crash;
+use mvps_core::protocol::{ManifestStore, Opener};
 use mvps_core::store::{Patience, ProbeError, RetryingStore};
 use tokio::sync::watch;
 

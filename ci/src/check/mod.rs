@@ -1,8 +1,10 @@
-//! `cargo ci check`: formatting, lints, the direction of dependencies, what the core must not use,
-//! the length of files, and what all of it is made of.
+//! `cargo ci check`: formatting, lints, the direction of dependencies between packages and between
+//! the rooms of a package, what the core must not use, the length of files, and what all of it is
+//! made of.
 
 mod dependencies;
 mod length;
+mod rooms;
 mod source;
 mod supply;
 
@@ -18,11 +20,25 @@ use crate::rig::{command, workspace};
 /// A clippy run from nothing compiles every dependency.
 const CARGO_LIMIT: Duration = Duration::from_secs(2400);
 
-/// Runs every check.
+/// Whether to check or to report.
+#[derive(clap::Args, Clone, Debug)]
+pub struct Options {
+    /// Check nothing: print the rooms of mvps-core, of its engine and of ci, and what they import.
+    #[arg(long)]
+    report: bool,
+    /// Report on the checkout in this directory instead of this one.
+    #[arg(long, value_name = "DIR", requires = "report")]
+    root: Option<PathBuf>,
+}
+
+/// Runs every check, or prints the report of the rooms.
 ///
 /// # Errors
-/// If one fails.
-pub fn run() -> Result<()> {
+/// If a check fails, or a source cannot be read.
+pub fn run(options: &Options) -> Result<()> {
+    if options.report {
+        return report_rooms(options.root.as_deref());
+    }
     let mut report = Report::default();
     report.check("check", "cargo fmt", || cargo(&["fmt", "--all", "--check"]));
     let clippy = ["clippy", "--workspace", "--all-targets"];
@@ -38,6 +54,10 @@ pub fn run() -> Result<()> {
     report.check("check", "origin, licences, no unsafe code", || {
         verdict(supply::findings()?, "advisories are not looked up here")
     });
+    report.check("check", "rooms", || {
+        let findings = rooms::findings(workspace::root(), rooms::HOUSES)?;
+        verdict(findings, "imports go down, no file is in a cycle")
+    });
     let files = workspace::rust_files()?;
     report.check("check", "names the core must not use", || {
         scan(&files, source::core_findings)
@@ -50,6 +70,21 @@ pub fn run() -> Result<()> {
     });
     report.check("check", "length of files", || length::report(&files));
     report.finish("cargo ci check")
+}
+
+/// Prints the rooms of the checkout at `root`; of this one also what breaks the rules, which are
+/// those of this one.
+fn report_rooms(root: Option<&Path>) -> Result<()> {
+    let own = workspace::root();
+    print!("{}", rooms::report(root.unwrap_or(own), rooms::HOUSES)?);
+    if root.is_none() {
+        let findings = rooms::findings(own, rooms::HOUSES)?;
+        println!("\n{} findings", findings.len());
+        for finding in findings {
+            println!("{finding}");
+        }
+    }
+    Ok(())
 }
 
 fn cargo(arguments: &[&str]) -> Result<String> {

@@ -40,7 +40,7 @@ const EXCUSED: &[(&str, &str, &str)] = &[(
 /// The unbiased ways of choosing between futures: they ask for randomness.
 const SELECTS: &[&str] = &["select!", "try_join!", "join!"];
 
-/// Directories of the core whose code is bytes to values and back, without a world.
+/// Directories of the core whose code turns bytes into values and back, without an environment.
 const PURE: &[&str] = &["mvps/core/src/nbd", "mvps/core/src/format"];
 
 /// What pure code must not contain.
@@ -52,7 +52,7 @@ const ENV_VALUES: &[&str] = &["ObjectName", "ObjectPrefix", "WallTime", "Part"];
 /// Words for work that was left undone.
 const UNFINISHED: &[&str] = &["todo!", "unimplemented!", "FIXME", "XXX"];
 
-/// What in a file of the core depends on the world.
+/// What a file of the core names that ties it to a real environment.
 pub fn core_findings(path: &Path, text: &str) -> Vec<String> {
     if !path.starts_with("mvps/core/src") || is_test_file(path) {
         return Vec::new();
@@ -80,7 +80,7 @@ pub fn core_findings(path: &Path, text: &str) -> Vec<String> {
     findings
 }
 
-/// What in pure code knows of the world.
+/// What pure code names of an environment.
 pub fn purity_findings(path: &Path, text: &str) -> Vec<String> {
     if !PURE.iter().any(|pure| path.starts_with(pure)) || is_test_file(path) {
         return Vec::new();
@@ -183,7 +183,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_core_is_kept_from_the_world() {
+    fn the_core_names_no_real_environment() {
         let check = |text: &str, expected: usize| {
             let found = core_findings(Path::new("mvps/core/src/engine/a.rs"), text);
             assert_eq!(found.len(), expected, "{text}: {found:?}");
@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn pure_code_has_no_world() {
+    fn pure_code_names_no_environment() {
         let check = |name: &str, text: &str, expected: usize| {
             let found = purity_findings(Path::new(name), text);
             assert_eq!(found.len(), expected, "{text}: {found:?}");

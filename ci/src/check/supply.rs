@@ -1,5 +1,5 @@
-//! What mvps is made of: where its dependencies come from, under which licences, and that no code of
-//! its own is unsafe.
+//! What mvps is made of: where its dependencies come from, under which licences, and that no code
+//! of its own is unsafe.
 //!
 //! Known vulnerabilities are not looked up here: their database is on a host that a build machine
 //! need not reach. `cargo ci advisories` does it where it is reachable.

@@ -11,7 +11,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use mvps_core::nbd::{Framing, Wishes, ZeroFlags};
+use mvps_core::nbd::{Framing, RequestedOptions, ZeroFlags};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
@@ -69,7 +69,7 @@ struct Place {
 
 type Client = fn(&Place, &Path) -> Result<Command>;
 
-/// The clients.
+/// Every client: its name, and the command that makes it send something.
 const CLIENTS: &[(&str, Client)] = &[
     ("nbdinfo", |place, _| Ok(with("nbdinfo", &[&place.uri]))),
     ("nbdinfo-map", |place, _| {
@@ -196,12 +196,12 @@ pub fn run_all(binary: &Binary) -> Result<()> {
     let done = run(txn.arg(&list), CLIENT_LIMIT);
     keep("mvps-txn", &mut report, done.map(drop));
     for (name, options) in [
-        ("mvps-everything", Wishes::everything()),
+        ("mvps-everything", RequestedOptions::everything()),
         (
             "mvps-structured",
-            Wishes {
+            RequestedOptions {
                 framing: Framing::Structured,
-                ..Wishes::everything()
+                ..RequestedOptions::everything()
             },
         ),
     ] {
@@ -218,8 +218,8 @@ pub fn run_all(binary: &Binary) -> Result<()> {
     Ok(())
 }
 
-/// mvps's own client, in what others do not ask for.
-fn own_client(setup: &Setup, options: Wishes) -> Result<()> {
+/// Runs mvps's own client with the requests that other clients do not make.
+fn own_client(setup: &Setup, options: RequestedOptions) -> Result<()> {
     Runtime::new()?.block_on(async {
         let claims = Claims::image(IMAGE, DISK_BYTES);
         let mut client = attach_with(setup, &claims, options).await?;
@@ -259,7 +259,7 @@ fn forget(directory: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Writes the seeds of one connection; how many bytes they are.
+/// Writes the seeds of one connection; returns how many bytes they are.
 fn write(seeds: &Path, name: &str, sent: &[u8]) -> Result<usize> {
     let (form, requests) = requests_of(sent).context("not a fixed newstyle client")?;
     let whole = &sent[..sent.len().min(SEED_MAX_BYTES)];
@@ -282,7 +282,7 @@ fn write(seeds: &Path, name: &str, sent: &[u8]) -> Result<usize> {
     Ok(bytes)
 }
 
-/// What a client asked for, all of which it is granted.
+/// The options that a client asked for; the server grants all of them.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 struct Form {
     structured: bool,
@@ -291,7 +291,7 @@ struct Form {
 }
 
 impl Form {
-    /// As `requests` numbers it.
+    /// The number that the target `requests` has for these options.
     fn of_requests(self) -> u8 {
         match (self.extended, self.structured) {
             (true, _) => 3 + u8::from(self.context),
@@ -300,7 +300,7 @@ impl Form {
         }
     }
 
-    /// As `session` numbers how its first client speaks.
+    /// The number that the target `session` has for these options of its first client.
     fn of_session(self) -> u8 {
         match (self.extended, self.structured) {
             (true, _) => 3,

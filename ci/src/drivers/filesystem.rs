@@ -49,7 +49,8 @@ const KINDS: &[Kind] = &[
     },
 ];
 
-/// Runs ext4 and XFS on the local store, ext4 on the S3 server, or both on a stand-in (which only proves the driver).
+/// Runs ext4 and XFS on the local store and ext4 on the S3 server, or both on a stand-in (which
+/// only proves the driver).
 ///
 /// # Errors
 /// If a step fails or a tool is missing.

@@ -1,5 +1,5 @@
-//! `cargo ci foreground`: what cleaning costs those who write meanwhile: 4 KiB writes at random to an
-//! image full of garbage, with cleaning and without it alternately, in one run.
+//! `cargo ci foreground`: the latency of random 4 KiB writes to an image full of garbage, with
+//! cleaning and without it alternately, in one run.
 
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ const FACTOR_MOST: f64 = 3.0;
 /// How long fio may take.
 const LIMIT: Duration = Duration::from_secs(900);
 
-/// How much, and how often.
+/// The size of the image, and how often and how long it is measured.
 #[derive(clap::Args, Clone, Debug)]
 pub struct Options {
     /// Size of the image in MiB.
@@ -40,7 +40,7 @@ pub struct Options {
     pub depth: u32,
 }
 
-/// Runs it.
+/// Measures the writes with cleaning and without it.
 ///
 /// # Errors
 /// If the limit is not kept, or nothing was cleaned while it was measured.
@@ -92,7 +92,8 @@ fn measure(mut setup: Setup, options: &Options) -> Result<String> {
     Ok(said)
 }
 
-/// One daemon's life with fio; how the writes fared, and what was cleaned meanwhile.
+/// Runs fio on a daemon of its own; returns the figures of the writes, and the bytes cleaned
+/// meanwhile.
 fn round(
     setup: &mut Setup,
     options: &Options,

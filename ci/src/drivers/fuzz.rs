@@ -154,7 +154,7 @@ fn fuzz(directory: &Path, binary: &Path, target: &str, share: Duration) -> Resul
     Ok(format!("{figures}, no finding"))
 }
 
-/// Waits for `child`; whether it ended well, and the processor time it took as last seen.
+/// Waits for `child`; returns whether it succeeded, and the processor time it took as last seen.
 fn watch(child: &mut Child, limit: Duration) -> Result<(bool, Duration)> {
     let deadline = Instant::now() + limit;
     let mut processor = Duration::ZERO;

@@ -20,10 +20,10 @@ use crate::rig::report::Report;
 use crate::rig::token::Claims;
 use crate::rig::workspace::{self, Binary};
 
-/// The disk.
+/// The size of the image.
 const DISK_BYTES: u64 = 32 * 1024 * 1024;
 
-/// One write.
+/// The size of a write.
 const BLOCK_BYTES: usize = 64 * 1024;
 
 /// Checkpoints between two collections.
@@ -35,16 +35,16 @@ const ROUNDS: u64 = 3;
 /// How long one collection or check may take.
 const LIMIT: Duration = Duration::from_secs(120);
 
-/// The image.
+/// The name of the image.
 const IMAGE: &str = "c";
 
 /// Its snapshot, after half of the writes.
 const HALF: &str = "c@half";
 
-/// Runs it.
+/// Runs the collector dry, for real, and twice at once, then reads everything.
 ///
 /// # Errors
-/// If anything that is needed is gone, or anything that is not stays.
+/// If the collector deletes what is needed, or leaves what is not.
 pub fn run(binary: &Binary) -> Result<()> {
     let mvps = binary.path()?;
     let collector = workspace::build("mvps-gc", binary.profile)?;
@@ -137,7 +137,7 @@ impl Bench {
         Ok(report["images"][0].clone())
     }
 
-    /// `mvps check --all --read-data`; how many objects nothing references.
+    /// Runs `mvps check --all --read-data`; returns how many objects nothing references.
     fn check(&self) -> Result<u64> {
         let words = ["check", "--all", "--read-data", "--output", "json"];
         let output = self.daemon.setup().operate(&words)?.stdout;

@@ -1,5 +1,5 @@
-//! `cargo ci idle`: an image nobody writes to costs no request, and opening one with a long past
-//! costs few.
+//! `cargo ci idle`: an image that nobody writes to causes no request to the object store, and
+//! opening an image with many segments causes few.
 
 use std::path::Path;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use crate::rig::report::Report;
 use crate::rig::token::Claims;
 use crate::rig::workspace::Binary;
 
-/// The disk.
+/// The size of the image.
 const DISK_BYTES: u64 = 256 * 1024 * 1024;
 
 /// Bytes of a page.
@@ -27,7 +27,7 @@ const PAGE_BYTES: u64 = 4096;
 /// compaction.
 const OPENING_LIMIT: u64 = 150;
 
-/// How long, and how many.
+/// How long the image stays idle, and how much history the opened one has.
 #[derive(clap::Args, Clone, Debug)]
 pub struct Options {
     /// Seconds of idleness.
@@ -38,10 +38,10 @@ pub struct Options {
     pub segments: u64,
 }
 
-/// Runs both.
+/// Counts the requests of an idle image, and those of opening one with many segments.
 ///
 /// # Errors
-/// If either costs more than it may.
+/// If either causes more requests than its limit.
 pub fn run(binary: &Binary, options: &Options) -> Result<()> {
     machine::ensure(machine::NBD_TOOLS)?;
     let binary = binary.path()?;

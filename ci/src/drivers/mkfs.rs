@@ -45,7 +45,7 @@ const KINDS: &[(&str, &[&str])] = &[
     ("btrfs", &["mkfs.btrfs", "-q", "-f"]),
 ];
 
-/// What is asked of it.
+/// The limits of time, and what to compare with.
 #[derive(clap::Args, Debug)]
 pub struct Options {
     /// Longest time of one mkfs, in seconds.
@@ -59,7 +59,7 @@ pub struct Options {
     compare: bool,
 }
 
-/// Runs it on the S3 server, one image for each kind.
+/// Makes every filesystem on an image of its own on the S3 server, then discards everything.
 ///
 /// # Errors
 /// If a command fails or takes longer than it may, space stays taken, or a tool is missing.

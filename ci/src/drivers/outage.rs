@@ -35,7 +35,7 @@ const DRAIN_LIMIT: Duration = Duration::from_secs(300);
 /// The most that the daemon may use, outages included (DESIGN §4).
 const RSS_LIMIT_BYTES: u64 = 1024 * 1024 * 1024;
 
-/// How long, and on what.
+/// How long the outage lasts.
 #[derive(clap::Args, Clone, Debug)]
 pub struct Options {
     /// Seconds of the outage.
@@ -43,10 +43,10 @@ pub struct Options {
     pub seconds: u64,
 }
 
-/// Runs it.
+/// Cuts the object store off under load and restores it.
 ///
 /// # Errors
-/// If anything fails that must not.
+/// If a request fails, memory or buffer exceeds its limit, or data is missing afterwards.
 pub fn run(binary: &Binary, options: &Options) -> Result<()> {
     machine::ensure(machine::NBD_TOOLS)?;
     let binary = binary.path()?;

@@ -28,10 +28,10 @@ const BLOCK_BYTES: usize = 1 << 20;
 /// What is overwritten to diverge: every so many blocks one.
 const EVERY: usize = 3;
 
-/// Runs it.
+/// Writes, takes a snapshot, rolls back and clones, and reads every disk back.
 ///
 /// # Errors
-/// If a disk is not what it must be.
+/// If a disk does not hold what it must.
 pub fn run(binary: &Binary) -> Result<()> {
     let binary = binary.path()?;
     let directory = TempDir::with_prefix("mvps-point-in-time")?;

@@ -13,7 +13,7 @@ use crate::rig::workspace;
 /// Compiling the simulation twice (once with variants) and its slowest part, on a slow machine.
 const STEP_LIMIT: Duration = Duration::from_secs(3 * 3600);
 
-/// How long.
+/// How long the simulation runs.
 #[derive(clap::Args, Clone, Debug)]
 pub struct Options {
     /// Minutes of fresh seeds.
@@ -27,7 +27,7 @@ pub struct Options {
     from: Option<u64>,
 }
 
-/// Runs all of it.
+/// Runs the fixed batch, fresh seeds, the small worlds and the variants.
 ///
 /// # Errors
 /// If a seed or a world breaks a promise, a fault never fires, or a variant survives.

@@ -1,9 +1,9 @@
-//! Connections of the drivers: the product's own client on tokio sockets.
+//! Connections of the drivers: mvps's own client on tokio sockets.
 
 use futures_util::future::BoxFuture;
 use mvps_core::client::{Client, ClientError};
 use mvps_core::env::Spawner;
-use mvps_core::nbd::{ExportName, Opening, Wishes};
+use mvps_core::nbd::{ExportName, Opening, RequestedOptions};
 use tokio::net::{TcpStream, UnixStream};
 
 use crate::rig::daemon::{Listen, Setup};
@@ -37,7 +37,7 @@ pub async fn attach(setup: &Setup, claims: &Claims) -> Result<Client, ClientErro
 pub async fn attach_with(
     setup: &Setup,
     claims: &Claims,
-    options: impl Into<Wishes>,
+    options: impl Into<RequestedOptions>,
 ) -> Result<Client, ClientError> {
     let name = ExportName::new(claims.sign()).expect("a token is shorter than the limit");
     match &setup.listen {

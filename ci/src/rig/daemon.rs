@@ -21,7 +21,7 @@ const START_LIMIT: Duration = Duration::from_secs(45);
 /// How long a clean shutdown may take: it drains, checkpoints and marks every image clean.
 const STOP_LIMIT: Duration = Duration::from_secs(120);
 
-/// How long a checkpoint may: gigabytes may wait for the object store.
+/// How long a checkpoint may take: gigabytes may wait for the object store.
 const CHECKPOINT_LIMIT: Duration = Duration::from_secs(1800);
 
 /// How long an operator's command may take.
@@ -134,7 +134,8 @@ impl Setup {
         command::run(&mut self.command(arguments), COMMAND_LIMIT)
     }
 
-    /// Accepts, as an operator does, that `image` is taken over and what its buffer store held is lost.
+    /// Runs `mvps image takeover`: an operator accepts that what the buffer store of `image` held
+    /// is lost.
     ///
     /// # Errors
     /// If the command fails.

@@ -1,5 +1,5 @@
-//! An NBD export as a block device: nbdfuse shows the export as a file, and a loop device makes that
-//! a disk.
+//! An NBD export as a block device: nbdfuse shows the export as a file, and a loop device makes
+//! that a disk.
 //!
 //! Invariant: dropping a [`Disk`] detaches it; a driver leaves no loop device behind.
 

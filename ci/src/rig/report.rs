@@ -1,4 +1,5 @@
-//! A table of checks: each row passed or failed, with what was seen; a failure anywhere is an error.
+//! A table of checks: each row passed or failed, with what was seen; a failure anywhere is an
+//! error.
 
 use std::time::{Duration, Instant};
 

@@ -90,7 +90,7 @@ impl Form {
     }
 
     /// DISC.
-    pub(super) fn goodbye(self) -> Vec<u8> {
+    pub(super) fn disconnect(self) -> Vec<u8> {
         let mut bytes = vec![0; self.framing.request_bytes()];
         bytes[..4].copy_from_slice(&self.framing.request_magic().to_be_bytes());
         bytes[7] = 2;

@@ -7,6 +7,7 @@ pub mod admin;
 pub mod check;
 pub mod client;
 pub mod collector;
+pub mod content;
 pub mod encryption;
 pub mod engine;
 pub mod env;
@@ -14,6 +15,8 @@ pub mod format;
 pub mod ids;
 pub mod mutant;
 pub mod nbd;
+pub mod object_reads;
+pub mod protocol;
 pub mod reachability;
 #[cfg(test)]
 mod scenarios;

@@ -12,8 +12,8 @@ use mvps_core::admin::{
     SnapshotDeleted, SnapshotReport, VersionsReport,
 };
 use mvps_core::encryption::RootKeys;
-use mvps_core::engine::protocol::ManifestStore;
 use mvps_core::ids::{ImageId, Version};
+use mvps_core::protocol::ManifestStore;
 use mvps_core::token::Shown;
 
 use super::image::{open_manifests, open_manifests_to_publish, shown};

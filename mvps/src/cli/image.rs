@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use mvps_core::admin::{self, Adopted, ImageReport, ImageRow, TakeoverOutcome};
 use mvps_core::encryption::RootKeys;
-use mvps_core::engine::protocol::{ManifestStore, Opener};
+use mvps_core::protocol::{ManifestStore, Opener};
 use mvps_core::store::{Patience, RetryingStore, probe_conditional_create};
 
 use super::{

@@ -116,7 +116,7 @@ pub fn parse_address(text: &str) -> Result<Address, String> {
 pub struct Compression(pub Option<i32>);
 
 /// zstd's level if none is named.
-const COMPRESSION_LEVEL: i32 = mvps_core::engine::segment_writer::COMPRESSION_LEVEL;
+const COMPRESSION_LEVEL: i32 = mvps_core::engine::publisher::COMPRESSION_LEVEL;
 
 /// zstd's highest level. Its levels below 1 save little that level 1 does not.
 const COMPRESSION_LEVEL_MAX: i32 = 22;

@@ -10,7 +10,7 @@ use std::path::Path;
 use anyhow::{Context as _, bail};
 use mvps_core::client::{Client, ClientError, Transaction};
 use mvps_core::env::{Address, Network as _};
-use mvps_core::nbd::{Errno, ExportName, Framing, Opening, Wishes};
+use mvps_core::nbd::{Errno, ExportName, Framing, Opening, RequestedOptions};
 
 use super::TxnArgs;
 use super::token::for_one_connection;
@@ -48,13 +48,13 @@ pub async fn apply(args: &TxnArgs) -> anyhow::Result<String> {
         format!("no server answers at {address}; see --connect")
     })?;
     let spawner = TokioSpawner::current(NonZeroUsize::MIN);
-    let wishes = Wishes {
+    let options = RequestedOptions {
         framing: Framing::Extended,
-        ..Wishes::from(Opening::Go)
+        ..RequestedOptions::from(Opening::Go)
     };
     let connected = match security(args)? {
-        None => Client::connect(stream, name, wishes, &spawner).await,
-        Some(security) => Client::connect_tls(stream, name, wishes, &security, &spawner).await,
+        None => Client::connect(stream, name, options, &spawner).await,
+        Some(security) => Client::connect_tls(stream, name, options, &security, &spawner).await,
     };
     let mut client = connected.map_err(|error| advice(&error, "attach"))?;
     check(&list, client.export().size_bytes)?;

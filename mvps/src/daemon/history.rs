@@ -3,8 +3,8 @@
 use mvps_core::admin;
 use mvps_core::encryption::ROOT_KEY_VARIABLE;
 use mvps_core::engine::Image;
-use mvps_core::engine::protocol::ManifestStore;
 use mvps_core::ids::{ImageId, Version};
+use mvps_core::protocol::ManifestStore;
 use mvps_core::token::Shown;
 
 use super::operator::Operator;

@@ -139,7 +139,7 @@ fn start(
 ) -> Server<EngineImages> {
     let threads = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
     let config = ServerConfig {
-        turns_at_once: threads.get(),
+        scheduler_permits: threads.get(),
         idle_time: Duration::from_millis(tuning.idle_close_ms),
         durability: tuning.durability.into(),
         security: security.map(|security| security as Arc<dyn Security>),

@@ -16,7 +16,9 @@ use std::path::Path as FilePath;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt};
-use mvps_core::env::{ObjectEntry, ObjectStore, PartTag, StoreError, UploadEntry, UploadId};
+use mvps_core::env::{
+    GetRange, ObjectBody, ObjectEntry, ObjectStore, PartTag, StoreError, UploadEntry, UploadId,
+};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{ObjectStore as _, ObjectStoreExt as _, PutMode, PutPayload};
@@ -186,6 +188,42 @@ impl LocalObjectStore {
             std::future::ready(Ok(wanted.then_some(entry)))
         });
         entries.try_collect().await
+    }
+
+    async fn read_whole(&self, key: &str) -> Result<Bytes, StoreError> {
+        let found = self
+            .objects
+            .get(&path(key)?)
+            .await
+            .map_err(|error| translate(key, error))?;
+        found.bytes().await.map_err(|error| translate(key, error))
+    }
+
+    async fn read_range(&self, key: &str, range: Range<u64>) -> Result<Bytes, StoreError> {
+        let path = path(key)?;
+        let wanted = range.end.saturating_sub(range.start);
+        let found = self.objects.get_range(&path, range.clone()).await;
+        let read = found.map_err(|error| translate(key, error));
+        if read.as_ref().is_ok_and(|body| body.len() as u64 == wanted) {
+            return read;
+        }
+        // Short, or refused: that may be the range's fault.
+        let meta = self
+            .objects
+            .head(&path)
+            .await
+            .map_err(|error| translate(key, error))?;
+        if range.end > meta.size {
+            let reason = format!("bytes {range:?} of an object of {} bytes", meta.size);
+            return Err(StoreError::Corrupt {
+                key: key.to_owned(),
+                reason,
+            });
+        }
+        let replaced = || StoreError::Unavailable {
+            reason: format!("{key} was replaced"),
+        };
+        Err(read.err().unwrap_or_else(replaced))
     }
 }
 
@@ -373,40 +411,12 @@ impl ObjectStore for LocalObjectStore {
         Ok(uploads)
     }
 
-    async fn get(&self, key: &str) -> Result<Bytes, StoreError> {
-        let found = self
-            .objects
-            .get(&path(key)?)
-            .await
-            .map_err(|error| translate(key, error))?;
-        found.bytes().await.map_err(|error| translate(key, error))
-    }
-
-    async fn get_range(&self, key: &str, range: Range<u64>) -> Result<Bytes, StoreError> {
-        let path = path(key)?;
-        let wanted = range.end.saturating_sub(range.start);
-        let found = self.objects.get_range(&path, range.clone()).await;
-        let read = found.map_err(|error| translate(key, error));
-        if read.as_ref().is_ok_and(|body| body.len() as u64 == wanted) {
-            return read;
-        }
-        // Short, or refused: that may be the range's fault.
-        let meta = self
-            .objects
-            .head(&path)
-            .await
-            .map_err(|error| translate(key, error))?;
-        if range.end > meta.size {
-            let reason = format!("bytes {range:?} of an object of {} bytes", meta.size);
-            return Err(StoreError::Corrupt {
-                key: key.to_owned(),
-                reason,
-            });
-        }
-        let replaced = || StoreError::Unavailable {
-            reason: format!("{key} was replaced"),
+    async fn get(&self, key: &str, range: GetRange) -> Result<ObjectBody, StoreError> {
+        let read = match range {
+            GetRange::Whole => self.read_whole(key).await,
+            GetRange::Bytes(range) => self.read_range(key, range).await,
         };
-        Err(read.err().unwrap_or_else(replaced))
+        read.map(ObjectBody::from)
     }
 
     async fn list(

@@ -6,8 +6,6 @@
 //!
 //! Credentials come from the default chain: environment, profile, web identity, ECS, EC2.
 
-use std::ops::Range;
-
 use async_trait::async_trait;
 use aws_config::BehaviorVersion;
 use aws_credential_types::Credentials;
@@ -23,8 +21,9 @@ use aws_sdk_s3::types::{
 };
 use aws_smithy_http_client::tls;
 use bytes::Bytes;
-use mvps_core::env::{ObjectEntry, ObjectStore, PartTag, StoreError, UploadEntry, UploadId};
-use mvps_core::store::joined;
+use mvps_core::env::{
+    GetRange, ObjectBody, ObjectEntry, ObjectStore, PartTag, StoreError, UploadEntry, UploadId,
+};
 
 use super::s3_error::{causes, classify_code, no_credentials, translate};
 
@@ -137,8 +136,11 @@ impl S3ObjectStore {
     }
 
     /// The answer in the pieces in which it arrived.
-    async fn read(&self, key: &str, range: Option<&Range<u64>>) -> Result<Vec<Bytes>, StoreError> {
-        let header = range.map(|range| format!("bytes={}-{}", range.start, range.end - 1));
+    async fn read(&self, key: &str, range: &GetRange) -> Result<ObjectBody, StoreError> {
+        let header = match range {
+            GetRange::Whole => None,
+            GetRange::Bytes(range) => Some(format!("bytes={}-{}", range.start, range.end - 1)),
+        };
         let request = self
             .client
             .get_object()
@@ -149,7 +151,7 @@ impl S3ObjectStore {
         let announced = found
             .content_length
             .and_then(|length| u64::try_from(length).ok());
-        let expected = range.map(|range| range.end - range.start).or(announced);
+        let expected = range.expected_bytes().or(announced);
         if announced.is_some() && announced != expected {
             return Err(corrupt(
                 key,
@@ -171,7 +173,7 @@ impl S3ObjectStore {
                 &format!("{length} bytes instead of {expected:?}"),
             ));
         }
-        Ok(pieces)
+        Ok(pieces.into())
     }
 
     async fn delete_one(&self, key: &str) -> Result<(), StoreError> {
@@ -367,25 +369,13 @@ impl ObjectStore for S3ObjectStore {
         }
     }
 
-    async fn get(&self, key: &str) -> Result<Bytes, StoreError> {
-        Ok(joined(&self.read(key, None).await?))
-    }
-
-    async fn get_range(&self, key: &str, range: Range<u64>) -> Result<Bytes, StoreError> {
-        Ok(joined(&self.get_range_pieces(key, range).await?))
-    }
-
-    async fn get_range_pieces(
-        &self,
-        key: &str,
-        range: Range<u64>,
-    ) -> Result<Vec<Bytes>, StoreError> {
-        if range.is_empty() {
+    async fn get(&self, key: &str, range: GetRange) -> Result<ObjectBody, StoreError> {
+        if range.expected_bytes() == Some(0) {
             return Err(StoreError::Invalid {
                 reason: format!("an empty range of {key}"),
             });
         }
-        self.read(key, Some(&range)).await
+        self.read(key, &range).await
     }
 
     async fn list(

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mvps_core::admin::{self, Admin, AdminError};
-use mvps_core::engine::protocol::ManifestStore;
 use mvps_core::env::ObjectStore;
 use mvps_core::ids::Version;
+use mvps_core::protocol::ManifestStore;
 use mvps_core::store::{Patience, RetryingStore};
 use mvps_core::token::Shown;
 use tokio::sync::watch;

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use madsim::time::{sleep, timeout};
 use mvps_core::admin;
-use mvps_core::engine::protocol::ManifestStore;
 use mvps_core::env::memory::Crash;
+use mvps_core::protocol::ManifestStore;
 use mvps_core::store::{Patience, RetryingStore};
 use tokio::sync::watch;
 

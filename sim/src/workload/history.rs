@@ -8,9 +8,9 @@ use futures_util::future::join;
 use madsim::time::sleep;
 use mvps_core::admin::{self, Admin};
 use mvps_core::encryption::RootKeys;
-use mvps_core::engine::protocol::ManifestStore;
 use mvps_core::engine::{EngineError, Host, Image};
 use mvps_core::ids::Version;
+use mvps_core::protocol::ManifestStore;
 
 use super::program::rest;
 use crate::draws::Draws;

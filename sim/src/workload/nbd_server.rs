@@ -6,10 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use mvps_core::engine::protocol::OpenError as OfficeError;
 use mvps_core::engine::{Host, Intent, OpenError, OpeningRequest, Since, open};
 use mvps_core::env::{Address, Connection, Listener, PeerName};
 use mvps_core::ids::ImageId;
+use mvps_core::protocol::OpenError as OfficeError;
 use mvps_core::session::{
     EngineImages, ImageFacts, Images, OpenFailure, ServedImage, Server, ServerConfig,
 };

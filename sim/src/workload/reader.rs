@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use madsim::time::sleep;
 use mvps_core::admin::{self, Admin, AdminError};
-use mvps_core::engine::protocol::ManifestStore;
 use mvps_core::engine::{Host, PublishedVersion};
 use mvps_core::format::manifest::Manifest;
 use mvps_core::ids::Version;
+use mvps_core::protocol::ManifestStore;
 use mvps_core::token::Shown;
 use tokio::sync::watch;
 

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use mvps_core::engine::protocol::OpenError as OfficeError;
 use mvps_core::engine::{EngineError, Host, Image, Intent, OpenError, OpeningRequest, open};
+use mvps_core::protocol::OpenError as OfficeError;
 use mvps_core::store::probe_conditional_create;
 use tokio::sync::watch;
 

@@ -1,10 +1,10 @@
 //! An object store made of one function from request to reply.
 
-use std::ops::Range;
-
 use async_trait::async_trait;
 use bytes::Bytes;
-use mvps_core::env::{ObjectEntry, ObjectStore, PartTag, StoreError, UploadEntry, UploadId};
+use mvps_core::env::{
+    GetRange, ObjectBody, ObjectEntry, ObjectStore, PartTag, StoreError, UploadEntry, UploadId,
+};
 
 use super::request::{Answer, Request};
 
@@ -76,12 +76,9 @@ impl<A: Ask> ObjectStore for Front<A> {
         answer!(self.0.ask(Request::ListUploads(prefix.to_owned())), Uploads)
     }
 
-    async fn get(&self, key: &str) -> Result<Bytes, StoreError> {
-        answer!(self.0.ask(Request::Get(key.to_owned())), Body)
-    }
-
-    async fn get_range(&self, key: &str, range: Range<u64>) -> Result<Bytes, StoreError> {
-        answer!(self.0.ask(Request::GetRange(key.to_owned(), range)), Body)
+    async fn get(&self, key: &str, range: GetRange) -> Result<ObjectBody, StoreError> {
+        let body: Result<Bytes, _> = answer!(self.0.ask(Request::Get(key.to_owned(), range)), Body);
+        body.map(ObjectBody::from)
     }
 
     async fn list(

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use mvps_core::env::ObjectStore;
+use mvps_core::env::{GetRange, ObjectStore};
 use mvps_core::format::codec::{ENVELOPE_TRAILER_BYTES, ObjectSeed};
 use mvps_core::format::object_name::parse_manifest_key;
 
@@ -39,7 +39,8 @@ pub struct Misread {
 impl Ask for Misread {
     async fn ask(&self, request: Request) -> Reply {
         let key = request.key().to_owned();
-        let is_manifest = matches!(request, Request::Get(_)) && parse_manifest_key(&key).is_ok();
+        let is_manifest =
+            matches!(request, Request::Get(_, GetRange::Whole)) && parse_manifest_key(&key).is_ok();
         let reply = request.carry_out(&*self.objects).await;
         match reply {
             Ok(Answer::Body(body)) if is_manifest => Ok(Answer::Body(self.read(key, body))),

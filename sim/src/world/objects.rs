@@ -6,7 +6,6 @@
 //! Invariant: whatever changes the store is shown to the landing oracle at that instant.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::ops::Range;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -16,7 +15,8 @@ use madsim::runtime::NodeHandle;
 use madsim::time::sleep;
 use mvps_core::env::memory::MemoryObjectStore;
 use mvps_core::env::{
-    ObjectEntry, ObjectStore, OperationKind, PartTag, StoreError, UploadEntry, UploadId,
+    GetRange, ObjectBody, ObjectEntry, ObjectStore, OperationKind, PartTag, StoreError,
+    UploadEntry, UploadId,
 };
 use tokio::sync::oneshot;
 
@@ -158,7 +158,7 @@ impl StoreService {
             let kind = fate::Kind {
                 mutates: request.mutates(),
                 creates: matches!(request, Request::Create(..)),
-                body: matches!(request, Request::Get(_) | Request::GetRange(..)),
+                body: matches!(request, Request::Get(..)),
                 deletes: matches!(request, Request::Delete(_)),
                 completes: matches!(request, Request::CompleteUpload(..)),
             };
@@ -211,7 +211,7 @@ impl StoreService {
 
     async fn serve(self: Arc<Self>, client: String, request: Request, to: oneshot::Sender<Reply>) {
         let fate = self.draw_fate(&client, &request);
-        let reads = matches!(request, Request::Get(_) | Request::GetRange(..));
+        let reads = matches!(request, Request::Get(..));
         sleep(fate::latency(&self.draws) + self.transfer(request.body_bytes())).await;
         let reply = match fate {
             Fate::Served => self.apply(&client, request).await,
@@ -257,7 +257,9 @@ impl StoreService {
             Fate::BodyStalled => std::future::pending().await,
             Fate::Truncated => match self.apply(&client, request.clone()).await {
                 // The length of a range is known, so its reader has to see that it is short.
-                Ok(Answer::Body(body)) if matches!(request, Request::GetRange(..)) => {
+                Ok(Answer::Body(body))
+                    if matches!(request, Request::Get(_, GetRange::Bytes(_))) =>
+                {
                     let length = self.draws.below(body.len() as u64);
                     Ok(Answer::Body(body.slice(..length as usize)))
                 }
@@ -345,7 +347,7 @@ fn tripwire_name(request: &Request) -> &'static str {
     match request {
         Request::Put(..) => "crash: at a put",
         Request::Create(..) => "crash: at a create",
-        Request::Get(_) | Request::GetRange(..) => "crash: at a get",
+        Request::Get(..) => "crash: at a get",
         Request::List(..) | Request::ListFolders(_) | Request::ListUploads(_) => "crash: at a list",
         Request::StartUpload(_)
         | Request::UploadPart(..)
@@ -410,12 +412,9 @@ impl ObjectStore for SimObjectStore {
         answer!(self.ask(Request::ListUploads(prefix.to_owned())), Uploads)
     }
 
-    async fn get(&self, key: &str) -> Result<Bytes, StoreError> {
-        answer!(self.ask(Request::Get(key.to_owned())), Body)
-    }
-
-    async fn get_range(&self, key: &str, range: Range<u64>) -> Result<Bytes, StoreError> {
-        answer!(self.ask(Request::GetRange(key.to_owned(), range)), Body)
+    async fn get(&self, key: &str, range: GetRange) -> Result<ObjectBody, StoreError> {
+        let body: Result<Bytes, _> = answer!(self.ask(Request::Get(key.to_owned(), range)), Body);
+        body.map(ObjectBody::from)
     }
 
     async fn list(

@@ -1,10 +1,8 @@
 //! The object store's requests as values, so that one can be carried out later, or twice.
 
-use std::ops::Range;
-
 use bytes::Bytes;
 use mvps_core::env::{
-    ObjectEntry, ObjectStore, OperationKind, PartTag, StoreError, UploadEntry, UploadId,
+    GetRange, ObjectEntry, ObjectStore, OperationKind, PartTag, StoreError, UploadEntry, UploadId,
 };
 
 /// One call of an object store.
@@ -21,8 +19,7 @@ pub enum Request {
     CompleteUpload(String, UploadId, Vec<PartTag>),
     AbortUpload(String, UploadId),
     ListUploads(String),
-    Get(String),
-    GetRange(String, Range<u64>),
+    Get(String, GetRange),
     List(String, Option<String>, usize),
     ListFolders(String),
     Delete(Vec<String>),
@@ -54,8 +51,7 @@ impl Request {
             Self::CompleteUpload(..) => OperationKind::CompleteUpload,
             Self::AbortUpload(..) => OperationKind::AbortUpload,
             Self::ListUploads(..) => OperationKind::ListUploads,
-            Self::Get(..) => OperationKind::Get,
-            Self::GetRange(..) => OperationKind::GetRange,
+            Self::Get(_, range) => OperationKind::of_get(range),
             Self::List(..) => OperationKind::List,
             Self::ListFolders(..) => OperationKind::ListFolders,
             Self::Delete(..) => OperationKind::Delete,
@@ -73,8 +69,7 @@ impl Request {
             | Self::CompleteUpload(key, ..)
             | Self::AbortUpload(key, _)
             | Self::ListUploads(key)
-            | Self::Get(key)
-            | Self::GetRange(key, _)
+            | Self::Get(key, _)
             | Self::List(key, ..)
             | Self::ListFolders(key) => key,
             Self::Delete(keys) => keys.first().map_or("", String::as_str),
@@ -95,11 +90,7 @@ impl Request {
     pub fn mutates(&self) -> bool {
         !matches!(
             self,
-            Self::ListUploads(_)
-                | Self::Get(_)
-                | Self::GetRange(..)
-                | Self::List(..)
-                | Self::ListFolders(_)
+            Self::ListUploads(_) | Self::Get(..) | Self::List(..) | Self::ListFolders(_)
         )
     }
 
@@ -122,8 +113,10 @@ impl Request {
             }
             Self::AbortUpload(key, upload) => store.abort_upload(&key, &upload).await.map(done),
             Self::ListUploads(prefix) => store.list_uploads(&prefix).await.map(Answer::Uploads),
-            Self::Get(key) => store.get(&key).await.map(Answer::Body),
-            Self::GetRange(key, range) => store.get_range(&key, range).await.map(Answer::Body),
+            Self::Get(key, range) => {
+                let body = store.get(&key, range).await;
+                body.map(|body| Answer::Body(body.joined()))
+            }
             Self::List(prefix, after, limit) => {
                 let entries = store.list(&prefix, after.as_deref(), limit).await;
                 entries.map(Answer::Entries)

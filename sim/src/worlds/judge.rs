@@ -5,11 +5,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::FutureExt;
 use mvps_core::admin;
-use mvps_core::engine::protocol::{ManifestStore, OpenError as OfficeError};
 use mvps_core::engine::{Acknowledge, Attachment, Durability, EngineError, Host, OpenError, open};
 use mvps_core::env::memory::{Crash, MemoryBufferStores, SeededEntropy};
 use mvps_core::format::manifest::{Manifest, Office};
 use mvps_core::format::object_name::{manifests_prefix, parse_manifest_key};
+use mvps_core::protocol::{ManifestStore, OpenError as OfficeError};
 
 use super::environment::{Process, image_id, process};
 use super::executor::{Pause, ProcessId};
@@ -146,7 +146,7 @@ impl World {
         let read = self.finish(process, "reading", async move {
             attachment.read(0, length).await
         })?;
-        read.map(mvps_core::engine::ReadBytes::into_bytes)
+        read.map(mvps_core::content::Content::into_bytes)
             .map_err(|error| format!("oracle 8: {error}"))
     }
 

@@ -24,8 +24,8 @@ const SMALL: &str = "small";
 /// How long making a snapshot or a clone may take, from the start of the command to its end.
 const COMMAND_LIMIT: Duration = Duration::from_millis(100);
 
-/// Requests by which a big image's snapshot or clone may exceed a small one's: the page of a listing
-/// that somebody else's publication adds.
+/// Requests by which a big image's snapshot or clone may exceed a small one's: the page of a
+/// listing that somebody else's publication adds.
 const REQUESTS_SLACK: u64 = 2;
 
 /// How much of the image's bytes all clones may add, in thousandths.
@@ -44,7 +44,7 @@ const READS: u64 = 2000;
 const SOURCE_PAGE: u64 = 4;
 const CLONE_PAGE: u64 = 8;
 
-/// The big image, and what is made of it.
+/// The big image with its snapshots and clones.
 pub struct Clones<'a> {
     pub runtime: &'a Runtime,
     pub server: &'a mut ObjectServer,
@@ -185,8 +185,8 @@ impl Clones<'_> {
         bail!("the collector finds something to do again and again")
     }
 
-    /// The data objects in the bucket are those that the newest manifest of `image` names, with their
-    /// lengths; how many, and their bytes.
+    /// The data objects in the bucket are those that the newest manifest of `image` names, with
+    /// their lengths; how many, and their bytes.
     fn must_be_exact(&self, image: &str) -> Result<(usize, u64)> {
         let listing = self.server.listing(PREFIX)?;
         let image = ImageId::parse(image)?;

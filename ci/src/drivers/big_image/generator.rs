@@ -1,5 +1,5 @@
-//! Makes the image by the format module: segments, leaves, maps and a clean manifest, put as they
-//! are. Nothing of the engine is used.
+//! Generates the image with the format module alone: segments, leaves, maps and a clean manifest,
+//! put to the object store as they are. Nothing of the engine is used.
 
 use anyhow::Result;
 use aws_sdk_s3::Client;
@@ -32,7 +32,7 @@ const LEAVES_PER_SEGMENT: u64 = 512;
 /// Leaves in one map object.
 const LEAVES_PER_MAP: u64 = 8192;
 
-/// A segment being made.
+/// A segment that is not complete yet.
 struct Segment {
     id: SegmentId,
     seed: ObjectSeed,
@@ -53,7 +53,7 @@ pub struct Generator {
 }
 
 impl Generator {
-    /// Makes what `options` ask for.
+    /// A generator of the image that `options` describe.
     pub fn new(client: Client, options: &Options) -> Self {
         Self {
             client,
@@ -86,7 +86,7 @@ impl Generator {
         Ok(())
     }
 
-    /// Makes it; returns its manifest.
+    /// Generates the image; returns its manifest.
     ///
     /// # Errors
     /// If the store refuses an object.

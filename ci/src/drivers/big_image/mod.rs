@@ -1,9 +1,9 @@
-//! `cargo ci bigimage`: an image far larger than memory, made by the format module rather than by
-//! writing it; what opening it takes, what reading all over it needs, and what its snapshots and
-//! clones cost.
+//! `cargo ci bigimage`: measures an image far larger than memory: opening it, reading all over it,
+//! and its snapshots and clones.
 //!
-//! The content compresses to nothing, so that the whole is made in minutes, but every page is in a
-//! frame of its own segment's index and in a leaf of the map, as if it had been written.
+//! The format module generates the image; nothing is written through a server. The content
+//! compresses to nothing, so that generating it takes minutes, but every page is in a frame of its
+//! own segment's index and in a leaf of the map, as if it had been written.
 
 mod clones;
 mod generator;
@@ -29,12 +29,12 @@ use image::{IMAGE, PREFIX, read_all_over};
 
 pub use image::Options;
 
-/// What it may take.
+/// Limits of opening the image and reading all over it.
 const OPEN_LIMIT: Duration = Duration::from_secs(2);
 const OPEN_REQUESTS_MOST: u64 = 20;
 const RSS_MOST_BYTES: u64 = 512 << 20;
 
-/// Runs it.
+/// Generates the image, opens it, reads it, and makes and deletes snapshots and clones of it.
 ///
 /// # Errors
 /// If a page is wrong or a limit is not kept.

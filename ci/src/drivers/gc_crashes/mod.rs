@@ -1,10 +1,10 @@
 //! `cargo ci gc-crashes`: two collectors in a tight loop that forget whatever they may, killed at
 //! random, beside a server under load that is itself killed, moved and taken over.
 //!
-//! Read [`loops`] (the collectors), then [`ends`] (how a round ends), then [`rounds`] (the rest). The
-//! model is that of `cargo ci kill`: every unit carries the stamp of the operation that wrote it, and
-//! every state that is found is explained by what the clients know. Snapshots are kept for a few
-//! rounds, cloned, rolled back to and compared unit by unit.
+//! Reading order: [`loops`] (the collectors), [`ends`] (how a round ends), [`rounds`] (the rest).
+//! The model is that of `cargo ci kill`: every unit carries the stamp of the operation that wrote
+//! it, and every state that is found is explained by what the clients know. Snapshots are kept for
+//! a few rounds, cloned, rolled back to and compared unit by unit.
 
 mod ends;
 mod loops;
@@ -30,7 +30,7 @@ use rounds::LoadedImage;
 /// How long the last collection, and the check of everything, may take.
 const LIMIT: Duration = Duration::from_secs(300);
 
-/// How much.
+/// For how long, and from which seed.
 #[derive(clap::Args, Clone, Debug)]
 pub struct Options {
     /// Minutes of it.
@@ -41,7 +41,7 @@ pub struct Options {
     pub seed: Option<u64>,
 }
 
-/// Runs it.
+/// Runs a server under load beside the collectors, then checks everything.
 ///
 /// # Errors
 /// If a state cannot be explained, a collector fails, or the check finds anything; the directory of

@@ -1,4 +1,5 @@
-//! The server's side: rounds of load, each with an end, and what is kept over several of them.
+//! The server's side: rounds of load, each with its end, and the snapshots that are kept over
+//! several rounds.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;

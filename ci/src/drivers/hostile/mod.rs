@@ -1,10 +1,10 @@
 //! `cargo ci hostile`: a storm of clients that mean harm, while fio runs on another image.
 //!
 //! Thousands of connections stall at every stage of the protocol, send random bytes at every stage,
-//! cut, oversize and reorder requests, or ask and never read. What is shown: fio's throughput alone,
-//! during the storm and after it, that none of its requests failed, how long others with a token wait
-//! to be let in meanwhile, the daemon's memory and sockets before, at their highest and after, and that
-//! nothing panicked.
+//! cut, oversize and reorder requests, or ask and never read. What is shown: fio's throughput
+//! alone, during the storm and after it, that none of its requests failed, how long others with a
+//! token wait to be let in meanwhile, the daemon's memory and sockets before, at their highest and
+//! after, and that nothing panicked.
 
 mod attack;
 mod images;
@@ -31,8 +31,8 @@ use images::{IMAGE_BYTES, NOISY, QUIET};
 const DURING_MIN: f64 = 0.4;
 const AFTER_MIN: f64 = 0.7;
 
-/// Little memory for what is buffered and cached, so that what the storm takes is seen beside it; and
-/// images that nobody uses are soon closed, so that it is seen whether it gives all back.
+/// Little memory for what is buffered and cached, so that what the storm takes is seen beside it;
+/// and images that nobody uses are soon closed, so that it is seen whether it gives all back.
 const SMALL_BUFFERS: [&str; 3] = [
     "--checkpoint-bytes=16MiB",
     "--cache-bytes=64MiB",
@@ -41,8 +41,9 @@ const SMALL_BUFFERS: [&str; 3] = [
 
 const MIB: u64 = 1 << 20;
 
-/// The daemon's memory, at its highest. Its limits add up to more (each image's buffer twice, payload
-/// of writes and of reads, transactions, the cache: 1,152 MiB); a storm does not fill them all at once.
+/// The daemon's memory, at its highest. Its limits add up to more (each image's buffer twice,
+/// payload of writes and of reads, transactions, the cache: 1,152 MiB); a storm does not fill them
+/// all at once.
 const RESIDENT_MAX_BYTES: u64 = 640 * MIB;
 
 /// How long the storm takes to be up, and how much longer than fio it goes on.
@@ -74,10 +75,10 @@ pub struct Options {
     only: Vec<attack::Attack>,
 }
 
-/// Runs it.
+/// Runs fio alone, during the storm and after it, and checks what the storm left.
 ///
 /// # Errors
-/// If mvps does not withstand.
+/// If fio fails or slows down too much, or memory or sockets are not given back.
 pub fn run(binary: &Binary, options: &Options) -> Result<()> {
     machine::ensure(machine::NBD_TOOLS)?;
     raise_descriptor_limit()?;

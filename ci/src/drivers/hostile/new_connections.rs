@@ -1,4 +1,5 @@
-//! Clients that mean well and come while the storm is on: how long they wait to be let in.
+//! New connections of well-behaved clients during the storm: how long they wait until they are
+//! served.
 
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -12,7 +13,7 @@ use crate::rig::client::attach;
 use crate::rig::daemon::Setup;
 use crate::rig::token::Claims;
 
-/// How often one comes.
+/// How long to wait before the next one.
 const PAUSE: Duration = Duration::from_millis(500);
 
 /// How long it may take to attach and read a page. The storm's connections are ahead of it.
@@ -21,7 +22,7 @@ const WAIT_MAX: Duration = Duration::from_secs(5);
 /// How long each of them waited.
 type Waits = Vec<Duration>;
 
-/// Lets one client after the other come for `duration`, beginning after `delay`.
+/// Connects one client after the other for `duration`, beginning after `delay`.
 pub fn begin(setup: &Setup, delay: Duration, duration: Duration) -> JoinHandle<Result<Waits>> {
     let setup = setup.clone();
     thread::spawn(move || {
@@ -55,7 +56,7 @@ async fn come_and_go(setup: &Setup, until: Instant) -> Result<Waits> {
     Ok(waits)
 }
 
-/// The verdict.
+/// Fails if a connection waited too long or none was made; returns how long they waited.
 pub fn judge(new_connections: JoinHandle<Result<Waits>>) -> Result<String> {
     let waits = new_connections.join();
     let mut waits =

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
 use mvps_core::client::Client;
-use mvps_core::nbd::{Framing, Wishes};
+use mvps_core::nbd::{Framing, RequestedOptions};
 use tokio::runtime::Runtime;
 
 use super::certificates::qemu_image;
@@ -90,7 +90,7 @@ fn in_time(took: Duration, limit_seconds: f64) -> Result<String> {
 
 async fn attach(daemon: &Daemon, image: &str) -> Result<Client> {
     let claims = Claims::image(image, DISK_BYTES);
-    let client = attach_with(daemon.setup(), &claims, Wishes::everything()).await?;
+    let client = attach_with(daemon.setup(), &claims, RequestedOptions::everything()).await?;
     ensure!(
         client.export().framing == Framing::Extended,
         "no extended headers"

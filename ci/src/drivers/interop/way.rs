@@ -7,7 +7,7 @@ use super::images::IMAGE_BYTES;
 use crate::rig::daemon::Listen;
 use crate::rig::token::Claims;
 
-/// One way in; a column of the table.
+/// A way to the daemon; a column of the table.
 pub struct Way {
     /// Its name, which is part of its images' names: they must not be long, see
     /// [`crate::rig::object_server::ObjectServer::store`].

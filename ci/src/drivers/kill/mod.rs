@@ -43,7 +43,7 @@ pub enum Store {
     S3,
 }
 
-/// How much to kill.
+/// How often to kill, in which modes, and where the images are.
 #[derive(clap::Args, Clone, Debug)]
 pub struct Options {
     /// Rounds of each mode.
@@ -60,7 +60,7 @@ pub struct Options {
     pub seed: Option<u64>,
 }
 
-/// Runs the modes.
+/// Runs all modes, or the one that `options` name.
 ///
 /// # Errors
 /// If a round cannot be explained; the directory of its daemons is then kept.

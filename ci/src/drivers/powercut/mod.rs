@@ -44,7 +44,7 @@ pub struct Options {
     pub seed: Option<u64>,
 }
 
-/// Cuts the power.
+/// Cuts the power under load, and with a torn tail of the journal.
 ///
 /// # Errors
 /// If a round cannot be explained; the disk's file is then kept.

@@ -20,10 +20,10 @@ pub use run::Options;
 /// Below this in the bucket.
 const PREFIX: &str = "space/";
 
-/// Runs it.
+/// Fills the image in order, overwrites it at random, and verifies it.
 ///
 /// # Errors
-/// If a target is missed, or anything fails.
+/// If the bucket holds or the daemon sends more than the limits, or data is wrong.
 pub fn run(binary: &Binary, options: &Options) -> Result<()> {
     machine::ensure(machine::NBD_TOOLS)?;
     let collector = match &options.mvps_gc {

@@ -1,4 +1,5 @@
-//! The run: fio fills and overwrites the image while the collector passes, and the bucket is measured.
+//! The run: fio fills and overwrites the image while the collector passes, and the bucket is
+//! measured.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -27,7 +28,7 @@ const PEAK_PERCENT_MOST: u64 = 220;
 const PUT_PERCENT_MOST: u64 = 180;
 const FRESH_PERCENT_MOST: u64 = 102;
 
-/// How much, and how often.
+/// The size of the image, and how often it is overwritten and collected.
 #[derive(clap::Args, Clone, Debug)]
 pub struct Options {
     /// Size of the image in MiB. The targets are stated for 4096; a small image shows only that
@@ -40,8 +41,8 @@ pub struct Options {
     /// Seconds between two passes of the collector.
     #[arg(long, default_value_t = 5.0)]
     pub collect_every: f64,
-    /// Bytes of a checkpoint, such as 64MiB: with a sixteenth of the image, a small one behaves like
-    /// the large one.
+    /// Bytes of a checkpoint, such as 64MiB: with a sixteenth of the image, a small one behaves
+    /// like the large one.
     #[arg(long)]
     pub checkpoint_bytes: Option<String>,
     /// Run this collector instead of building one.
@@ -109,7 +110,7 @@ impl Run {
         Ok(said)
     }
 
-    /// Writes the whole image in order; what was sent, in percent of it, rounded up.
+    /// Writes the whole image in order; returns what was sent, in percent of it, rounded up.
     fn fill(&mut self, server: &mut ObjectServer) -> Result<u64> {
         let before = server.requests()?;
         self.fio(&["--rw=write", "--bs=1M", "--iodepth=4", "--do_verify=0"])?;
@@ -119,7 +120,8 @@ impl Run {
         Ok((sent * 100).div_ceil(self.live_bytes))
     }
 
-    /// Overwrites the image at uniform random; what was sent, in percent of what was written.
+    /// Overwrites the image at uniform random; returns what was sent, in percent of what was
+    /// written.
     fn overwrite(&mut self, server: &mut ObjectServer, options: &Options) -> Result<u64> {
         let before = server.requests()?;
         for round in 1..=options.rounds {

@@ -1,6 +1,6 @@
-//! What must hold after all the overwriting, cleaning and collecting: nothing is damaged, every page
-//! is where it belongs, and what is written and verified now is found again by a server that has
-//! nothing but the bucket.
+//! What must hold after all the overwriting, cleaning and collecting: nothing is damaged, every
+//! page is where it belongs, and what is written and verified now is found again by a server that
+//! has nothing but the bucket.
 
 use std::path::Path;
 

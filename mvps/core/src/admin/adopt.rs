@@ -1,10 +1,10 @@
 //! `mvps image adopt IMAGE`: lets the buffer store of a server that was taken over back in, with
 //! everything it holds, as long as nothing was committed since (protocol §2, end).
 
-use crate::engine::protocol::{OPEN_ATTEMPTS_MAX, OpenError, Opener, TakingOffice};
 use crate::env::BufferStores;
 use crate::format::manifest::Office;
 use crate::ids::ImageId;
+use crate::protocol::{OPEN_ATTEMPTS_MAX, OpenError, Opener, TakingOffice};
 
 use super::{AdminError, named};
 

@@ -12,14 +12,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::encryption::{ImageKeys, WrappedDataKey};
-use crate::engine::protocol::{
-    CloneTarget, ManifestError, OthersPart, Outcome, Publisher, compose_by_other, compose_clone,
-    next_tenure, publish,
-};
 use crate::env::EntropyExt;
 use crate::format::manifest::{Manifest, Pin, PinHolder, Pinned};
 use crate::format::object_name::ObjectName;
 use crate::ids::{ImageId, Incarnation};
+use crate::protocol::{
+    CloneTarget, ManifestError, OthersPart, Outcome, Publisher, compose_by_other, compose_clone,
+    next_tenure, publish,
+};
 use crate::reachability::{is_tombstone, objects_of, referenced_images, referenced_objects};
 use crate::token::Shown;
 

@@ -2,11 +2,9 @@
 //!
 //! Invariant: pins go on in the tombstone, so what clones and readers need is kept.
 
-use crate::engine::protocol::{
-    ManifestStore, Outcome, Publisher, compose_tombstone, next_tenure, publish,
-};
 use crate::format::manifest::{Manifest, Office};
 use crate::ids::ImageId;
+use crate::protocol::{ManifestStore, Outcome, Publisher, compose_tombstone, next_tenure, publish};
 
 use super::report::holder;
 use super::{Admin, AdminError, named};

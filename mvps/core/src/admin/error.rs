@@ -1,9 +1,9 @@
 //! Why an operation was not done.
 
 use crate::encryption::KeyError;
-use crate::engine::protocol::{ManifestError, OpenError, PublishError, RuleBroken};
 use crate::env::{BufferError, StoreError};
 use crate::ids::{ImageId, Lsn, Version};
+use crate::protocol::{ManifestError, OpenError, PublishError, RuleBroken};
 
 /// Why an operation was not done. Every text says what to do.
 #[derive(Debug, thiserror::Error)]

@@ -4,9 +4,9 @@
 //! Invariants: a reader id has at most one pin in an image; a version is pinned only while the
 //! newest manifest keeps it, and that was re-checked.
 
-use crate::engine::protocol::OthersPart;
 use crate::format::manifest::{Manifest, Pin, PinHolder, Pinned};
 use crate::ids::{ImageId, Version};
+use crate::protocol::OthersPart;
 use crate::token::Shown;
 
 use super::report::PinReport;

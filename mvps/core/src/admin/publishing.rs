@@ -5,12 +5,10 @@
 //! listed afterwards, carries it too. What did not count never will.
 
 use crate::encryption::RootKeys;
-use crate::engine::protocol::{
-    ManifestStore, OthersPart, Outcome, Publisher, compose_by_other, publish,
-};
 use crate::env::{Clock, Entropy, EntropyExt};
 use crate::format::manifest::{Manifest, Office};
 use crate::ids::{ImageId, PublicationId};
+use crate::protocol::{ManifestStore, OthersPart, Outcome, Publisher, compose_by_other, publish};
 
 use super::AdminError;
 

@@ -8,9 +8,9 @@
 use std::collections::BTreeSet;
 
 use crate::encryption::{KeyError, RootKeyId, WrappedDataKey};
-use crate::engine::protocol::OthersPart;
 use crate::format::manifest::{Manifest, Office};
 use crate::ids::ImageId;
+use crate::protocol::OthersPart;
 
 use super::{Admin, AdminError, named};
 

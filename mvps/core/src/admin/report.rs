@@ -2,9 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use crate::engine::protocol::ManifestStore;
 use crate::format::manifest::{Manifest, Office, Pin, PinHolder, Pinned, Snapshot, Takeover};
 use crate::ids::ImageId;
+use crate::protocol::ManifestStore;
 
 use super::AdminError;
 

@@ -1,9 +1,9 @@
 //! `mvps image resize` of an image that nobody has in office. The server of an open image grows it
 //! itself. Images do not shrink: their maps may have pages there.
 
-use crate::engine::protocol::{compose_resize, leave_mark, next_tenure};
 use crate::format::manifest::{Manifest, Office};
 use crate::ids::ImageId;
+use crate::protocol::{compose_resize, leave_mark, next_tenure};
 
 use super::publishing::Step;
 use super::{Admin, AdminError, named};

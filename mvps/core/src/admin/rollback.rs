@@ -1,9 +1,9 @@
 //! `mvps image rollback IMAGE@NAME`, or to a version: of an image that nobody has in office. The
 //! server of an open image does it itself (protocol §5.5; `engine`).
 
-use crate::engine::protocol::{compose_rollback, is_retained, leave_mark, next_tenure};
 use crate::format::manifest::{Manifest, Office};
 use crate::ids::{ImageId, Version};
+use crate::protocol::{compose_rollback, is_retained, leave_mark, next_tenure};
 use crate::token::Shown;
 
 use super::publishing::Step;

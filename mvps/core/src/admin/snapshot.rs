@@ -3,9 +3,9 @@
 //! A snapshot is a line in the manifest: made and deleted by one publication, whatever the image
 //! holds. It keeps its version, and everything that this references, until it is deleted.
 
-use crate::engine::protocol::is_retained;
 use crate::format::manifest::{Manifest, Office, Pinned, Snapshot};
 use crate::ids::{ImageId, Version};
+use crate::protocol::is_retained;
 
 use super::report::{SnapshotReport, holder};
 use super::{Admin, AdminError};
@@ -41,7 +41,7 @@ pub async fn create_snapshot(
             name: name.to_owned(),
         });
     }
-    let add = |newest: &Manifest, part: &mut crate::engine::protocol::OthersPart| {
+    let add = |newest: &Manifest, part: &mut crate::protocol::OthersPart| {
         if let Some(taken) = find(newest, name) {
             return Err(AdminError::SnapshotExists {
                 image: image.clone(),
@@ -97,7 +97,7 @@ pub async fn delete_snapshot(
     name: &str,
     force: bool,
 ) -> Result<SnapshotDeleted, AdminError> {
-    let remove = |newest: &Manifest, part: &mut crate::engine::protocol::OthersPart| {
+    let remove = |newest: &Manifest, part: &mut crate::protocol::OthersPart| {
         let snapshot = find(newest, name).ok_or_else(|| AdminError::NoSuchSnapshot {
             image: image.clone(),
             name: name.to_owned(),

@@ -4,12 +4,10 @@
 //! Invariant: one call deposes at most one tenure, the one it found in office. If another got in
 //! meanwhile, that is the operator's to decide.
 
-use crate::engine::protocol::{
-    ManifestStore, Outcome, Publisher, compose_takeover, next_tenure, publish,
-};
 use crate::env::{Clock, Entropy};
 use crate::format::manifest::{Manifest, Office};
 use crate::ids::{ImageId, Tenure};
+use crate::protocol::{ManifestStore, Outcome, Publisher, compose_takeover, next_tenure, publish};
 
 use super::report::ImageReport;
 use super::{AdminError, named};

@@ -5,13 +5,13 @@ mod history;
 use futures_util::FutureExt;
 
 use super::{AdminError, TakeoverOutcome, adopt, list, show, takeover};
-use crate::engine::protocol::tests::world::{Server, World, commit_page, image, request, version};
-use crate::engine::protocol::{Outcome, RefusalReason};
 use crate::env::memory::{Crash, MemoryBufferStores, Verdict};
 use crate::env::{BufferStores, OperationKind};
 use crate::format::manifest::Office;
 use crate::format::object_name::manifest_key;
 use crate::ids::{ImageId, Lsn};
+use crate::protocol::tests::world::{Server, World, commit_page, image, request, version};
+use crate::protocol::{Outcome, RefusalReason};
 
 async fn take_over(world: &World) -> Result<TakeoverOutcome, AdminError> {
     takeover(&world.manifests, &*world.clock, &*world.entropy, &image()).await
@@ -201,7 +201,7 @@ async fn what_is_not_adopted() {
     assert!(matches!(error, AdminError::OtherHistory { .. }), "{error}");
     let mut recovered = node.open(&image()).await.unwrap();
     match world.opens_with(&mut recovered, &request()).await {
-        Err(crate::engine::protocol::OpenError::Refused(refusal)) => {
+        Err(crate::protocol::OpenError::Refused(refusal)) => {
             assert_eq!(refusal.reason, RefusalReason::OtherHistory);
             assert!(!refusal.adopt, "{refusal}");
         }

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use crate::engine::protocol::ManifestError;
 use crate::format::manifest::{Manifest, Pinned};
 use crate::ids::{ImageId, Version};
+use crate::protocol::ManifestError;
 use crate::reachability::named_versions;
 
 use super::report::{holder, office};

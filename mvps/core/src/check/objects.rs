@@ -6,7 +6,6 @@ use bytes::Bytes;
 
 use super::report::{Finding, FindingKind};
 use crate::encryption::{ImageKeys, SegmentKey};
-use crate::engine::object_reads::{ObjectReads, Piece, ReadError};
 use crate::format::codec::{FormatError, ObjectSeed, RecordKind};
 use crate::format::frame::{decode_frame, verify_sealed_frame};
 use crate::format::manifest::{ByteSpan, Manifest, MapObjectEntry, SegmentEntry, SegmentId};
@@ -17,6 +16,7 @@ use crate::format::segment::{
     SegmentIndex,
 };
 use crate::ids::{ImageId, Incarnation, PageNumber, PageSize};
+use crate::object_reads::{ObjectReads, Piece, ReadError};
 
 /// Frames are read in pieces of about this size.
 const DATA_PIECE_BYTES: u64 = 1 << 20;

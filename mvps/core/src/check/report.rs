@@ -1,8 +1,8 @@
 //! What a check found, for people and machines.
 
-use crate::engine::object_reads::ReadError;
 use crate::env::StoreError;
 use crate::ids::ImageId;
+use crate::object_reads::ReadError;
 
 /// What is wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]

@@ -7,7 +7,7 @@ use super::*;
 use crate::collector::expiry::ExpiryPolicy;
 use crate::collector::{CollectionPolicy, Collector, Silent};
 use crate::encryption::{RootKey, RootKeys};
-use crate::engine::{Acknowledge, EngineConfig, Host, Intent, OpeningRequest, open};
+use crate::engine::{Acknowledge, EngineConfig, Host, open};
 use crate::env::memory::testing::test_environment;
 use crate::env::memory::{MemoryBufferStores, MemoryObjectStore};
 use crate::env::{Environment, OperationKind};
@@ -15,6 +15,7 @@ use crate::format::manifest::Manifest;
 use crate::format::object_name::{manifest_key, parse_manifest_key};
 use crate::format::segment::SegmentIndex;
 use crate::ids::{ImageId, PageSize, Version};
+use crate::protocol::{Intent, OpeningRequest};
 use crate::store::RetryingStore;
 
 const PAGE: u64 = 4096;

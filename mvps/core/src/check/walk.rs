@@ -12,13 +12,13 @@ use super::objects::{
 };
 use super::report::{CheckProgress, CheckReport, Finding, FindingKind, ImageCheck, Leaks};
 use crate::encryption::{ImageKeys, KeyError, RootKeys};
-use crate::engine::object_reads::ObjectReads;
-use crate::engine::protocol::{ManifestError, ManifestStore};
 use crate::env::{ObjectEntry, StoreError};
 use crate::format::manifest::{Manifest, Pinned, RootEntry, SegmentEntry, SegmentId};
 use crate::format::map_object::{LEAF_PAGES, Leaf, Root, RootLeaf};
 use crate::format::object_name::{ObjectName, manifest_key, objects_prefix};
 use crate::ids::{ImageId, Version};
+use crate::object_reads::ObjectReads;
+use crate::protocol::{ManifestError, ManifestStore};
 use crate::reachability::{ObjectFate, Reachable};
 use crate::store::RetryingStore;
 
@@ -34,7 +34,7 @@ const WALKS_MAX: usize = 4;
 /// Is told how far a check is, often.
 pub type CheckObserver = Arc<dyn Fn(CheckProgress) + Send + Sync>;
 
-/// See the module's text.
+/// Verifies what is stored: manifests, maps, segments, and on request every page.
 pub struct Checker {
     store: RetryingStore,
     manifests: ManifestStore,

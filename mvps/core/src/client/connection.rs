@@ -1,6 +1,5 @@
 //! A connection to one export.
 
-use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
@@ -8,52 +7,19 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{mpsc, oneshot};
 
 use super::driver::{COMMANDS_MAX, Command, Driver, Never, Reply};
+use super::error::ClientError;
 use super::security::ClientSecurity;
-use super::transaction::Transaction;
 use crate::env::{Connection, Spawner};
 use crate::nbd::{
     Answer, Broken, ClientNegotiation, ClientStep, ContextStatus, Errno, ExportName, Framing,
-    Opening, RemoteExport, Request, ServerRefusal, Wishes, ZeroFlags,
+    Opening, RemoteExport, Request, RequestedOptions, ZeroFlags,
 };
 use crate::transport::Transport;
-
-/// Why a request failed, by what the caller does next.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum ClientError {
-    /// The server does not serve the export.
-    #[error("the export is refused: {0}")]
-    Refused(#[from] ServerRefusal),
-    /// The server answered with an error.
-    #[error("the server answered: {0}")]
-    Failed(Errno),
-    /// The transaction conflicts with another, or the server ended it. Begin again.
-    #[error("the transaction conflicts with another one")]
-    Conflict,
-    /// The request is larger than the export's largest payload, or than a compact header can say
-    /// (extended headers were not agreed). Split it.
-    #[error("the request is larger than {maximum_bytes} bytes")]
-    TooLarge {
-        /// The export's limit.
-        maximum_bytes: u32,
-    },
-    /// The connection is closed or was lost. What was in flight may or may not have happened.
-    #[error("the connection is lost")]
-    Lost,
-    /// The server does not speak the protocol.
-    #[error("protocol error: {0}")]
-    Broken(#[from] Broken),
-    /// The stream cannot be encrypted: the handshake failed, or one does not trust the other.
-    #[error("TLS failed: {0}")]
-    Tls(io::ErrorKind),
-    /// The server answered what nobody asked.
-    #[error("protocol error: a reply to no request")]
-    UnknownCookie,
-}
 
 /// A connection to one export. Requests take `&self`, so any number of them can be in flight; each
 /// is sent when its future is first polled, in that order.
 ///
-/// Dropping the client says goodbye to the server once everything in flight is answered.
+/// Dropping the client disconnects once everything in flight is answered.
 #[derive(Debug)]
 pub struct Client {
     commands: mpsc::Sender<Command>,
@@ -64,8 +30,8 @@ pub struct Client {
 }
 
 impl Client {
-    /// Attaches to the export called `name` and starts the connection's driver. `wishes` is an
-    /// [`Opening`], which asks for nothing more, or [`Wishes`]; what the server granted of them is
+    /// Attaches to the export called `name` and starts the connection's driver. `options` is an
+    /// [`Opening`], which asks for nothing more, or [`RequestedOptions`]; what the server granted of them is
     /// in [`Self::export`].
     ///
     /// # Errors
@@ -73,14 +39,14 @@ impl Client {
     pub async fn connect<S>(
         stream: S,
         name: ExportName,
-        wishes: impl Into<Wishes>,
+        options: impl Into<RequestedOptions>,
         spawner: &dyn Spawner,
     ) -> Result<Self, ClientError>
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
         let mut transport = Transport::new(stream);
-        let mut negotiation = ClientNegotiation::new(name, wishes.into());
+        let mut negotiation = ClientNegotiation::new(name, options.into());
         let export = attach(&mut transport, &mut negotiation).await?;
         Ok(Self::drive(transport, export, spawner))
     }
@@ -93,12 +59,12 @@ impl Client {
     pub async fn connect_tls<S: Connection>(
         stream: S,
         name: ExportName,
-        wishes: impl Into<Wishes>,
+        options: impl Into<RequestedOptions>,
         security: &dyn ClientSecurity,
         spawner: &dyn Spawner,
     ) -> Result<Self, ClientError> {
         let mut transport = Transport::new(stream);
-        let mut negotiation = ClientNegotiation::new(name, wishes.into()).over_tls();
+        let mut negotiation = ClientNegotiation::new(name, options.into()).over_tls();
         match negotiate(&mut transport, &mut negotiation).await? {
             ClientStep::StartTls => {}
             _ => return Err(Broken::UnexpectedReply.into()),
@@ -152,12 +118,12 @@ impl Client {
     where
         S: AsyncRead + AsyncWrite + Send + Unpin,
     {
-        let wishes = Wishes {
+        let options = RequestedOptions {
             opening: Opening::ListContexts,
             framing: Framing::Structured,
             contexts: queries,
         };
-        let mut negotiation = ClientNegotiation::new(name, wishes);
+        let mut negotiation = ClientNegotiation::new(name, options);
         match negotiate(&mut Transport::new(stream), &mut negotiation).await? {
             ClientStep::Contexts(names) => Ok(names),
             _ => Err(Broken::UnexpectedReply.into()),
@@ -296,18 +262,7 @@ impl Client {
         self.request(Request::Flush).await.map(drop)
     }
 
-    /// Begins a transaction. Until it ends, the connection serves nothing else.
-    ///
-    /// # Errors
-    /// [`ClientError`].
-    pub async fn begin(&mut self) -> Result<Transaction<'_>, ClientError> {
-        // The guard first: a begin whose future is dropped may have been sent.
-        let transaction = Transaction::new(self);
-        transaction.client().request(Request::Begin).await?;
-        Ok(transaction)
-    }
-
-    /// Says goodbye. Requests in flight are answered first.
+    /// Disconnects. Requests in flight are answered first.
     pub async fn disconnect(self) {
         let Self {
             commands, ended, ..
@@ -317,7 +272,7 @@ impl Client {
         let _ = ended.await;
     }
 
-    /// Drops the stream without a goodbye, as a crash would. Requests in flight fail.
+    /// Drops the stream without disconnecting, as a crash would. Requests in flight fail.
     pub async fn abort(self) {
         // A driver that is gone has dropped its stream.
         let _ = self.commands.send(Command::Abort).await;

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{mpsc, oneshot};
 
-use super::connection::ClientError;
+use super::error::ClientError;
 use crate::nbd::{
     Answer, Broken, ChunkHead, Cookie, Expected, Framing, Gathering, RemoteExport, ReplyHead,
     Request, SimpleReply,
@@ -31,7 +31,7 @@ pub(super) enum Command {
         payload: Bytes,
         reply: Reply,
     },
-    /// Drop the stream without a goodbye, as a crash would.
+    /// Drop the stream without disconnecting, as a crash would.
     Abort,
 }
 
@@ -51,7 +51,7 @@ enum Receiving {
     Chunk(ChunkHead),
 }
 
-/// See the module's text.
+/// The task that owns one connection's stream.
 pub(super) struct Driver<S> {
     transport: Transport<S>,
     commands: mpsc::Receiver<Command>,
@@ -61,8 +61,8 @@ pub(super) struct Driver<S> {
     /// Contexts that BLOCK_STATUS tells of.
     contexts: usize,
     receiving: Option<Receiving>,
-    /// No more commands will come, and the goodbye is queued.
-    said_goodbye: bool,
+    /// No more commands will come, and the disconnect is queued.
+    disconnected: bool,
     _lives: oneshot::Sender<Never>,
 }
 
@@ -86,7 +86,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             next_cookie: 1,
             pending: BTreeMap::new(),
             receiving: None,
-            said_goodbye: false,
+            disconnected: false,
             _lives: lives,
         }
     }
@@ -120,7 +120,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 Poll::Pending => false,
             };
             let finished = self.pending.is_empty() && self.receiving.is_none();
-            if sent && self.said_goodbye && finished {
+            if sent && self.disconnected && finished {
                 return Poll::Ready(ClientError::Lost);
             }
             if sent && was_full {
@@ -141,7 +141,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     }
 
     fn take_commands(&mut self, context: &mut Context<'_>) -> std::ops::ControlFlow<()> {
-        while !self.said_goodbye && self.pending.len() < IN_FLIGHT_MAX && !self.output_is_full() {
+        while !self.disconnected && self.pending.len() < IN_FLIGHT_MAX && !self.output_is_full() {
             match self.commands.poll_recv(context) {
                 Poll::Ready(Some(Command::Request {
                     request,
@@ -151,7 +151,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 Poll::Ready(Some(Command::Abort)) => return std::ops::ControlFlow::Break(()),
                 Poll::Ready(None) => {
                     self.push_request(&Request::Disconnect, Cookie(0));
-                    self.said_goodbye = true;
+                    self.disconnected = true;
                 }
                 Poll::Pending => break,
             }

@@ -4,8 +4,8 @@ use super::*;
 use crate::engine::EngineError;
 use crate::env::memory::testing::{TestClock, TestSpawner};
 use crate::nbd::{
-    ContextStatus, Errno, ExportName, Framing, Opening, PAYLOAD_MAX_BYTES, ServerRefusal,
-    StatusExtent, Wishes, ZeroFlags,
+    ContextStatus, Errno, ExportName, Framing, Opening, PAYLOAD_MAX_BYTES, RequestedOptions,
+    ServerRefusal, StatusExtent, ZeroFlags,
 };
 use crate::session::testing::{MemoryDisk, OneDisk};
 use crate::session::{Ended, Order, serve};
@@ -65,16 +65,16 @@ async fn what_is_written_is_read() {
 async fn every_framing_carries_everything() {
     for framing in [Framing::Simple, Framing::Structured, Framing::Extended] {
         let disk = MemoryDisk::new();
-        let wishes = Wishes {
+        let options = RequestedOptions {
             framing,
             contexts: vec![
                 "mvps:changed-since:7".to_owned(),
                 "base:allocation".to_owned(),
             ],
-            ..Wishes::everything()
+            ..RequestedOptions::everything()
         };
         let stream = serve_disk(&disk);
-        let client = Client::connect(stream, name("token"), wishes, &TestSpawner);
+        let client = Client::connect(stream, name("token"), options, &TestSpawner);
         let mut client = client.await.unwrap();
         let size = client.export().size_bytes;
         assert_eq!(client.export().framing, framing);
@@ -284,7 +284,7 @@ async fn a_lost_connection_fails_what_is_in_flight() {
 }
 
 #[tokio::test]
-async fn an_abort_says_no_goodbye() {
+async fn an_abort_does_not_disconnect() {
     for (aborts, expected) in [(true, Ended::EndOfStream), (false, Ended::Disconnected)] {
         let (stream, served) = tokio::io::duplex(64 * 1024);
         let admission = OneDisk::new(&MemoryDisk::new());

@@ -2,7 +2,8 @@
 
 use bytes::Bytes;
 
-use super::connection::{Client, ClientError};
+use super::connection::Client;
+use super::error::ClientError;
 use crate::nbd::{ContextStatus, Errno, Request};
 
 /// Attempts of [`Client::transact`] that hope for no conflict. Later ones take the image's write
@@ -14,6 +15,20 @@ pub const OPTIMISTIC_ATTEMPTS: usize = 4;
 pub const ATTEMPTS_MAX: usize = OPTIMISTIC_ATTEMPTS + 4;
 
 impl Client {
+    /// Begins a transaction. Until it ends, the connection serves nothing else.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn begin(&mut self) -> Result<Transaction<'_>, ClientError> {
+        // The guard first: a begin whose future is dropped may have been sent.
+        let transaction = Transaction {
+            client: self,
+            ended: false,
+        };
+        transaction.client.request(Request::Begin).await?;
+        Ok(transaction)
+    }
+
     /// Runs `body` in a transaction and commits it; begins again, with a new view, as often as it
     /// meets a conflict, [`ATTEMPTS_MAX`] times at most. With `fua` it is durable when this
     /// returns. `body` may run several times: what it does beside the transaction is its own care.
@@ -63,18 +78,7 @@ pub struct Transaction<'a> {
     ended: bool,
 }
 
-impl<'a> Transaction<'a> {
-    pub(super) fn new(client: &'a mut Client) -> Self {
-        Self {
-            client,
-            ended: false,
-        }
-    }
-
-    pub(super) fn client(&self) -> &Client {
-        self.client
-    }
-
+impl Transaction<'_> {
     /// Reads what the transaction sees: the image as of its beginning, and its own writes.
     ///
     /// # Errors

@@ -3,12 +3,12 @@
 //! Invariant: only a name that is free (no manifest, or a tombstone) is taken, and what the name
 //! carries on, above all pins and the count of epochs and versions, goes on.
 
-use crate::engine::protocol::{
-    FIRST_PUBLICATION, ManifestStore, Outcome, PublishError, Publisher, next_tenure, publish,
-};
 use crate::env::{Entropy, EntropyExt, WallTime};
 use crate::format::manifest::{Manifest, MapObjectId, Office, SegmentId};
 use crate::ids::{ImageId, Incarnation, Lsn, ObjectSequence, PageSize, Tenure, Version};
+use crate::protocol::{
+    FIRST_PUBLICATION, ManifestStore, Outcome, PublishError, Publisher, next_tenure, publish,
+};
 use crate::reachability::is_tombstone;
 
 /// Composes the tombstone. `base` is the tombstone that is under the name, if there is one.

@@ -6,14 +6,14 @@
 
 use std::collections::BTreeSet;
 
-use crate::engine::protocol::{
-    ManifestStore, OthersPart, Outcome, PublishError, Publisher, RuleBroken, compose_by_other,
-    publish,
-};
 use crate::env::{Clock, Entropy, EntropyExt};
 use crate::format::manifest::{Manifest, PinHolder};
 use crate::ids::{PublicationId, Version};
 use crate::mutant;
+use crate::protocol::{
+    ManifestStore, OthersPart, Outcome, PublishError, Publisher, RuleBroken, compose_by_other,
+    publish,
+};
 
 use super::pins::CloneId;
 

@@ -31,6 +31,7 @@
 
 mod abandon;
 mod amend;
+mod context;
 pub mod expiry;
 pub mod pass;
 pub mod pins;

@@ -6,26 +6,27 @@
 //! go on.
 
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::stream::{self, StreamExt};
 
 use super::abandon::abandon;
 use super::amend::{Amendment, amend, imagine};
+use super::context::Pass;
 use super::expiry::choose_oldest;
 use super::pins::{CloneId, PinVerdict, clones_of, judge_pin};
 use super::policy::{Budget, CollectionPolicy};
 use super::report::{CollectionReport, ImageCollection, Observer, Progress};
-use super::survey::{self, Survey, SurveyError};
+use super::survey;
+use super::survey::{Survey, SurveyError};
 use super::sweep::Sweep;
-use crate::engine::protocol::ManifestStore;
 use crate::env::{Clock, Entropy, StoreError};
 use crate::format::manifest::Manifest;
 use crate::ids::{ImageId, Version};
 use crate::mutant;
+use crate::protocol::ManifestStore;
 use crate::reachability::{Reachable, is_tombstone};
 use crate::store::RetryingStore;
 
@@ -41,26 +42,13 @@ const ROUNDS_MAX: usize = 16;
 /// How often a name may be taken by somebody else just before it is abandoned.
 const ABANDON_ATTEMPTS_MAX: usize = 4;
 
-/// See the module's text.
+/// Runs passes over a store: forgets versions, releases pins, deletes what no version reaches.
 pub struct Collector {
     store: RetryingStore,
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
     policy: CollectionPolicy,
     observer: Arc<dyn Observer>,
-}
-
-/// A pass that is under way.
-pub(super) struct Pass<'a> {
-    pub(super) store: &'a RetryingStore,
-    pub(super) manifests: ManifestStore,
-    pub(super) policy: CollectionPolicy,
-    clock: &'a dyn Clock,
-    entropy: &'a dyn Entropy,
-    budget: Budget,
-    progress: Mutex<Progress>,
-    limit_reached: AtomicBool,
-    observer: &'a dyn Observer,
 }
 
 /// One image of a pass.
@@ -410,37 +398,6 @@ impl Pass<'_> {
         };
         sweep.run().await;
         Ok(())
-    }
-
-    /// Takes deletions out of the limit.
-    pub(super) fn take(&self, wanted: usize) -> usize {
-        let taken = self.budget.take(wanted);
-        if taken < wanted {
-            self.limit_reached.store(true, Ordering::Relaxed);
-        }
-        taken
-    }
-
-    pub(super) async fn wait(&self, duration: Duration) {
-        self.clock.sleep(duration).await;
-    }
-
-    pub(super) fn limit_reached(&self) -> bool {
-        self.limit_reached.load(Ordering::Relaxed)
-    }
-
-    pub(super) fn listed(&self, keys: usize) {
-        self.advance(|progress| progress.listed += keys as u64);
-    }
-
-    pub(super) fn deleted(&self, keys: usize) {
-        self.advance(|progress| progress.deleted += keys as u64);
-    }
-
-    fn advance(&self, change: impl FnOnce(&mut Progress)) {
-        let mut progress = self.progress.lock().expect("no holder panics");
-        change(&mut progress);
-        self.observer.progress(*progress);
     }
 }
 

@@ -10,10 +10,10 @@ use futures_util::FutureExt;
 use futures_util::stream::{self, StreamExt};
 
 use super::expiry::VersionFacts;
-use crate::engine::protocol::{ManifestError, ManifestStore};
 use crate::format::manifest::Manifest;
 use crate::ids::{ImageId, Version};
 use crate::mutant;
+use crate::protocol::{ManifestError, ManifestStore};
 use crate::reachability::Reachable;
 
 /// Manifests read at the same time: each may be a megabyte.

@@ -8,9 +8,8 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use futures_util::stream::{self, FuturesUnordered, StreamExt};
 
-use super::pass::Pass;
+use super::context::Pass;
 use super::report::ImageCollection;
-use crate::engine::protocol::ManifestError;
 use crate::env::{ObjectEntry, StoreError};
 use crate::format::manifest::Manifest;
 use crate::format::object_name::{
@@ -18,6 +17,7 @@ use crate::format::object_name::{
 };
 use crate::ids::Version;
 use crate::mutant;
+use crate::protocol::ManifestError;
 use crate::reachability::{ManifestFate, ObjectFate, Reachable, is_tombstone};
 
 /// Keys of one listing: S3's most.

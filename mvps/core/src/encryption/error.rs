@@ -1,6 +1,6 @@
 //! What can be wrong with keys. No text here has a key in it; ids of root keys are no secret.
 
-use super::{ROOT_KEY_VARIABLE, RootKeyId};
+use super::root_key_id::{ROOT_KEY_VARIABLE, ROOT_KEYS_MAX, RootKeyId};
 use crate::ids::ImageId;
 
 /// A data key that is needed and cannot be had.
@@ -74,6 +74,6 @@ pub enum RootKeyError {
         number: usize,
     },
     /// It names too many.
-    #[error("{ROOT_KEY_VARIABLE} names more than {} keys", super::ROOT_KEYS_MAX)]
+    #[error("{ROOT_KEY_VARIABLE} names more than {} keys", ROOT_KEYS_MAX)]
     TooMany,
 }

@@ -4,7 +4,7 @@ use super::{DataKey, KeyError, RootKeys, SegmentKey, WrappedDataKey};
 use crate::env::Entropy;
 use crate::ids::{ImageId, Incarnation};
 
-/// See the module's text. Which objects have no key are in the clear.
+/// The data keys that the segments of an image are sealed with. Objects without one are in the clear.
 #[derive(Debug, Clone, Default)]
 pub struct ImageKeys {
     /// As in the manifest.

@@ -19,14 +19,14 @@ mod data_key;
 mod error;
 mod image_keys;
 mod root_key;
+mod root_key_id;
 mod segment_key;
 
 pub use data_key::{DataKey, WRAP_NONCE_BYTES, WRAPPED_KEY_BYTES, WrappedDataKey};
 pub use error::{KeyError, RootKeyError};
 pub use image_keys::ImageKeys;
-pub use root_key::{
-    ROOT_KEY_BYTES, ROOT_KEY_VARIABLE, ROOT_KEYS_MAX, RootKey, RootKeyId, RootKeys,
-};
+pub use root_key::{ROOT_KEY_BYTES, RootKey, RootKeys};
+pub use root_key_id::{ROOT_KEY_VARIABLE, ROOT_KEYS_MAX, RootKeyId};
 pub use segment_key::{SegmentKey, TAG_BYTES};
 
 use ring::aead::{AES_256_GCM, LessSafeKey, UnboundKey};

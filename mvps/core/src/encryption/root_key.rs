@@ -7,29 +7,14 @@ use base64::engine::general_purpose::STANDARD;
 use ring::hkdf::{HKDF_SHA256, KeyType, Prk};
 use zeroize::{Zeroize as _, Zeroizing};
 
+use super::root_key_id::{ROOT_KEYS_MAX, RootKeyId};
 use super::{KEY_BYTES, RootKeyError};
 
 /// Bytes of a root key.
 pub const ROOT_KEY_BYTES: usize = KEY_BYTES;
 
-/// The environment variable that holds them.
-pub const ROOT_KEY_VARIABLE: &str = "MVPS_TE_ROOT_KEY";
-
-/// Most root keys at a time: one that wraps, and those from which images are still to be rekeyed.
-pub const ROOT_KEYS_MAX: usize = 16;
-
 /// What an id is derived for.
 const ID_PURPOSE: &[u8] = b"mvps root key id 1";
-
-/// Names a root key without telling anything else about it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct RootKeyId(pub u64);
-
-impl fmt::Display for RootKeyId {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{:016x}", self.0)
-    }
-}
 
 /// One root key. Prints nothing of itself, and is wiped from memory when it is dropped.
 #[derive(Clone)]

@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-use super::cleaning::CompactionSettings;
-use super::segment_writer::COMPRESSION_LEVEL;
+use super::publisher::{COMPRESSION_LEVEL, CompactionSettings};
 
 /// Bytes in a kibibyte, mebibyte and gibibyte.
 const KIB: u64 = 1 << 10;

@@ -1,8 +1,8 @@
 //! What can go wrong with an open image, by what the client is told.
 
-use super::object_reads::ReadError;
-use super::protocol::ManifestError;
 use crate::env::BufferError;
+use crate::object_reads::ReadError;
+use crate::protocol::ManifestError;
 
 /// Why a request on an open image failed. Every later request on a fenced or failed image fails the
 /// same way; reads of a failed image go on.
@@ -102,3 +102,17 @@ impl From<ManifestError> for EngineError {
         }
     }
 }
+
+impl EngineError {
+    /// Something that a caller needs cannot be read.
+    pub(super) fn unreadable(error: ManifestError) -> Self {
+        Self::Unreadable {
+            reason: error.to_string(),
+        }
+    }
+}
+
+/// A rollback to a version that is gone, or never was.
+pub(super) const VERSION_GONE: EngineError = EngineError::Invalid {
+    reason: "the image does not keep that version",
+};

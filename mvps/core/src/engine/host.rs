@@ -2,16 +2,14 @@
 
 use std::sync::Arc;
 
-use super::frame_reader::FrameReads;
-use super::map::LeafReads;
-use super::map::leaf_reads::LEAF_CACHE_BYTES;
-use super::object_reads::ObjectReads;
+use super::read::{FrameReads, LEAF_CACHE_BYTES, LeafReads};
 use super::transaction_room::TransactionRoom;
 use crate::encryption::RootKeys;
 use crate::env::Environment;
+use crate::object_reads::ObjectReads;
 use crate::store::RetryingStore;
 
-/// See the module's text. Cheap to clone.
+/// What all images of a process share. Cheap to clone.
 #[derive(Clone)]
 pub struct Host {
     /// The world.

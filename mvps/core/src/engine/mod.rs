@@ -1,71 +1,45 @@
 //! One open image: how a write becomes durable.
 //!
-//! Read in this order:
-//! 1. [`image`] and [`transaction`]: what callers see; [`changes`]: bytes as changes of pages.
-//! 2. `task`, `commit`, `acknowledge`, `schedule`: the task that owns the image's state.
-//! 3. [`buffer_index`], [`view`], [`range_map`]: what is where, as of one LSN, for readers;
-//!    [`extents`]: which of it is there at all, and which changed.
-//! 4. `job`, `checkpoint`, [`segment_writer`], [`fold`], [`cleaning`]: from the buffer to object
-//!    storage, and how space there is won back; `rollback`: back to an earlier version.
-//! 5. [`map`], [`frame_reader`], [`object_reads`]: from object storage back to a page.
-//! 6. [`protocol`]: opening, publication, tenure.
+//! Read the rooms in this order; each imports only those named before it or below it:
+//! 1. [`handle`]: what sessions and administration hold, and what they ask with [`request`] and
+//!    [`reply`].
+//! 2. `task`: the task that owns the image's mutable state. `transaction`: what transactions read
+//!    and wrote, and what conflicts.
+//! 3. [`buffer`]: what waits in the buffer store. [`read`]: what is where as of one LSN, from the
+//!    buffer to object storage and back to a page.
+//! 4. [`publisher`]: from the buffer to object storage, and how space there is won back.
+//! 5. `open` puts all of it together. [`host`] is what the images of a process share.
 //!
 //! Architecture invariants: the engine starts tasks only through `Spawner`, at named places; only
 //! the image's task changes the image's state; only the publisher's job publishes; nothing in here
-//! deletes an object.
+//! deletes an object. A field is visible in its own room only.
 
-mod acknowledge;
-pub mod backpressure;
-mod bases;
-pub mod buffer_index;
-pub mod changes;
-mod checkpoint;
-pub mod cleaning;
-mod commit;
+pub mod buffer;
 mod config;
-mod conflict;
 mod error;
-mod event;
-pub mod extents;
-pub mod fold;
-pub mod frame_reader;
+mod handle;
 mod host;
-pub mod image;
-mod job;
-pub mod map;
-pub mod object_cache;
-pub mod object_reads;
 mod open;
-pub mod protocol;
-mod published_version;
-pub mod range_map;
-pub mod read_ahead;
-mod rollback;
-mod schedule;
-pub mod segment_writer;
-pub mod single_flight;
+pub mod publisher;
+pub mod read;
+mod reply;
+mod request;
 mod status;
 mod task;
-pub mod transaction;
+mod transaction;
 pub mod transaction_room;
-mod transactions;
-pub mod view;
 
-pub use bases::Base;
-pub use cleaning::{CompactionSettings, SpaceStatus};
 pub use config::EngineConfig;
 pub use error::EngineError;
-pub use event::{Acknowledge, Durability};
-pub use extents::{Extent, Since};
+pub use handle::{Attachment, Image, PublishedVersion, PublishedVersionError, Transaction};
 pub use host::Host;
-pub use image::{Attachment, Image};
 pub use open::{OpenError, open};
-pub use protocol::{Intent, OpeningRequest};
-pub use published_version::{PublishedVersion, PublishedVersionError};
-pub use rollback::RolledBack;
+pub use publisher::{CompactionSettings, SpaceStatus};
+pub use read::{Base, Extent, View};
+pub use reply::{Acknowledge, Durability, RolledBack};
 pub use status::ImageStatus;
-pub use transaction::Transaction;
-pub use view::{ReadBytes, ReadPiece, View};
+
+pub use crate::protocol::{Intent, OpeningRequest, Since};
 
 #[cfg(test)]
 mod tests;

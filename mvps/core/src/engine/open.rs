@@ -1,35 +1,27 @@
 //! Opens an image: locks and recovers its buffer store, takes office, rebuilds what the task keeps
 //! in memory, and starts the task (protocol §2).
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, watch};
 
-use super::acknowledge::Acknowledgements;
-use super::bases::Bases;
-use super::buffer_index::GenerationIndex;
-use super::checkpoint::ObjectNames;
-use super::cleaning::{Cleaning, own_reader};
+use super::buffer::GenerationIndex;
 use super::config::{EVENTS_MAX, EngineConfig};
-use super::frame_reader::FrameReader;
+use super::handle::{Bases, Gauges, Image, Shared};
 use super::host::Host;
-use super::image::{Gauges, Image, Shared};
-use super::job::Publisher;
-use super::map::Map;
-use super::object_reads::ReadError;
-use super::protocol::{
+use super::publisher::{Publisher, PublisherParts};
+use super::read::{FrameReader, Map, MapGuard, View};
+use super::task::{ImageTask, TaskParts};
+use crate::encryption::ImageKeys;
+use crate::env::{BufferError, BufferStore, Recovered, Spawner, SpawnerExt};
+use crate::format::manifest::Manifest;
+use crate::ids::{Lsn, Version};
+use crate::object_reads::ReadError;
+use crate::protocol::{
     ManifestStore, OpenError as OfficeError, Opened, Opener, OpeningRequest, TenureCheck,
     open_image, usable_keys,
 };
-use super::rollback::RollbackDesk;
-use super::schedule::Schedule;
-use super::task::{COMPLETIONS_MAX, ImageTask};
-use super::transactions::Transactions;
-use super::view::{MapGuard, View};
-use crate::encryption::ImageKeys;
-use crate::env::{BufferError, BufferStore, Recovered, Spawner, SpawnerExt};
-use crate::ids::PageSize;
 use crate::store::Patience;
 
 /// How long a tenure check waits for the object store before the answer is "nobody could say".
@@ -157,110 +149,83 @@ fn start(host: &Host, config: EngineConfig, opened: Opened, parts: Parts) -> Ima
         map,
         keys,
     } = parts;
-    let environment = &host.environment;
-    let Opened {
-        manifest,
-        metadata,
-        last_lsn,
-        confirmed_at,
-        ..
-    } = opened;
-    let (events, received) = mpsc::channel(EVENTS_MAX);
-    let (report, completions) = mpsc::channel(COMPLETIONS_MAX);
+    let manifest = opened.manifest;
     let guard = Arc::new(MapGuard(1));
-    // Nothing is buffered: then everything there ever was is published.
-    let published_lsn = if buffered.is_empty() {
-        last_lsn
-    } else {
-        manifest.lsn
-    };
-    let page_size: PageSize = manifest.page_size;
-    let frames = FrameReader::new(Arc::clone(&host.frames), page_size, Arc::clone(&keys));
+    let frames = FrameReader::new(
+        Arc::clone(&host.frames),
+        manifest.page_size,
+        Arc::clone(&keys),
+    );
     let mut generations = vec![buffered.active.clone()];
     generations.extend(buffered.sealed.iter().rev().cloned());
     let view = View {
-        lsn: last_lsn,
+        lsn: opened.last_lsn,
         size_bytes: manifest.size_bytes,
-        page_size,
+        page_size: manifest.page_size,
         generations,
         map: map.clone(),
         guard: Arc::clone(&guard),
         frames: Arc::new(frames),
     };
-    let (publish_view, views) = watch::channel(Arc::new(view));
-    let impatient = host
-        .store
-        .with_patience(Patience::For(TENURE_CHECK_PATIENCE));
-    let cleaning = Cleaning::new(config.compaction, &manifest);
-    let mut schedule = Schedule::new(
-        &config,
-        &*environment.entropy,
-        ManifestStore::new(impatient),
-    );
-    schedule.cleaning.space = cleaning.status(&manifest);
-    schedule.dirty_since = (!buffered.active.is_empty()).then(|| environment.clock.now());
-    let tenure_check = TenureCheck::new(confirmed_at, config.tenure_confirmed_for);
-    let compression = config.compression;
+    let published = published(&manifest, &buffered, opened.last_lsn);
+    let tenure_check = TenureCheck::new(opened.confirmed_at, config.tenure_confirmed_for);
+    let patience = Patience::For(TENURE_CHECK_PATIENCE);
+    let impatient_manifests = ManifestStore::new(host.store.with_patience(patience));
+    let (compression, compaction) = (config.compression, config.compaction);
     let shared = Arc::new(Shared {
         id: manifest.image.clone(),
-        page_size,
+        page_size: manifest.page_size,
         config,
-        environment: environment.clone(),
+        environment: host.environment.clone(),
         host: host.clone(),
         gauges: Arc::new(Gauges::default()),
         transaction_room: host.transaction_room.of_another_image(),
         bases: Bases::default(),
     });
+    let (events, received) = mpsc::channel(EVENTS_MAX);
+    let (publish_view, views) = watch::channel(Arc::new(view));
     let (order_abandon, abandon) = watch::channel(false);
-    let publisher = Publisher {
+    let tenure = manifest.tenure;
+    let publisher = Publisher::new(PublisherParts {
         host: host.clone(),
         compression,
+        compaction,
         manifests,
         buffer: Arc::clone(&buffer),
-        tenure: manifest.tenure,
-        last_publication: manifest.publication,
-        metadata,
-        names: ObjectNames::new(&manifest, Arc::clone(&environment.entropy)),
-        map: map.clone(),
-        cleaning,
-        reader: own_reader(host, page_size, Arc::clone(&keys)),
+        opened: manifest,
+        metadata: opened.metadata,
+        map,
+        guard,
         keys,
-        guards: BTreeMap::from([(guard.0, Arc::downgrade(&guard))]),
-        retired_through: BTreeMap::new(),
         abandon,
-        confirmed_at: None,
-        newest: manifest.clone(),
-    };
-    let task = ImageTask {
+    });
+    let task = ImageTask::new(TaskParts {
         shared: Arc::clone(&shared),
-        tenure: manifest.tenure,
+        tenure,
+        tenure_check,
+        impatient_manifests,
         events: received,
-        completions,
-        report,
         views: publish_view,
         buffer,
         active: buffered.active,
         sealed: buffered.sealed,
-        lsn: last_lsn,
-        published: (manifest.version, published_lsn),
-        size_bytes: manifest.size_bytes,
-        map,
-        guard,
-        transactions: Transactions::default(),
-        stalled: VecDeque::new(),
-        stalled_bytes: 0,
-        acknowledgements: Acknowledgements::new(tenure_check),
-        schedule,
-        rollback: RollbackDesk::new(order_abandon),
-        publisher: Some(Box::new(publisher)),
-        failure: None,
-        closing: None,
-        closed: None,
+        lsn: opened.last_lsn,
+        published,
+        publisher,
+        abandon: order_abandon,
+    });
+    let spawner = &host.environment.spawner;
+    spawner.spawn("image", Box::pin(task.run()));
+    Image::new(shared, events, views)
+}
+
+/// The newest version, and the last commit in it.
+fn published(manifest: &Manifest, buffered: &Buffered, last_lsn: Lsn) -> (Version, Lsn) {
+    // If nothing is buffered, everything there ever was is published.
+    let lsn = if buffered.is_empty() {
+        last_lsn
+    } else {
+        manifest.lsn
     };
-    environment.spawner.spawn("image", Box::pin(task.run()));
-    Image {
-        shared,
-        events,
-        views,
-    }
+    (manifest.version, lsn)
 }

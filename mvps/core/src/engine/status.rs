@@ -1,7 +1,7 @@
 //! How an open image is doing, for operators.
 
-use super::cleaning::SpaceStatus;
 use super::error::EngineError;
+use super::publisher::SpaceStatus;
 use crate::ids::{Lsn, Tenure, Version};
 
 /// A picture of an open image.

@@ -4,7 +4,7 @@
 //! of consecutive pages (or a hole: a run of pages that read as zeroes) as of one LSN; it never
 //! changes until its whole generation is dropped. Snapshot reads follow from that: whoever holds a
 //! [`BufferHandle`] and knows which records are the newest has a repeatable view. The engine keeps
-//! that knowledge in memory (`engine::buffer_index`) and rebuilds it from [`Recovered`].
+//! that knowledge in memory (`engine::buffer`) and rebuilds it from [`Recovered`].
 
 use std::ops::Range;
 use std::sync::Arc;

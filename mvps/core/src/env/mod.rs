@@ -15,6 +15,7 @@ mod entropy;
 #[cfg(any(test, feature = "conformance"))]
 pub mod memory;
 mod network;
+mod object_body;
 mod object_store;
 mod spawner;
 
@@ -28,6 +29,7 @@ pub use buffer_store::{
 pub use clock::{Clock, Moment, WallTime};
 pub use entropy::{Entropy, EntropyExt};
 pub use network::{Address, Connection, Listener, Network, PeerName};
+pub use object_body::{GetRange, ObjectBody};
 pub use object_store::{
     ObjectEntry, ObjectStore, OperationKind, PartTag, StoreError, UploadEntry, UploadId,
 };

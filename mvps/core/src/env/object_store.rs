@@ -1,9 +1,9 @@
 //! Object storage: the only long-term home of an image.
 
-use std::ops::Range;
-
 use async_trait::async_trait;
 use bytes::Bytes;
+
+use super::{GetRange, ObjectBody};
 
 /// What went wrong, by what the caller does next.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -83,9 +83,10 @@ pub struct UploadEntry {
     pub upload: UploadId,
 }
 
-/// Names the methods of [`ObjectStore`], for counters and scripts.
+/// Names the methods of [`ObjectStore`], for counters and scripts. A get of a range has a name of
+/// its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[expect(missing_docs, reason = "each is the method of its name")]
+#[expect(missing_docs, reason = "each is the request of its name")]
 pub enum OperationKind {
     Put,
     Create,
@@ -118,7 +119,16 @@ impl OperationKind {
         Self::Delete,
     ];
 
-    /// The method's name.
+    /// A get's kind.
+    #[must_use]
+    pub fn of_get(range: &GetRange) -> Self {
+        match range {
+            GetRange::Whole => Self::Get,
+            GetRange::Bytes(_) => Self::GetRange,
+        }
+    }
+
+    /// The request's name.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -182,22 +192,9 @@ pub trait ObjectStore: Send + Sync + 'static {
     /// All uploads under `prefix` that are in progress (S3: ListMultipartUploads, all pages).
     async fn list_uploads(&self, prefix: &str) -> Result<Vec<UploadEntry>, StoreError>;
 
-    /// A whole object.
-    async fn get(&self, key: &str) -> Result<Bytes, StoreError>;
-
-    /// Bytes `range` of an object. A range that reaches past the object's end is
+    /// An object, or a range of its bytes. A range that reaches past the object's end is
     /// [`StoreError::Corrupt`], never a short answer. An empty range is a caller's bug.
-    async fn get_range(&self, key: &str, range: Range<u64>) -> Result<Bytes, StoreError>;
-
-    /// As [`Self::get_range`], in the pieces in which it arrived: who copies parts of a large answer
-    /// elsewhere does not need it copied together first.
-    async fn get_range_pieces(
-        &self,
-        key: &str,
-        range: Range<u64>,
-    ) -> Result<Vec<Bytes>, StoreError> {
-        Ok(vec![self.get_range(key, range).await?])
-    }
+    async fn get(&self, key: &str, range: GetRange) -> Result<ObjectBody, StoreError>;
 
     /// Up to `limit` objects whose keys begin with `prefix` and are greater than `start_after`, in
     /// ascending order of keys' bytes. Fewer than `limit` means that there are no more.

@@ -15,6 +15,7 @@ use bytes::Bytes;
 
 use super::codec::{ENVELOPE_BYTES, FormatError, ObjectSeed, Reader, RecordKind, Writer};
 use super::frame::{FRAME_MAX_PAGES, FRAME_STORED_MAX_BYTES};
+use super::location::FrameLocation;
 use super::manifest::{ByteSpan, MapObjectId, SegmentId};
 use super::segment::SEGMENT_HEADER_BYTES;
 use crate::ids::{PageNumber, PageSize};
@@ -52,17 +53,6 @@ impl LeafNumber {
         let first = self.0.checked_mul(LEAF_PAGES)?;
         first.checked_add(u64::from(offset)).map(PageNumber)
     }
-}
-
-/// Where a frame is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct FrameLocation {
-    /// Its segment.
-    pub segment: SegmentId,
-    /// Offset in the segment.
-    pub offset: u32,
-    /// Length of the whole frame; at most [`FRAME_STORED_MAX_BYTES`].
-    pub stored_bytes: u32,
 }
 
 /// A run of pages that lie one after the other in one frame.

@@ -9,6 +9,7 @@
 pub mod buffer_metadata;
 pub mod codec;
 pub mod frame;
+pub mod location;
 pub mod manifest;
 pub mod map_object;
 pub mod object_name;

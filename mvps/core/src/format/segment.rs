@@ -13,8 +13,8 @@ use bytes::Bytes;
 
 use super::codec::{ENVELOPE_BYTES, FormatError, ObjectSeed, Reader, RecordKind, Writer};
 use super::frame::{FRAME_MAX_PAGES, FRAME_STORED_MAX_BYTES};
+use super::location::FrameLocation;
 use super::manifest::{ByteSpan, SegmentId};
-use super::map_object::FrameLocation;
 use crate::ids::{PageNumber, PageSize};
 
 /// Length of a segment's header; the first frame follows it.

@@ -50,8 +50,8 @@ pub enum Broken {
         /// What is wrong with it.
         reason: &'static str,
     },
-    /// Bytes arrived behind STARTTLS before it was answered. Whoever put them there, they must not
-    /// pass for what is said under encryption.
+    /// Bytes arrived behind STARTTLS before it was answered. They came in the clear and must not
+    /// count as encrypted.
     #[error("{bytes} bytes in the clear behind STARTTLS")]
     ClearBehindStartTls {
         /// How many.

@@ -1,8 +1,8 @@
 //! The client's side of the fixed newstyle handshake.
 //!
-//! Job: the mirror of [`super::negotiation`]: asks for the framing and the contexts that its user
-//! wishes, then for one export, one option at a time, and understands the answers. A server that
-//! knows less is taken as it is. Invariant: what a server sends is bounded by
+//! Job: the mirror of [`super::negotiation`]. It asks for the framing and the contexts that its user
+//! wants, then for one export, one option at a time, and understands the answers. A server that
+//! knows less is accepted as it is. Invariant: what a server sends is bounded by
 //! [`OPTION_SKIP_LIMIT_BYTES`] and [`REPLIES_MAX`], and never trusted.
 
 use bytes::{Buf, BufMut, BytesMut};
@@ -15,7 +15,7 @@ use super::wire::{
 };
 use super::{Broken, Framing};
 
-/// Most replies to one option; a list of contexts is the longest answer there is.
+/// Most replies to one option. A list of contexts is the longest answer there is.
 pub const REPLIES_MAX: usize = 4096;
 
 const GREETING_BYTES: usize = 18;
@@ -26,7 +26,7 @@ const REPLY_HEADER_BYTES: usize = 20;
 pub enum Opening {
     /// With GO: refusals have a reason.
     Go,
-    /// With INFO: the export is described and the connection is then of no further use.
+    /// With INFO: the server describes the export; after that the connection is of no further use.
     Describe,
     /// With EXPORT_NAME: a refusal closes the connection.
     ExportName {
@@ -37,19 +37,19 @@ pub enum Opening {
     ListContexts,
 }
 
-/// What a client wishes of a connection.
+/// What a client asks for in a negotiation. The server may grant less.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Wishes {
+pub struct RequestedOptions {
     /// How to ask for the export.
     pub opening: Opening,
-    /// The best framing; the next best is asked for where the server has none of it.
+    /// The best framing. Where the server does not have it, the client asks for the next best.
     pub framing: Framing,
-    /// Names of contexts to select, or queries to list; without any, a list has all there are.
-    /// With EXPORT_NAME none can be selected for sure.
+    /// Names of contexts to select, or queries to list. Without any, a list has all there are. With
+    /// EXPORT_NAME a client cannot be sure that one is selected.
     pub contexts: Vec<String>,
 }
 
-impl Wishes {
+impl RequestedOptions {
     /// Everything that servers may have: extended headers, and `base:allocation`.
     #[must_use]
     pub fn everything() -> Self {
@@ -61,7 +61,7 @@ impl Wishes {
     }
 }
 
-impl From<Opening> for Wishes {
+impl From<Opening> for RequestedOptions {
     /// Only the export: simple replies, no context.
     fn from(opening: Opening) -> Self {
         Self {
@@ -99,9 +99,9 @@ enum State {
 #[derive(Debug)]
 pub struct ClientNegotiation {
     name: ExportName,
-    wishes: Wishes,
+    requested: RequestedOptions,
     state: State,
-    /// Nothing is asked before the stream is encrypted.
+    /// Whether the client asks nothing before the stream is encrypted.
     wants_tls: bool,
     no_zeroes: bool,
     framing: Framing,
@@ -116,10 +116,10 @@ pub struct ClientNegotiation {
 impl ClientNegotiation {
     /// Will ask for the export called `name`.
     #[must_use]
-    pub fn new(name: ExportName, wishes: impl Into<Wishes>) -> Self {
+    pub fn new(name: ExportName, options: impl Into<RequestedOptions>) -> Self {
         Self {
             name,
-            wishes: wishes.into(),
+            requested: options.into(),
             state: State::Greeting,
             wants_tls: false,
             no_zeroes: false,
@@ -194,7 +194,7 @@ impl ClientNegotiation {
                 flags: u32::from(offered),
             });
         }
-        let opening = self.wishes.opening;
+        let opening = self.requested.opening;
         let wants_no_zeroes = !matches!(opening, Opening::ExportName { no_zeroes: false });
         self.no_zeroes = wants_no_zeroes && offered & handshake::NO_ZEROES != 0;
         let no_zeroes_flag = if self.no_zeroes {
@@ -212,8 +212,8 @@ impl ClientNegotiation {
     }
 
     fn ask_first(&mut self, output: &mut BytesMut) {
-        let named_last = matches!(self.wishes.opening, Opening::ExportName { .. });
-        match self.wishes.framing {
+        let named_last = matches!(self.requested.opening, Opening::ExportName { .. });
+        match self.requested.framing {
             // EXPORT_NAME must not follow extended headers.
             Framing::Extended if !named_last => self.ask(option::EXTENDED_HEADERS, output),
             Framing::Extended | Framing::Structured => self.ask(option::STRUCTURED_REPLY, output),
@@ -222,8 +222,8 @@ impl ClientNegotiation {
     }
 
     fn ask_after_framing(&mut self, output: &mut BytesMut) {
-        let selects = !self.wishes.contexts.is_empty() && self.framing != Framing::Simple;
-        match self.wishes.opening {
+        let selects = !self.requested.contexts.is_empty() && self.framing != Framing::Simple;
+        match self.requested.opening {
             Opening::ListContexts => self.ask(option::LIST_META_CONTEXT, output),
             _ if selects => self.ask(option::SET_META_CONTEXT, output),
             _ => self.ask_for_export(output),
@@ -231,7 +231,7 @@ impl ClientNegotiation {
     }
 
     fn ask_for_export(&mut self, output: &mut BytesMut) {
-        let option = match self.wishes.opening {
+        let option = match self.requested.opening {
             Opening::Describe => option::INFO,
             Opening::ExportName { .. } => option::EXPORT_NAME,
             Opening::Go | Opening::ListContexts => option::GO,
@@ -252,7 +252,7 @@ impl ClientNegotiation {
             }
             option::LIST_META_CONTEXT | option::SET_META_CONTEXT => {
                 put_string(&mut data, name);
-                let queries = &self.wishes.contexts;
+                let queries = &self.requested.contexts;
                 data.put_u32(u32::try_from(queries.len()).expect("a list in memory is short"));
                 for query in queries {
                     put_string(&mut data, query.as_bytes());
@@ -285,7 +285,7 @@ impl ClientNegotiation {
         self.granted().map(ClientStep::Granted)
     }
 
-    /// Takes one reply to `option`; returns what the caller does if that was the last of all.
+    /// Takes one reply to `option`. Returns what the caller does next if that was the last of all.
     fn take_answer(
         &mut self,
         option: u32,
@@ -378,7 +378,7 @@ impl ClientNegotiation {
     }
 }
 
-/// Nothing may have arrived behind the answer: whoever put it there did so in the clear.
+/// Nothing may have arrived behind the answer: an attacker could have put it there in the clear.
 fn start_tls(input: &BytesMut) -> Result<ClientStep, Broken> {
     match input.len() {
         0 => Ok(ClientStep::StartTls),

@@ -1,8 +1,8 @@
 //! Replies, client side: what a header announces, and what the chunks of one reply add up to.
 //!
 //! Chunks of a reply may come in any order and between those of other replies; [`Gathering`] puts
-//! one reply together. What a server sends is never believed: chunks outside the request, twice
-//! over the same bytes, or too few before success are [`Broken::Reply`] ("Structured reply types").
+//! one reply together. It never trusts a server: chunks outside the request, twice over the same
+//! bytes, or too few before success are [`Broken::Reply`] ("Structured reply types").
 
 use std::collections::BTreeMap;
 
@@ -177,7 +177,7 @@ impl Gathering {
         self.expected
     }
 
-    /// Takes a chunk with its payload; returns what the reply said once it is complete.
+    /// Takes a chunk with its payload. Returns what the reply said once it is complete.
     ///
     /// # Errors
     /// [`Broken::Reply`].

@@ -6,7 +6,7 @@
 //! | `mvps:changed-since:VERSION` | 1 where content may differ from that version's |
 //! | `mvps:changed-since:SNAPSHOT` | the same for a named version |
 //!
-//! Job: names and queries as values. Which contexts an export has is the caller's to say.
+//! Job: names and queries as values. The caller says which contexts an export has.
 
 use std::fmt;
 
@@ -101,7 +101,7 @@ pub enum ContextQuery {
 }
 
 impl ContextQuery {
-    /// A query; `None` if it is no namespace and name with a colon between.
+    /// Parses a query. `None` if it is no namespace and name with a colon between.
     #[must_use]
     pub fn parse(query: &[u8]) -> Option<Self> {
         let query = std::str::from_utf8(query).ok()?;

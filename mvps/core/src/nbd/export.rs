@@ -1,4 +1,4 @@
-//! What negotiation is about: exports, wishes of clients, and what they are told.
+//! What negotiation is about: exports, what clients ask for, and what they are told.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -8,8 +8,8 @@ use super::context::{Context, ContextQuery};
 use super::limits::EXPORT_NAME_MAX_BYTES;
 use super::wire::transmission;
 
-/// The name of an export as a client sent it. It is a token, hence a secret: its `Debug` output
-/// hides it.
+/// The name of an export as a client sent it. The name is a token, so it is a secret: the `Debug`
+/// output hides it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ExportName(String);
 
@@ -46,7 +46,7 @@ pub enum Purpose {
     Attach,
 }
 
-/// A client's wish.
+/// A client asks for an export.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ExportRequest {
     /// Which export.
@@ -64,21 +64,21 @@ pub enum ContextPurpose {
     Select,
 }
 
-/// A client's wish for metadata contexts.
+/// A client asks for metadata contexts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ContextsRequest {
     /// Of which export.
     pub name: ExportName,
     /// What for.
     pub purpose: ContextPurpose,
-    /// What it asked, without what mvps does not know. A list without any query asks for all.
-    /// A selection has exact names only.
+    /// What the client asked, without what mvps does not know. A list without any query asks for
+    /// all. A selection has exact names only.
     pub queries: Vec<ContextQuery>,
 }
 
-/// What the transmission phase begins with.
+/// What a negotiation ended with; the transmission phase begins with it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Agreed {
+pub struct NegotiatedOptions {
     /// How to talk.
     pub framing: Framing,
     /// What BLOCK_STATUS answers, in this order.

@@ -4,11 +4,11 @@
 pub const EXPORT_NAME_MAX_BYTES: usize = 4096;
 
 /// Most option data that is buffered. A GO with the longest name and every information type
-/// there is takes about 4.2 KiB; the rest is room for meta contexts.
+/// there is takes about 4.2 KiB; the rest is for meta contexts.
 pub const OPTION_DATA_LIMIT_BYTES: u32 = 8 * 1024;
 
 /// Most option data that is skipped in order to answer an option that is over
-/// [`OPTION_DATA_LIMIT_BYTES`]. Who sends more is not negotiating; the connection closes.
+/// [`OPTION_DATA_LIMIT_BYTES`]. A client that sends more is not negotiating: the connection closes.
 pub const OPTION_SKIP_LIMIT_BYTES: u32 = 64 * 1024;
 
 /// Most options on one connection. Real clients send fewer than ten; probing ones that ask for
@@ -20,7 +20,7 @@ pub const OPTIONS_LIMIT: u32 = 128;
 pub const PAYLOAD_MAX_BYTES: u32 = 32 * 1024 * 1024;
 
 /// Longest payload of a refused write that is read and thrown away so that the refusal can be
-/// answered. libnbd permits its users 64 MiB; who sends more loses the connection.
+/// answered. libnbd permits its users 64 MiB; a client that sends more loses the connection.
 pub const WRITE_SKIP_LIMIT_BYTES: u32 = 64 * 1024 * 1024;
 
 /// Largest export: NBD allows up to 2^63 - 1 bytes; rounded down to the largest page size.

@@ -10,14 +10,14 @@
 //!   with a named limit.
 //! - After a refused request the stream is in step, or [`Broken`] says that it is not.
 //!
-//! Must never: do IO, read a clock, or know what an image is. What a later stage of the protocol
-//! adds has its place: TLS is one more [`Step`].
+//! Must never: do IO, read a clock, or know what an image is.
 
 mod broken;
 mod client_negotiation;
 mod client_reply;
 mod context;
 mod export;
+mod framing;
 mod limits;
 mod negotiation;
 mod outgoing;
@@ -29,12 +29,14 @@ mod tests;
 mod wire;
 
 pub use broken::Broken;
-pub use client_negotiation::{ClientNegotiation, ClientStep, Opening, Wishes};
+pub use client_negotiation::{ClientNegotiation, ClientStep, Opening, RequestedOptions};
 pub use client_reply::{Answer, ChunkHead, Expected, Gathering, RemoteFailure, ReplyHead};
 pub use context::{Context, ContextName, ContextQuery, ContextStatus, Since, StatusExtent};
 pub use export::{
-    Agreed, ContextPurpose, ContextsRequest, Export, ExportName, ExportRequest, Purpose, Refusal,
+    ContextPurpose, ContextsRequest, Export, ExportName, ExportRequest, NegotiatedOptions, Purpose,
+    Refusal,
 };
+pub use framing::Framing;
 pub use limits::{
     CHUNK_MAX_BYTES, CONTEXT_QUERIES_MAX, CONTEXTS_MAX, ERROR_MESSAGE_MAX_BYTES,
     EXPORT_NAME_MAX_BYTES, EXTENTS_MAX, IMAGE_SIZE_MAX_BYTES, OPTION_DATA_LIMIT_BYTES,
@@ -44,8 +46,7 @@ pub use negotiation::{Negotiation, Step, TlsPolicy};
 pub use outgoing::Outgoing;
 pub use remote::{RemoteContext, RemoteExport, ServerRefusal};
 pub use reply::{
-    EXTENDED_CHUNK_BYTES, Failure, Framing, Piece, SIMPLE_REPLY_BYTES, STRUCTURED_CHUNK_BYTES,
-    SimpleReply,
+    EXTENDED_CHUNK_BYTES, Failure, SIMPLE_REPLY_BYTES, STRUCTURED_CHUNK_BYTES, SimpleReply,
 };
 pub use request::{
     Bounds, Cookie, EXTENDED_REQUEST_BYTES, Incoming, REQUEST_BYTES, ReplyTo, Request, ZeroFlags,

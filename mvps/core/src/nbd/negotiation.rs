@@ -1,13 +1,14 @@
 //! The server's side of the fixed newstyle handshake ("Newstyle negotiation").
 //!
 //! Job: a state machine that takes what arrived, appends answers and says what it needs next. The
-//! caller does the IO and decides whom to admit: when an option names an export, [`Step::Wanted`]
-//! asks, and [`Negotiation::grant`] or [`Negotiation::refuse`] answers; when one asks for metadata
-//! contexts, [`Step::Contexts`] asks, and [`Negotiation::offer`] or `refuse` answers.
+//! caller does the IO and decides whom to admit. When an option names an export, [`Step::Wanted`]
+//! asks, and [`Negotiation::grant`] or [`Negotiation::refuse`] answers. When an option asks for
+//! metadata contexts, [`Step::Contexts`] asks, and [`Negotiation::offer`] or `refuse` answers.
 //!
-//! Invariants: every option gets exactly one final answer, in order; an option this server does
-//! not know is refused and negotiation goes on; never more than [`OPTION_DATA_LIMIT_BYTES`] are
-//! needed in one piece. Must never: log or reveal an export name, which is a secret here.
+//! Invariants: every option gets exactly one final answer, in order. An option that this server does
+//! not know is refused, and negotiation goes on. The machine never needs more than
+//! [`OPTION_DATA_LIMIT_BYTES`] in one piece. Must never: log or reveal an export name, which is a
+//! secret here.
 
 use bytes::{Buf, BufMut, BytesMut};
 
@@ -15,7 +16,8 @@ use self::answers::{put_context, put_error, put_info_text, put_reply_header};
 use self::option_data::{ContextsData, GoData, Malformed};
 use super::context::{Context, ContextName, ContextQuery};
 use super::export::{
-    Agreed, ContextPurpose, ContextsRequest, Export, ExportName, ExportRequest, Purpose, Refusal,
+    ContextPurpose, ContextsRequest, Export, ExportName, ExportRequest, NegotiatedOptions, Purpose,
+    Refusal,
 };
 use super::limits::{
     CONTEXTS_MAX, OPTION_DATA_LIMIT_BYTES, OPTION_SKIP_LIMIT_BYTES, OPTIONS_LIMIT,
@@ -71,14 +73,14 @@ enum State {
 /// Whether a client may, or must, encrypt the stream ("NBD_OPT_STARTTLS", "TLS modes").
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum TlsPolicy {
-    /// This server cannot.
+    /// The server has no TLS.
     #[default]
     Unavailable,
-    /// As it likes (OPPORTUNISTICTLS).
+    /// The client may (OPPORTUNISTICTLS).
     Offered,
-    /// Before anything else (FORCEDTLS).
+    /// The client must, before anything else (FORCEDTLS).
     Required,
-    /// It is done.
+    /// The stream is encrypted.
     Secured,
 }
 
@@ -116,12 +118,12 @@ impl Negotiation {
         }
     }
 
-    /// From now on `policy` holds.
+    /// Sets the policy.
     pub fn set_tls(&mut self, policy: TlsPolicy) {
         self.tls = policy;
     }
 
-    /// Answers [`Step::StartTls`]: the stream is encrypted. What was agreed before counts no more.
+    /// Answers [`Step::StartTls`]: the stream is encrypted. What was negotiated before counts no more.
     pub fn secured(&mut self) {
         self.tls = TlsPolicy::Secured;
         self.framing = Framing::Simple;
@@ -189,7 +191,7 @@ impl Negotiation {
     ///
     /// # Panics
     /// If nobody asked.
-    pub fn grant(&mut self, export: &Export, output: &mut BytesMut) -> Option<Agreed> {
+    pub fn grant(&mut self, export: &Export, output: &mut BytesMut) -> Option<NegotiatedOptions> {
         let State::Asked {
             option,
             wants_name,
@@ -233,11 +235,11 @@ impl Negotiation {
 
     /// Contexts count only for the export that they were selected for ("if … a different export
     /// name … the server MUST NOT" use them).
-    fn finish(&mut self) -> Agreed {
+    fn finish(&mut self) -> NegotiatedOptions {
         self.state = State::Finished;
         let selected = self.selected.take();
         let same = selected.filter(|(name, _)| Some(name) == self.asked.as_ref());
-        Agreed {
+        NegotiatedOptions {
             framing: self.framing,
             contexts: same.map_or_else(Vec::new, |(_, contexts)| contexts),
         }
@@ -269,8 +271,8 @@ impl Negotiation {
         self.state = State::Option;
     }
 
-    /// Answers [`Step::Wanted`] or [`Step::Contexts`] with a refusal. EXPORT_NAME knows no refusal:
-    /// the next step says to close.
+    /// Answers [`Step::Wanted`] or [`Step::Contexts`] with a refusal. EXPORT_NAME has no reply for
+    /// one: the next step says to close.
     ///
     /// # Panics
     /// If nobody asked.
@@ -516,7 +518,7 @@ enum Taken {
     StartTls,
 }
 
-/// Nothing may have arrived behind STARTTLS: the client waits for the answer.
+/// Nothing may have arrived behind STARTTLS, because a client waits for the answer.
 fn start_tls(input: &BytesMut) -> Result<Step, Broken> {
     match input.len() {
         0 => Ok(Step::StartTls),

@@ -1,14 +1,14 @@
-//! Bytes on their way out: headers are gathered, payloads are passed on without a copy.
+//! The output queue: it gathers headers and passes payloads on without a copy.
 //!
-//! Invariant: bytes leave in the order in which they were added. Must never hold more than its
-//! user permitted: the user asks [`Outgoing::len_bytes`] before adding.
+//! Invariant: bytes leave in the order in which they were added. The queue has no limit of its own:
+//! its user asks [`Outgoing::len_bytes`] before adding.
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
 
 use bytes::{Buf, Bytes, BytesMut};
 
-/// A payload of at most this is copied next to its header: one buffer less to hand to the system
+/// A payload of at most this is copied next to its header: to hand one more buffer to the system
 /// costs more than the copy.
 const GATHER_LIMIT_BYTES: usize = 1024;
 

@@ -9,17 +9,16 @@
 //!             | magic | flags | type |    cookie    |    offset    |    length    |
 //! ```
 //!
-//! Invariants: a reply that has begun is complete, so replies never mix; what has no content is
-//! answered with a simple reply wherever the protocol permits it, because that is the shortest;
-//! content goes out without a copy.
-
-use bytes::Bytes;
+//! Invariants: a reply that has begun is complete, so replies never mix. A request without content is
+//! answered with a simple reply wherever the protocol permits it, because that is the shortest.
+//! Content goes out without a copy.
 
 use super::context::ContextStatus;
 use super::limits::ERROR_MESSAGE_MAX_BYTES;
-use super::request::{Cookie, EXTENDED_REQUEST_BYTES, REQUEST_BYTES, ReplyTo};
+use super::request::{Cookie, ReplyTo};
 use super::wire::{EXTENDED_REPLY_MAGIC, Errno, SIMPLE_REPLY_MAGIC, STRUCTURED_REPLY_MAGIC, chunk};
-use super::{Broken, Outgoing};
+use super::{Broken, Framing, Outgoing};
+use crate::content::ContentPiece;
 
 /// Length of a simple reply's header.
 pub const SIMPLE_REPLY_BYTES: usize = 16;
@@ -30,19 +29,7 @@ pub const STRUCTURED_CHUNK_BYTES: usize = 20;
 /// Length of an extended chunk's header.
 pub const EXTENDED_CHUNK_BYTES: usize = 32;
 
-/// How requests and replies are framed once negotiation is over.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Framing {
-    /// Compact requests, simple replies ("Simple reply message").
-    Simple,
-    /// Compact requests, structured replies where there is content ("Structured reply message").
-    Structured,
-    /// Extended requests and replies ("Extended reply message").
-    Extended,
-}
-
-/// A simple reply. A read's payload follows a success; that it does, only the one who knows the
-/// request can tell.
+/// A simple reply. The payload of a read follows a success; the reply itself does not say so.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SimpleReply {
     /// The request's.
@@ -87,37 +74,7 @@ impl SimpleReply {
     }
 }
 
-/// A part of a read's content.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Piece {
-    /// These bytes.
-    Data(Bytes),
-    /// This many bytes that read as zeroes because nothing is stored there.
-    Hole(usize),
-}
-
-impl Piece {
-    /// How many bytes it stands for.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        match self {
-            Self::Data(data) => data.len(),
-            Self::Hole(bytes) => *bytes,
-        }
-    }
-
-    /// Whether it stands for none.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    fn is_hole(&self) -> bool {
-        matches!(self, Self::Hole(_))
-    }
-}
-
-/// What goes wrong, as the client is told.
+/// A failure, as the client is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Failure {
     /// The errno.
@@ -139,15 +96,6 @@ impl From<Errno> for Failure {
 }
 
 impl Framing {
-    /// Length of a request's header.
-    #[must_use]
-    pub fn request_bytes(self) -> usize {
-        match self {
-            Self::Simple | Self::Structured => REQUEST_BYTES,
-            Self::Extended => EXTENDED_REQUEST_BYTES,
-        }
-    }
-
     /// Answers a request that has no content: it is done.
     pub fn push_done(self, to: ReplyTo, output: &mut Outgoing) {
         if self == Self::Extended || to.has_content && self == Self::Structured {
@@ -181,7 +129,13 @@ impl Framing {
     }
 
     /// Answers a read. `whole` is its [`super::Request::Read::whole`].
-    pub fn push_content(self, to: ReplyTo, whole: bool, pieces: Vec<Piece>, output: &mut Outgoing) {
+    pub fn push_content(
+        self,
+        to: ReplyTo,
+        whole: bool,
+        pieces: Vec<ContentPiece>,
+        output: &mut Outgoing,
+    ) {
         if self == Self::Simple {
             push_simple(to, Ok(()), output);
             pieces
@@ -189,14 +143,14 @@ impl Framing {
                 .for_each(|piece| push_piece(piece, output));
             return;
         }
-        let total: usize = pieces.iter().map(Piece::len).sum();
+        let total: usize = pieces.iter().map(ContentPiece::len).sum();
         if total == 0 {
             self.push_done(to, output);
             return;
         }
         // One piece, as most reads have, is one chunk in any case.
         if whole || pieces.len() == 1 {
-            let hole = pieces.iter().all(Piece::is_hole);
+            let hole = pieces.iter().all(ContentPiece::is_hole);
             self.push_stretch(to, to.offset, (total, hole), true, output);
             if !hole {
                 pieces
@@ -207,7 +161,7 @@ impl Framing {
         }
         let (mut offset, mut left) = (to.offset, total);
         let mut pieces = pieces.into_iter().peekable();
-        let mut stretch: Vec<Piece> = Vec::new();
+        let mut stretch: Vec<ContentPiece> = Vec::new();
         while let Some(piece) = pieces.next() {
             let hole = piece.is_hole();
             let mut bytes = piece.len();
@@ -308,9 +262,9 @@ fn push_simple(to: ReplyTo, result: Result<(), Errno>, output: &mut Outgoing) {
     output.push_header(&SimpleReply { cookie, result }.encode());
 }
 
-fn push_piece(piece: Piece, output: &mut Outgoing) {
+fn push_piece(piece: ContentPiece, output: &mut Outgoing) {
     match piece {
-        Piece::Data(data) => output.push_payload(data),
-        Piece::Hole(bytes) => output.push_zeroes(bytes),
+        ContentPiece::Data(data) => output.push_payload(data),
+        ContentPiece::Hole(bytes) => output.push_zeroes(bytes),
     }
 }

@@ -21,6 +21,17 @@ pub const REQUEST_BYTES: usize = 28;
 /// Length of an extended request header.
 pub const EXTENDED_REQUEST_BYTES: usize = 32;
 
+impl Framing {
+    /// Length of a request's header.
+    #[must_use]
+    pub fn request_bytes(self) -> usize {
+        match self {
+            Self::Simple | Self::Structured => REQUEST_BYTES,
+            Self::Extended => EXTENDED_REQUEST_BYTES,
+        }
+    }
+}
+
 /// The client's name for a request, repeated in its reply. Opaque to the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Cookie(pub u64);
@@ -134,6 +145,21 @@ impl Request {
     #[must_use]
     pub fn has_content(&self) -> bool {
         matches!(self, Self::Read { .. } | Self::BlockStatus { .. })
+    }
+
+    /// Whether it is to be durable before the reply.
+    #[must_use]
+    pub fn fua(&self) -> bool {
+        self.flags() & command_flag::FUA != 0
+    }
+
+    /// Whether it changes what the export holds.
+    #[must_use]
+    pub fn is_change(&self) -> bool {
+        matches!(
+            self,
+            Self::Write { .. } | Self::Trim { .. } | Self::WriteZeroes { .. }
+        )
     }
 
     /// The bytes it is about, if it is about any: the first one and how many.

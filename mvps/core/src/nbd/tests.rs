@@ -96,8 +96,11 @@ fn greeting_and_go_have_these_bytes() {
         purpose: Purpose::Attach,
     };
     assert_eq!(step, Step::Wanted(request));
-    let agreed = negotiation.grant(&export(), &mut output).unwrap();
-    assert_eq!((agreed.framing, agreed.contexts), (Framing::Simple, vec![]));
+    let negotiated = negotiation.grant(&export(), &mut output).unwrap();
+    assert_eq!(
+        (negotiated.framing, negotiated.contexts),
+        (Framing::Simple, vec![])
+    );
     insta::assert_snapshot!(hex(&output));
 }
 

@@ -2,7 +2,6 @@
 //! be held; and what must hold whatever they did, read from the stored bytes.
 
 use std::collections::BTreeSet;
-use std::ops::Range;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -14,20 +13,19 @@ use tokio::task::JoinHandle;
 use crate::admin::{self, Admin, AdminError, Cloned, RolledBack};
 use crate::collector::expiry::ExpiryPolicy;
 use crate::collector::{CollectionPolicy, CollectionReport, Collector, Silent};
-use crate::engine::protocol::ManifestStore;
 use crate::engine::{
-    Acknowledge, Attachment, CompactionSettings, EngineConfig, Host, Image, Intent, OpenError,
-    OpeningRequest, open,
+    Acknowledge, Attachment, CompactionSettings, EngineConfig, Host, Image, OpenError, open,
 };
 use crate::env::memory::testing::{TestClock, TestSpawner};
 use crate::env::memory::{MemoryBufferStores, MemoryObjectStore, SeededEntropy};
 use crate::env::{
-    Environment, ObjectEntry, ObjectStore, OperationKind, PartTag, StoreError, UploadEntry,
-    UploadId,
+    Environment, GetRange, ObjectBody, ObjectEntry, ObjectStore, OperationKind, PartTag,
+    StoreError, UploadEntry, UploadId,
 };
 use crate::format::manifest::{Manifest, Pinned};
 use crate::format::object_name::{manifest_key, parse_manifest_key};
 use crate::ids::{ImageId, PageSize, Version};
+use crate::protocol::{Intent, ManifestStore, OpeningRequest};
 use crate::reachability::{is_tombstone, referenced_objects};
 use crate::token::Shown;
 
@@ -142,14 +140,9 @@ impl ObjectStore for Door {
         self.objects.list_uploads(prefix).await
     }
 
-    async fn get(&self, key: &str) -> Result<Bytes, StoreError> {
-        self.pass(OperationKind::Get, key).await;
-        self.objects.get(key).await
-    }
-
-    async fn get_range(&self, key: &str, range: Range<u64>) -> Result<Bytes, StoreError> {
-        self.pass(OperationKind::GetRange, key).await;
-        self.objects.get_range(key, range).await
+    async fn get(&self, key: &str, range: GetRange) -> Result<ObjectBody, StoreError> {
+        self.pass(OperationKind::of_get(&range), key).await;
+        self.objects.get(key, range).await
     }
 
     async fn list(

@@ -1,13 +1,12 @@
 //! One NBD connection from its first byte to its last.
 //!
 //! Job: negotiate, let [`Admission`] decide, then run the [transmission](super::transmission)
-//! phase until the client leaves or the server orders the end.
+//! phase until the client disconnects or the server orders the end.
 //!
-//! Invariants: the client's share of the handshake has a time limit; an [`Order`] is obeyed at
-//! any point. Must never: know tokens, or open images; that is the admission's.
+//! Invariants: the client's share of the handshake has a time limit. The connection follows an
+//! [`Order`] at any point. Must never: know tokens, or open images; the admission does.
 
 use std::future::poll_fn;
-use std::io;
 use std::pin::pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -18,62 +17,22 @@ use tokio::sync::watch;
 
 use super::contexts::Contexts;
 use super::disk::Disk;
+use super::ended::Ended;
+use super::fair_scheduler::{FairScheduler, ScheduledConnection};
 use super::limits::{
-    GOODBYE_TIME_MAX, HANDSHAKE_TIME_MAX, LONG_TURN_BYTES, STALL_PROGRESS_MIN_BYTES,
+    DISCONNECT_TIME_MAX, HANDSHAKE_TIME_MAX, LONG_TURN_BYTES, STALL_PROGRESS_MIN_BYTES,
     STALL_TIME_MAX, UNREAD_SLICES_TIME_MAX,
 };
-use super::payload::PayloadRoom;
+use super::payload_budget::PayloadBudget;
 use super::security::{Secured, Security, TlsClient};
 use super::transmission::{Awaited, Terms, Transmission};
-use super::turns::{Turn, Turns};
 use crate::engine::Durability;
 use crate::env::{Clock, Connection};
 use crate::nbd::{
-    Agreed, Bounds, Broken, ContextName, ContextsRequest, Export, ExportName, Negotiation, Purpose,
-    Refusal, Step, TlsPolicy,
+    Bounds, ContextName, ContextsRequest, Export, ExportName, NegotiatedOptions, Negotiation,
+    Purpose, Refusal, Step, TlsPolicy,
 };
 use crate::transport::Transport;
-
-/// How a connection ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Ended {
-    /// The client said goodbye.
-    #[error("the client disconnected")]
-    Disconnected,
-    /// The client closed the stream without a goodbye.
-    #[error("the client closed the connection")]
-    EndOfStream,
-    /// The stream failed.
-    #[error("the connection was lost: {0}")]
-    Lost(io::ErrorKind),
-    /// The client does not speak the protocol.
-    #[error("protocol error: {0}")]
-    Broken(#[from] Broken),
-    /// The client took too long to negotiate.
-    #[error("the handshake took more than {HANDSHAKE_TIME_MAX:?}")]
-    HandshakeTooSlow,
-    /// The client left a request incomplete or replies unread.
-    #[error("the client stalled for {STALL_TIME_MAX:?}")]
-    Stalled,
-    /// EXPORT_NAME was refused, which closes the connection.
-    #[error("the export was refused")]
-    Refused,
-    /// The TLS handshake failed, for example because the client's certificate is not accepted.
-    #[error("the TLS handshake failed: {0}")]
-    TlsFailed(io::ErrorKind),
-    /// It negotiated for longer than others when room was needed.
-    #[error("made room for a newer connection before it had shown a token")]
-    MadeRoom,
-    /// There was no room.
-    #[error("turned away: too many connections")]
-    TurnedAway,
-    /// [`Order::Stop`]: a newer connection of the same client took its place.
-    #[error("ended by the server")]
-    Stopped,
-    /// [`Order::Drain`].
-    #[error("the server is shutting down")]
-    Drained,
-}
 
 /// What the server tells an attached connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,13 +55,13 @@ pub struct Admitted<D> {
     pub durability: Durability,
     /// Orders; a dropped sender means [`Order::Stop`].
     pub orders: watch::Receiver<Order>,
-    /// Where room for payload is taken from.
-    pub room: PayloadRoom,
-    /// When it goes on, among the other connections.
-    pub turns: Turns,
+    /// What payload in flight is counted against.
+    pub budget: PayloadBudget,
+    /// Says when it goes on, among the other connections.
+    pub scheduler: FairScheduler,
 }
 
-/// Decides about export names.
+/// Decides what a client may use, by the names of exports that it asks for.
 pub trait Admission: Send + Sync {
     /// Access to an export.
     type Disk: Disk;
@@ -152,8 +111,8 @@ where
         });
     }
     match negotiate(&mut transport, &mut handshake, admission, clock).await {
-        Ok(Negotiated::Attached(admitted, agreed)) => {
-            transmit(transport, admitted, agreed, clock).await
+        Ok(Negotiated::Attached(admitted, options)) => {
+            transmit(transport, admitted, options, clock).await
         }
         Ok(Negotiated::StartTls) => serve_secured(transport, handshake, admission, clock).await,
         Err(ended) => ended,
@@ -187,8 +146,8 @@ where
     handshake.negotiation.secured();
     let mut transport = Transport::new(stream);
     match negotiate(&mut transport, &mut handshake, admission, clock).await {
-        Ok(Negotiated::Attached(admitted, agreed)) => {
-            transmit(transport, admitted, agreed, clock).await
+        Ok(Negotiated::Attached(admitted, options)) => {
+            transmit(transport, admitted, options, clock).await
         }
         Ok(Negotiated::StartTls) => unreachable!("a stream is encrypted once"),
         Err(ended) => ended,
@@ -204,7 +163,7 @@ struct Handshake {
 
 /// Where a handshake leads.
 enum Negotiated<D> {
-    Attached(Admitted<D>, Agreed),
+    Attached(Admitted<D>, NegotiatedOptions),
     StartTls,
 }
 
@@ -259,8 +218,8 @@ where
                     let (_, output) = transport.buffers_mut();
                     match answer {
                         Ok(export) => {
-                            let agreed = negotiation.grant(&export, output);
-                            assert!(agreed.is_none(), "INFO does not end the handshake");
+                            let options = negotiation.grant(&export, output);
+                            assert!(options.is_none(), "INFO does not end the handshake");
                         }
                         Err(refusal) => negotiation.refuse(&refusal, output),
                     }
@@ -271,9 +230,9 @@ where
                     let (_, output) = transport.buffers_mut();
                     match answer {
                         Ok(admitted) => {
-                            let agreed = negotiation.grant(&admitted.export, output);
-                            let agreed = agreed.expect("attaching ends the handshake");
-                            return Ok(Negotiated::Attached(admitted, agreed));
+                            let options = negotiation.grant(&admitted.export, output);
+                            let options = options.expect("attaching ends the handshake");
+                            return Ok(Negotiated::Attached(admitted, options));
                         }
                         Err(refusal) => {
                             refused = true;
@@ -329,7 +288,7 @@ where
     }
 }
 
-/// Waits for the client, on its account.
+/// Waits for the client. The time counts against its share of the handshake.
 async fn within<T>(
     clock: &dyn Clock,
     time_left: &mut Duration,
@@ -349,7 +308,7 @@ async fn within<T>(
 async fn transmit<S, D>(
     transport: Transport<S>,
     admitted: Admitted<D>,
-    agreed: Agreed,
+    options: NegotiatedOptions,
     clock: &dyn Clock,
 ) -> Ended
 where
@@ -361,23 +320,23 @@ where
         disk,
         durability,
         mut orders,
-        room,
-        turns,
+        budget,
+        scheduler,
     } = admitted;
     let terms = Terms {
         bounds: Bounds {
             size_bytes: export.size_bytes,
             read_only: export.read_only,
-            framing: agreed.framing,
-            has_contexts: !agreed.contexts.is_empty(),
+            framing: options.framing,
+            has_contexts: !options.contexts.is_empty(),
         },
         page_bytes: u64::from(export.preferred_block_bytes),
         durability,
     };
-    let contexts = Contexts::new(agreed.contexts);
-    let mut transmission = Transmission::new(transport, &disk, terms, &contexts, room);
+    let contexts = Contexts::new(options.contexts);
+    let mut transmission = Transmission::new(transport, &disk, terms, &contexts, budget);
     let mut patience = Patience::default();
-    let mut turn = Turn::new(turns);
+    let mut scheduled = ScheduledConnection::new(scheduler);
     let mut order = *orders.borrow_and_update();
     let ended = loop {
         match order {
@@ -394,11 +353,11 @@ where
                 };
             }
             ended = poll_fn(|context| {
-                ready!(turn.poll_begin(context));
+                ready!(scheduled.poll_begin(context));
                 let before = transmission.work_bytes();
                 let polled = transmission.poll(context);
                 let work_bytes = transmission.work_bytes() - before;
-                turn.end(context, work_bytes >= LONG_TURN_BYTES);
+                scheduled.end(context, work_bytes >= LONG_TURN_BYTES);
                 if polled.is_ready() {
                     return polled;
                 }
@@ -410,10 +369,10 @@ where
             }) => break ended,
         }
     };
-    drop(turn);
+    drop(scheduled);
     if matches!(ended, Ended::Disconnected | Ended::Drained) {
         // Everything is answered; a client that does not wait for this loses nothing.
-        let mut time_left = GOODBYE_TIME_MAX;
+        let mut time_left = DISCONNECT_TIME_MAX;
         let _ = within(clock, &mut time_left, transmission.close()).await;
     }
     ended

@@ -1,22 +1,23 @@
 //! The contexts of one connection, and what they say of a range.
 //!
-//! Which version an earlier state is, is found when it is first asked about, and stays so for the
-//! connection, whatever becomes of a snapshot's name. Must never: say that something is unchanged
-//! because the state to compare with is gone; that is an error.
+//! A connection finds the version of an earlier state when the client first asks about it, and keeps
+//! it, whatever becomes of a snapshot's name. Must never: say that something is unchanged because the
+//! state to compare with is gone; that is an error.
 
 use std::ops::Range;
 
 use tokio::sync::OnceCell;
 
-use super::disk::{Disk, Extents};
-use crate::engine::{EngineError, Since};
+use super::disk::{Disk, ReadAt};
+use crate::engine::EngineError;
 use crate::ids::Version;
 use crate::nbd::{
     self, Context, ContextName, ContextPurpose, ContextQuery, ContextStatus, ContextsRequest,
     StatusExtent,
 };
+use crate::protocol::Since;
 
-/// See the module's text.
+/// The contexts that one connection selected.
 pub(super) struct Contexts {
     selected: Vec<(Context, OnceCell<Version>)>,
 }
@@ -34,14 +35,14 @@ impl Contexts {
         self.selected.len()
     }
 
-    /// What each context says of `range`, in at most `extents_max` extents: `disk` opens what it
-    /// compares with, `extents` tells what is set there.
-    pub(super) async fn status<D: Disk, E: Extents>(
+    /// What each context says of `range` of `source`, in at most `extents_max` extents. `disk` opens
+    /// the states that it is compared with.
+    pub(super) async fn status<D: Disk>(
         &self,
         range: Range<u64>,
         extents_max: usize,
         disk: &D,
-        extents: impl Fn(Range<u64>, Option<D::Base>, usize) -> E,
+        source: &impl ReadAt<Base = D::Base>,
     ) -> Result<Vec<ContextStatus>, EngineError> {
         let mut statuses = Vec::with_capacity(self.selected.len());
         for (context, version) in &self.selected {
@@ -53,7 +54,9 @@ impl Contexts {
                     Some(disk.base(*version).await?)
                 }
             };
-            let found = extents(range.clone(), base, extents_max).await?;
+            let found = source
+                .extents(range.clone(), base.as_ref(), extents_max)
+                .await?;
             let extents = found.into_iter().map(|extent| StatusExtent {
                 length_bytes: extent.length_bytes,
                 flags: context.name.flags(extent.is_set),
@@ -67,7 +70,7 @@ impl Contexts {
     }
 }
 
-/// What clients call it, as the engine calls it.
+/// The engine's name for a state that a client names.
 pub(super) fn of_wire(since: &nbd::Since) -> Since {
     match since {
         nbd::Since::Version(version) => Since::Version(Version(*version)),

@@ -2,14 +2,15 @@
 
 use super::images::{ImageFacts, Images, OpenFailure};
 use super::served::ServedImage;
-use super::version_export::{self, VersionExport};
-use crate::admin;
-use crate::engine::protocol::{self, ManifestError, ManifestStore, RefusalReason};
-use crate::engine::{self, EngineConfig, Host, Image, Intent, OpenError, OpeningRequest, Since};
+use super::version_export;
+use super::version_export::VersionExport;
+use crate::engine::{EngineConfig, Host, Image, OpenError};
 use crate::format::manifest::Manifest;
 use crate::ids::ImageId;
+use crate::protocol::{Intent, ManifestError, ManifestStore, OpeningRequest, RefusalReason, Since};
 use crate::reachability::is_tombstone;
 use crate::token::{Grant, Shown};
+use crate::{admin, engine, protocol};
 
 /// All images of one host.
 pub struct EngineImages {
@@ -123,7 +124,7 @@ fn unreadable(error: ManifestError) -> OpenFailure {
     }
 }
 
-/// What concerns the client's own request it is told; what concerns the operator is logged.
+/// The client is told what concerns its own request; what concerns the operator is logged.
 fn failure(error: &OpenError) -> OpenFailure {
     let told = match error {
         OpenError::Office(protocol::OpenError::Refused(refusal)) => match refusal.reason {

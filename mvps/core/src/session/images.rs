@@ -1,8 +1,9 @@
 //! Where a server's images come from: the seam between sessions and the opening of images.
 
 use super::disk::Disk;
-use crate::engine::{EngineError, Since};
+use crate::engine::EngineError;
 use crate::ids::{ImageId, PageSize, Version};
+use crate::protocol::Since;
 use crate::token::Grant;
 
 /// Why an image cannot be served now.
@@ -32,7 +33,7 @@ pub trait OpenImage: Clone + Send + Sync + 'static {
     fn checkpoint(&self) -> impl Future<Output = Result<Version, EngineError>> + Send;
     /// Whether what was written so far is published and cleaned up after.
     fn is_settled(&self) -> impl Future<Output = bool> + Send;
-    /// Publishes everything, and that nobody is in office; releases the image.
+    /// Publishes everything, and that no server is the active writer any more; releases the image.
     fn close(&self) -> impl Future<Output = Result<(), EngineError>> + Send;
 }
 
@@ -50,8 +51,8 @@ pub trait Images: Send + Sync + 'static {
     /// An open one.
     type Image: OpenImage;
 
-    /// Takes office and opens the image that `grant` names, creating it where the grant says so.
-    /// Waits while the object store is unavailable. Cancelling it is like a crash.
+    /// Becomes the active writer of the image that `grant` names and opens it. Creates it where the
+    /// grant says so. Waits while the object store is unavailable. Cancelling it is like a crash.
     fn open(&self, grant: &Grant) -> impl Future<Output = Result<Self::Image, OpenFailure>> + Send;
 
     /// Looks at what `grant` shows without opening it; `None` if there is no such image.

@@ -18,7 +18,7 @@ pub const IMAGE_PAYLOAD_MAX_BYTES: u64 = 32 * 1024 * 1024;
 /// caches and buffers leave of the memory that a server may take by default.
 pub const SERVER_PAYLOAD_MAX_BYTES: u64 = 256 * 1024 * 1024;
 
-/// Payload that a connection may have in flight without room for it, so that it gets on whatever
+/// Payload that a connection may have in flight without a reservation, so that it gets on whatever
 /// other clients do: 64 MiB for as many connections as there may be.
 pub const PAYLOAD_EXEMPT_BYTES: u64 = 64 * 1024;
 
@@ -26,17 +26,17 @@ pub const PAYLOAD_EXEMPT_BYTES: u64 = 64 * 1024;
 /// the exempt: as many largest reads as a connection may have in flight.
 pub const IMAGE_READS_MAX_BYTES: u64 = 64 * 1024 * 1024;
 
-/// Most of the same in flight on all connections of a server, beside the exempt: clients that
-/// ask and never read hold no more than that.
+/// Most content of reads, and extents, in flight on all connections of a server, beside the exempt:
+/// clients that ask and never read hold no more than that.
 pub const SERVER_READS_MAX_BYTES: u64 = 256 * 1024 * 1024;
 
 /// Time in which a client that leaves a request's header or payload incomplete, or replies unread,
 /// must go on: it holds memory that others wait for.
 pub const STALL_TIME_MAX: Duration = Duration::from_secs(60);
 
-/// What of a payload must arrive, or of replies be taken, within [`STALL_TIME_MAX`]: 140 kbit/s, which
-/// slow lines carry, and with which nobody holds the room of the largest payload for longer than half
-/// an hour. Bytes of the other direction do not count.
+/// What of a payload must arrive, or of replies be taken, within [`STALL_TIME_MAX`]. That is
+/// 140 kbit/s: slow lines carry it, and nobody holds the reservation of the largest payload for longer
+/// than half an hour. Bytes of the other direction do not count.
 pub const STALL_PROGRESS_MIN_BYTES: u64 = 1024 * 1024;
 
 /// How long replies may lie unread before they are copied. Until then they are slices of whatever
@@ -50,26 +50,27 @@ pub const RECEIVED_PER_TURN_BYTES: u64 = 512 * 1024;
 /// each may take most of a millisecond.
 pub const WALKS_PER_TURN: usize = 4;
 
-/// What such a request takes of a turn, in the bytes that could be moved meanwhile.
+/// What a request that goes through the map takes of a turn, in the bytes that could be moved
+/// meanwhile.
 pub const WALK_WORK_BYTES: u64 = 64 * 1024;
 
-/// From how much work on a turn is long, so that other images go first before another connection of
-/// the same one: some ten microseconds' worth.
+/// Work from which on a turn is long: other images go first before another connection of the same
+/// image. It takes some ten microseconds.
 pub const LONG_TURN_BYTES: u64 = 128 * 1024;
 
 /// Time that a client may take over its side of the handshake. What the server takes to open the
 /// image does not count.
 pub const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(15);
 
-/// Time that the end of a connection may take which both sides agreed on. TLS has a last word to say.
-pub const GOODBYE_TIME_MAX: Duration = Duration::from_secs(1);
+/// Time that the end of a connection may take when both sides expect it: TLS sends a last record.
+pub const DISCONNECT_TIME_MAX: Duration = Duration::from_secs(1);
 
 /// Most connections of one server, handshakes included: a multiple of what a hypervisor uses; idle
 /// ones take some KiB each.
 pub const CONNECTIONS_MAX: usize = 1024;
 
-/// Most connections that negotiate at a time; beyond that the one that has done so for longest makes
-/// room. A client needs milliseconds for it.
+/// Most connections that negotiate at a time; beyond that the one that has done so for longest is
+/// evicted. A client needs milliseconds for it.
 pub const HALF_OPEN_MAX: usize = 256;
 
 /// Most connections to one image. nbdcopy and qemu use 4 to 16 each.
@@ -79,41 +80,42 @@ pub const CONNECTIONS_PER_IMAGE_MAX: usize = 128;
 pub const ATTACH_QUEUE_MAX: usize = 64;
 
 /// Most connections with a good token for one image, all its versions together: those that have it
-/// and those that wait. An image that takes long to open leaves the other seats to others.
-pub const SEATS_PER_IMAGE_MAX: usize = CONNECTIONS_PER_IMAGE_MAX + ATTACH_QUEUE_MAX;
+/// and those that wait. An image that takes long to open leaves the other slots to others.
+pub const SLOTS_PER_IMAGE_MAX: usize = CONNECTIONS_PER_IMAGE_MAX + ATTACH_QUEUE_MAX;
 
 /// How long an image that nobody uses stays open until what was written is published and cleaned up
 /// after: cleaning copies tens of gigabytes meanwhile, and another server waits no longer for it.
 pub const SETTLE_TIME_MAX: Duration = Duration::from_mins(10);
 
-/// How often such an image is looked at.
+/// How often the server looks whether such an image is settled.
 pub const SETTLE_PAUSE: Duration = Duration::from_secs(1);
 
 /// Time that connections get to finish what is in flight when the server shuts down.
 pub const DRAIN_TIME_MAX: Duration = Duration::from_secs(10);
 
-/// How often an attach goes back to the registry because the image's keeper was just leaving.
+/// How often an attach goes back to the registry because the image's actor was just ending.
 pub const ATTACH_ATTEMPTS_MAX: usize = 8;
 
 /// What each extent that a BLOCK_STATUS may be answered with counts towards
 /// [`BYTES_IN_FLIGHT_MAX`]: as it is collected and as it is sent.
 pub const EXTENT_WEIGHT_BYTES: u64 = 32;
 
-/// What a BLOCK_STATUS takes, all its contexts together, that finds no room for more. It is
-/// answered with fewer extents then, which a client must expect, and need not wait for who does
-/// not read.
+/// What a BLOCK_STATUS that finds the budget used up takes, all its contexts together. It is answered
+/// with fewer extents then, which a client must expect, and need not wait for a client that does not
+/// read.
 pub const STATUS_SHORT_BYTES: u64 = PAYLOAD_EXEMPT_BYTES / 2;
 
 /// Versions that are listed to a client that asks what it can compare with: the newest ones; it
 /// may ask for any other that is retained.
 pub const LISTED_VERSIONS_MAX: usize = 32;
 
-/// The time for which [`STRANGERS_LOG_LINES_MAX`] and [`CLIENTS_LOG_LINES_MAX`] are.
+/// The time for which [`UNAUTHENTICATED_LOG_LINES_MAX`] and [`CLIENTS_LOG_LINES_MAX`] are.
 pub const LOG_PERIOD: Duration = Duration::from_secs(10);
 
 /// Most lines of the log, per [`LOG_PERIOD`], about connections that have shown no good token: enough
 /// to see who they are, and at most some hundred megabytes a day.
-pub const STRANGERS_LOG_LINES_MAX: u32 = 100;
+pub const UNAUTHENTICATED_LOG_LINES_MAX: u32 = 100;
 
-/// The same about connections that have shown one: each of as many as there may be can come and go.
+/// Most lines of the log, per [`LOG_PERIOD`], about connections that have shown a good token: each of
+/// as many as there may be can come and go.
 pub const CLIENTS_LOG_LINES_MAX: u32 = 2 * CONNECTIONS_MAX as u32;

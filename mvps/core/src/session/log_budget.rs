@@ -1,11 +1,12 @@
 //! How much of the log clients may fill.
 //!
-//! Whoever reaches the port can make thousands of connections a second end, each worth a line. Lines
-//! beyond a share are counted, not written, and the first line of a later period says how many. What
-//! cannot be done for a client is always written: it took a look at the object store to find out.
+//! A client that reaches the port can make thousands of connections a second end, each worth a line.
+//! Lines beyond the budget are counted, not written, and the first line of a later period says how
+//! many there were. What cannot be done for a client is always written: the server asked the object
+//! store to find that out, so there are few such lines.
 //!
-//! Invariant: strangers and clients with a good token have a budget each, so that a flood of the
-//! former hides nothing of the latter.
+//! Invariant: unauthenticated clients and clients with a good token have a budget each, so a flood of
+//! the former hides nothing of the latter.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -21,7 +22,7 @@ pub(super) struct LogBudget {
     period: Mutex<Period>,
 }
 
-/// The present one.
+/// The present period.
 #[derive(Debug, Default)]
 struct Period {
     began: Moment,
@@ -84,7 +85,7 @@ mod tests {
 
     #[test]
     fn lines_beyond_the_share_are_counted_and_told_later() {
-        let budget = LogBudget::new("strangers", 2);
+        let budget = LogBudget::new("unauthenticated clients", 2);
         let mut now = Moment(LOG_PERIOD);
         assert_eq!(budget.count(now), (true, 0));
         now = now.after(LOG_PERIOD / 2);

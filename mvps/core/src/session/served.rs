@@ -1,25 +1,27 @@
 //! What a server serves: an image as it changes, or one published version of it, read-only.
+//!
+//! The engine's types stay as they are; this file says what a session may do with them.
 
 use std::ops::Range;
 
 use bytes::Bytes;
 
-use super::disk::{Disk, DiskTransaction, Outcome};
+use super::disk::{Disk, DiskTransaction, Outcome, ReadAt, WriteAt};
 use super::images::OpenImage;
 use super::version_export::VersionExport;
+use crate::content::Content;
 use crate::engine::{
-    Acknowledge, Attachment, Base, Durability, EngineError, Extent, Image, PublishedVersion,
-    ReadBytes, ReadPiece, Since, Transaction,
+    Acknowledge, Attachment, Base, Durability, EngineError, Extent, Image, PublishedVersion, Since,
+    Transaction,
 };
 use crate::ids::{PageSize, Version};
-use crate::nbd::Piece;
 
-/// See the module's text.
+/// An open image, or an open version of one.
 #[derive(Clone)]
 pub enum ServedImage {
-    /// The image, in this server's office.
+    /// The image as it changes. This server is its active writer.
     Live(Image),
-    /// A version of it.
+    /// A published version of it, which does not change.
     Version(VersionExport),
 }
 
@@ -92,23 +94,37 @@ impl OpenImage for ServedImage {
     }
 }
 
-/// One connection's access.
+/// What a connection works on.
 #[derive(Clone)]
-pub enum ServedDisk {
-    /// To an image.
-    Live(Attachment),
-    /// To a version.
+pub enum Access<L> {
+    /// An image, through `L`.
+    Live(L),
+    /// A version, which does not change.
     Version(PublishedVersion),
 }
 
-impl Disk for ServedDisk {
-    type Transaction = ServedTransaction;
+/// One connection's access.
+pub type ServedDisk = Access<Attachment>;
+
+/// A transaction; one on a version only reads.
+pub type ServedTransaction = Access<Transaction>;
+
+impl<L> Access<L> {
+    fn live(&self) -> Result<&L, EngineError> {
+        match self {
+            Self::Live(live) => Ok(live),
+            Self::Version(_) => Err(READ_ONLY),
+        }
+    }
+}
+
+impl<L: ReadAt<Base = Base>> ReadAt for Access<L> {
     type Base = Base;
 
-    async fn read(&self, offset: u64, length: u32) -> Result<Vec<Piece>, EngineError> {
+    async fn read(&self, offset: u64, length: u32) -> Result<Content, EngineError> {
         match self {
-            Self::Live(disk) => disk.read(offset, length).await.map(pieces),
-            Self::Version(version) => version.read(offset, length).await.map(pieces),
+            Self::Live(live) => live.read(offset, length).await,
+            Self::Version(version) => version.read(offset, length).await,
         }
     }
 
@@ -120,15 +136,40 @@ impl Disk for ServedDisk {
     ) -> Result<Vec<Extent>, EngineError> {
         let (offset, length) = (range.start, range.end - range.start);
         match self {
-            Self::Live(disk) => disk.extents(offset, length, base, extents_max).await,
+            Self::Live(live) => live.extents(range, base, extents_max).await,
             Self::Version(version) => version.extents(offset, length, base, extents_max).await,
         }
     }
+}
+
+impl<L: WriteAt> WriteAt for Access<L> {
+    type When = L::When;
+
+    async fn write(&self, offset: u64, data: Bytes, when: L::When) -> Result<(), EngineError> {
+        self.live()?.write(offset, data, when).await
+    }
+
+    async fn write_zeroes(
+        &self,
+        offset: u64,
+        length: u64,
+        when: L::When,
+    ) -> Result<(), EngineError> {
+        self.live()?.write_zeroes(offset, length, when).await
+    }
+
+    async fn trim(&self, offset: u64, length: u64, when: L::When) -> Result<(), EngineError> {
+        self.live()?.trim(offset, length, when).await
+    }
+}
+
+impl Disk for ServedDisk {
+    type Transaction = ServedTransaction;
 
     async fn find_base(&self, since: &Since) -> Result<Version, EngineError> {
         match self {
             Self::Live(disk) => disk.find_base(since).await,
-            Self::Version(shown) => shown.find_base(since).await,
+            Self::Version(version) => version.find_base(since).await,
         }
     }
 
@@ -144,23 +185,6 @@ impl Disk for ServedDisk {
             Self::Live(disk) => disk.prefetch(offset, length).await,
             Self::Version(version) => version.prefetch(offset, length).await,
         }
-    }
-
-    async fn write(&self, offset: u64, data: Bytes, when: Acknowledge) -> Result<(), EngineError> {
-        self.live()?.write(offset, data, when).await
-    }
-
-    async fn write_zeroes(
-        &self,
-        offset: u64,
-        length: u64,
-        when: Acknowledge,
-    ) -> Result<(), EngineError> {
-        self.live()?.write_zeroes(offset, length, when).await
-    }
-
-    async fn trim(&self, offset: u64, length: u64, when: Acknowledge) -> Result<(), EngineError> {
-        self.live()?.trim(offset, length, when).await
     }
 
     async fn flush(&self, durability: Durability) -> Result<(), EngineError> {
@@ -179,93 +203,100 @@ impl Disk for ServedDisk {
 
     async fn begin(&self) -> Result<ServedTransaction, EngineError> {
         match self {
-            Self::Live(disk) => Ok(ServedTransaction::Live(disk.begin().await?)),
-            Self::Version(version) => Ok(ServedTransaction::Version(version.clone())),
-        }
-    }
-}
-
-impl ServedDisk {
-    fn live(&self) -> Result<&Attachment, EngineError> {
-        match self {
-            Self::Live(disk) => Ok(disk),
-            Self::Version(_) => Err(READ_ONLY),
-        }
-    }
-}
-
-/// A transaction; one on a version only reads.
-pub enum ServedTransaction {
-    /// On an image.
-    Live(Transaction),
-    /// On a version.
-    Version(PublishedVersion),
-}
-
-impl ServedTransaction {
-    fn live(&self) -> Result<&Transaction, EngineError> {
-        match self {
-            Self::Live(transaction) => Ok(transaction),
-            Self::Version(_) => Err(READ_ONLY),
+            Self::Live(disk) => Ok(Access::Live(disk.begin().await?)),
+            Self::Version(version) => Ok(Access::Version(version.clone())),
         }
     }
 }
 
 impl DiskTransaction for ServedTransaction {
-    type Base = Base;
-
-    async fn read(&self, offset: u64, length: u32) -> Result<Vec<Piece>, EngineError> {
-        match self {
-            Self::Live(transaction) => transaction.read(offset, length).await.map(pieces),
-            Self::Version(version) => version.read(offset, length).await.map(pieces),
-        }
-    }
-
-    async fn extents(
-        &self,
-        range: Range<u64>,
-        base: Option<&Base>,
-        extents_max: usize,
-    ) -> Result<Vec<Extent>, EngineError> {
-        let (offset, length) = (range.start, range.end - range.start);
-        match self {
-            Self::Live(transaction) => transaction.extents(offset, length, base, extents_max).await,
-            Self::Version(version) => version.extents(offset, length, base, extents_max).await,
-        }
-    }
-
-    async fn write(&self, offset: u64, data: Bytes) -> Result<(), EngineError> {
-        self.live()?.write(offset, data).await
-    }
-
-    async fn write_zeroes(&self, offset: u64, length: u64) -> Result<(), EngineError> {
-        self.live()?.write_zeroes(offset, length).await
-    }
-
-    async fn trim(&self, offset: u64, length: u64) -> Result<(), EngineError> {
-        self.live()?.trim(offset, length).await
-    }
-
     async fn lock(&self) -> Result<(), EngineError> {
         self.live()?.lock().await
     }
 
-    fn commit(self, when: Acknowledge) -> impl Outcome {
-        async move {
-            match self {
-                Self::Live(transaction) => transaction.commit(when).await,
-                // It changed nothing, and what it read does not change.
-                Self::Version(_) => Ok(()),
-            }
+    async fn commit(self, when: Acknowledge) -> Result<(), EngineError> {
+        match self {
+            Self::Live(transaction) => transaction.commit(when).await,
+            // It changed nothing, and what it read does not change.
+            Self::Version(_) => Ok(()),
         }
     }
 }
 
-/// The same content as the codec has it. Both are of one shape, so the list is made in place.
-fn pieces(read: ReadBytes) -> Vec<Piece> {
-    let pieces = read.pieces.into_iter().map(|piece| match piece {
-        ReadPiece::Data(data) => Piece::Data(data),
-        ReadPiece::Hole(bytes) => Piece::Hole(bytes),
-    });
-    pieces.collect()
+impl ReadAt for Attachment {
+    type Base = Base;
+
+    fn read(&self, offset: u64, length: u32) -> impl Outcome<Content> {
+        Attachment::read(self, offset, length)
+    }
+
+    fn extents(
+        &self,
+        range: Range<u64>,
+        base: Option<&Base>,
+        extents_max: usize,
+    ) -> impl Outcome<Vec<Extent>> {
+        Attachment::extents(
+            self,
+            range.start,
+            range.end - range.start,
+            base,
+            extents_max,
+        )
+    }
+}
+
+impl WriteAt for Attachment {
+    type When = Acknowledge;
+
+    fn write(&self, offset: u64, data: Bytes, when: Acknowledge) -> impl Outcome {
+        Attachment::write(self, offset, data, when)
+    }
+
+    fn write_zeroes(&self, offset: u64, length: u64, when: Acknowledge) -> impl Outcome {
+        Attachment::write_zeroes(self, offset, length, when)
+    }
+
+    fn trim(&self, offset: u64, length: u64, when: Acknowledge) -> impl Outcome {
+        Attachment::trim(self, offset, length, when)
+    }
+}
+
+impl ReadAt for Transaction {
+    type Base = Base;
+
+    fn read(&self, offset: u64, length: u32) -> impl Outcome<Content> {
+        Transaction::read(self, offset, length)
+    }
+
+    fn extents(
+        &self,
+        range: Range<u64>,
+        base: Option<&Base>,
+        extents_max: usize,
+    ) -> impl Outcome<Vec<Extent>> {
+        Transaction::extents(
+            self,
+            range.start,
+            range.end - range.start,
+            base,
+            extents_max,
+        )
+    }
+}
+
+impl WriteAt for Transaction {
+    type When = ();
+
+    fn write(&self, offset: u64, data: Bytes, (): ()) -> impl Outcome {
+        Transaction::write(self, offset, data)
+    }
+
+    fn write_zeroes(&self, offset: u64, length: u64, (): ()) -> impl Outcome {
+        Transaction::write_zeroes(self, offset, length)
+    }
+
+    fn trim(&self, offset: u64, length: u64, (): ()) -> impl Outcome {
+        Transaction::trim(self, offset, length)
+    }
 }

@@ -9,14 +9,13 @@ use bytes::Bytes;
 use tokio::sync::watch;
 
 use super::connection::{Admission, Admitted, Order};
-use super::disk::{Disk, DiskTransaction};
-use super::payload::PayloadRoom;
-use super::turns::Turns;
+use super::disk::{Disk, DiskTransaction, ReadAt, WriteAt};
+use super::fair_scheduler::FairScheduler;
+use super::payload_budget::PayloadBudget;
+use crate::content::{Content, ContentPiece};
 use crate::engine::{Acknowledge, Durability, EngineError, Extent, Since};
 use crate::ids::Version;
-use crate::nbd::{
-    self, ContextName, ContextQuery, ContextsRequest, Export, ExportName, Piece, Refusal,
-};
+use crate::nbd::{self, ContextName, ContextQuery, ContextsRequest, Export, ExportName, Refusal};
 
 pub(crate) const SIZE_BYTES: usize = 8 * 1024 * 1024;
 pub(crate) const PAGE_BYTES: usize = 4096;
@@ -30,7 +29,7 @@ struct State {
     is_fragmented: bool,
 }
 
-/// See the module's text. Clones are one disk.
+/// A disk that writes down what it is asked. Clones are one disk.
 #[derive(Clone)]
 pub(crate) struct MemoryDisk {
     state: Arc<Mutex<State>>,
@@ -123,17 +122,19 @@ impl MemoryDisk {
 }
 
 /// Several pieces, as the engine answers.
-fn pieces(content: Bytes) -> Vec<Piece> {
+fn pieces(content: Bytes) -> Content {
     let third = content.len() / 3;
     let thirds = [0..third, third..2 * third, 2 * third..content.len()];
     let pieces = thirds.map(|part| {
         let part = content.slice(part);
         match part.iter().any(|byte| *byte != 0) {
-            true => Piece::Data(part),
-            false => Piece::Hole(part.len()),
+            true => ContentPiece::Data(part),
+            false => ContentPiece::Hole(part.len()),
         }
     });
-    pieces.into()
+    Content {
+        pieces: pieces.into(),
+    }
 }
 
 /// By page; all of `range` is answered for.
@@ -172,12 +173,11 @@ fn pages(range: &Range<u64>) -> Vec<Extent> {
     pages.map(page).collect()
 }
 
-impl Disk for MemoryDisk {
-    type Transaction = MemoryTransaction;
+impl ReadAt for MemoryDisk {
     /// The content that there was.
     type Base = Vec<u8>;
 
-    async fn read(&self, offset: u64, length: u32) -> Result<Vec<Piece>, EngineError> {
+    async fn read(&self, offset: u64, length: u32) -> Result<Content, EngineError> {
         self.note(format!("read {offset}+{length}"))?;
         let content = self.content(usize::try_from(offset).unwrap(), length as usize);
         self.lent.fetch_add(1, Ordering::SeqCst);
@@ -200,20 +200,10 @@ impl Disk for MemoryDisk {
         extents.truncate(extents_max);
         Ok(extents)
     }
+}
 
-    async fn find_base(&self, since: &Since) -> Result<Version, EngineError> {
-        self.note(format!("find base {since:?}"))?;
-        Ok(Version(7))
-    }
-
-    async fn base(&self, version: Version) -> Result<Vec<u8>, EngineError> {
-        self.note(format!("base {version}"))?;
-        Ok(vec![0; SIZE_BYTES])
-    }
-
-    async fn prefetch(&self, offset: u64, length: u64) -> Result<(), EngineError> {
-        self.note(format!("prefetch {offset}+{length}"))
-    }
+impl WriteAt for MemoryDisk {
+    type When = Acknowledge;
 
     async fn write(&self, offset: u64, data: Bytes, when: Acknowledge) -> Result<(), EngineError> {
         self.note(format!("write {offset}+{} {when:?}", data.len()))?;
@@ -238,6 +228,24 @@ impl Disk for MemoryDisk {
         self.note(format!("trim {offset}+{length} {when:?}"))?;
         self.wait().await;
         Ok(())
+    }
+}
+
+impl Disk for MemoryDisk {
+    type Transaction = MemoryTransaction;
+
+    async fn find_base(&self, since: &Since) -> Result<Version, EngineError> {
+        self.note(format!("find base {since:?}"))?;
+        Ok(Version(7))
+    }
+
+    async fn base(&self, version: Version) -> Result<Vec<u8>, EngineError> {
+        self.note(format!("base {version}"))?;
+        Ok(vec![0; SIZE_BYTES])
+    }
+
+    async fn prefetch(&self, offset: u64, length: u64) -> Result<(), EngineError> {
+        self.note(format!("prefetch {offset}+{length}"))
     }
 
     async fn flush(&self, durability: Durability) -> Result<(), EngineError> {
@@ -289,10 +297,10 @@ impl MemoryTransaction {
     }
 }
 
-impl DiskTransaction for MemoryTransaction {
+impl ReadAt for MemoryTransaction {
     type Base = Vec<u8>;
 
-    async fn read(&self, offset: u64, length: u32) -> Result<Vec<Piece>, EngineError> {
+    async fn read(&self, offset: u64, length: u32) -> Result<Content, EngineError> {
         self.disk.note(format!("txn read {offset}+{length}"))?;
         let content = self.content(usize::try_from(offset).unwrap(), length as usize);
         Ok(pieces(Bytes::from(content)))
@@ -307,8 +315,12 @@ impl DiskTransaction for MemoryTransaction {
         self.disk.note("txn extents".to_owned())?;
         Ok(extents(&self.content(0, SIZE_BYTES), base, range))
     }
+}
 
-    async fn write(&self, offset: u64, data: Bytes) -> Result<(), EngineError> {
+impl WriteAt for MemoryTransaction {
+    type When = ();
+
+    async fn write(&self, offset: u64, data: Bytes, (): ()) -> Result<(), EngineError> {
         self.disk
             .note(format!("txn write {offset}+{}", data.len()))?;
         self.disk.wait().await;
@@ -316,18 +328,20 @@ impl DiskTransaction for MemoryTransaction {
         Ok(())
     }
 
-    async fn write_zeroes(&self, offset: u64, length: u64) -> Result<(), EngineError> {
+    async fn write_zeroes(&self, offset: u64, length: u64, (): ()) -> Result<(), EngineError> {
         self.disk.note(format!("txn zero {offset}+{length}"))?;
         self.change(offset, vec![0; usize::try_from(length).unwrap()].into());
         Ok(())
     }
 
-    async fn trim(&self, offset: u64, length: u64) -> Result<(), EngineError> {
+    async fn trim(&self, offset: u64, length: u64, (): ()) -> Result<(), EngineError> {
         self.disk.note(format!("txn trim {offset}+{length}"))?;
         self.change(offset, vec![0; usize::try_from(length).unwrap()].into());
         Ok(())
     }
+}
 
+impl DiskTransaction for MemoryTransaction {
     async fn lock(&self) -> Result<(), EngineError> {
         self.disk.note("lock".to_owned())?;
         self.disk.wait().await;
@@ -359,8 +373,8 @@ pub(crate) struct OneDisk {
     pub(crate) read_only: bool,
     pub(crate) durability: Durability,
     pub(crate) orders: watch::Sender<Order>,
-    pub(crate) room: PayloadRoom,
-    pub(crate) turns: Turns,
+    pub(crate) budget: PayloadBudget,
+    pub(crate) scheduler: FairScheduler,
 }
 
 impl OneDisk {
@@ -370,8 +384,8 @@ impl OneDisk {
             read_only: false,
             durability: Durability::Local,
             orders: watch::Sender::new(Order::Serve),
-            room: PayloadRoom::new(),
-            turns: Turns::new(1),
+            budget: PayloadBudget::new(),
+            scheduler: FairScheduler::new(1),
         }
     }
 }
@@ -413,8 +427,8 @@ impl Admission for OneDisk {
             disk: self.disk.clone(),
             durability: self.durability,
             orders: self.orders.subscribe(),
-            room: self.room.clone(),
-            turns: self.turns.clone(),
+            budget: self.budget.clone(),
+            scheduler: self.scheduler.clone(),
         })
     }
 }

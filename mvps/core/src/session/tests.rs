@@ -5,19 +5,20 @@ use bytes::BytesMut;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::task::JoinHandle;
 
-use super::connection::{Admission, Admitted, Ended, Order, serve};
+use super::connection::{Admission, Admitted, Order, serve};
+use super::ended::Ended;
 use super::limits::{
     BYTES_IN_FLIGHT_MAX, HANDSHAKE_TIME_MAX, PAYLOAD_EXEMPT_BYTES, REQUESTS_IN_FLIGHT_MAX,
 };
-use super::payload::PayloadRoom;
+use super::payload_budget::PayloadBudget;
 use super::testing::{MemoryDisk, OneDisk};
 use crate::engine::{Durability, EngineError};
 use crate::env::memory::ManualClock;
 use crate::env::memory::testing::TestClock;
 use crate::nbd::{
     Broken, ClientNegotiation, ClientStep, ContextName, ContextsRequest, Cookie, Errno, Export,
-    ExportName, Framing, Opening, REQUEST_BYTES, Refusal, Request, SIMPLE_REPLY_BYTES, SimpleReply,
-    Wishes, ZeroFlags,
+    ExportName, Framing, Opening, REQUEST_BYTES, Refusal, Request, RequestedOptions,
+    SIMPLE_REPLY_BYTES, SimpleReply, ZeroFlags,
 };
 
 mod lists;
@@ -39,15 +40,15 @@ struct Wire {
 
 impl Wire {
     async fn attach(admission: OneDisk) -> Self {
-        Self::attach_wishing(admission, Opening::Go).await
+        Self::attach_with(admission, Opening::Go).await
     }
 
-    async fn attach_wishing(admission: OneDisk, wishes: impl Into<Wishes>) -> Self {
+    async fn attach_with(admission: OneDisk, options: impl Into<RequestedOptions>) -> Self {
         let (stream, served) = tokio::io::duplex(PIPE_BYTES);
         let session =
             tokio::spawn(async move { serve(served, &admission, &TestClock::start()).await });
         let mut wire = Self { stream, session };
-        let mut negotiation = ClientNegotiation::new(token(), wishes);
+        let mut negotiation = ClientNegotiation::new(token(), options);
         let (mut input, mut output) = (BytesMut::new(), BytesMut::new());
         while let ClientStep::NeedMore = negotiation.step(&mut input, &mut output).unwrap() {
             wire.stream.write_all(&output).await.unwrap();
@@ -489,7 +490,7 @@ async fn losing_the_client_rolls_back() {
 }
 
 #[tokio::test]
-async fn a_goodbye_waits_for_replies() {
+async fn a_disconnect_waits_for_replies() {
     let disk = MemoryDisk::new();
     let mut wire = Wire::attach(OneDisk::new(&disk)).await;
     disk.set_running(false);
@@ -508,9 +509,9 @@ async fn a_goodbye_waits_for_replies() {
     assert_eq!(disk.take_log().len(), 1);
 }
 
-/// A client may close its side before it reads: what it sent may wait for room or its turn by then.
+/// A client may close its side before it reads: what it sent may wait for the budget or its turn by then.
 #[tokio::test]
-async fn a_goodbye_counts_that_waits_when_the_stream_ends() {
+async fn a_disconnect_that_waits_counts_when_the_stream_ends() {
     let disk = MemoryDisk::new();
     let mut wire = Wire::attach(OneDisk::new(&disk)).await;
     wire.send(&[(1, Request::Begin)]).await;

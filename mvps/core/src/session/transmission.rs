@@ -1,21 +1,22 @@
 //! The transmission phase of one connection: requests in, replies out, as they finish.
 //!
 //! Job: keep many requests in flight within one task, in the order and with the limits that the
-//! protocol asks for. Nothing is spawned; a request is a future that is polled once when it
-//! arrives, and waits among [`Transmission::in_flight`] only if it did not finish at once.
+//! protocol asks for. Nothing is spawned. A request is a future that is polled once when it arrives,
+//! and waits among [`Transmission::in_flight`] only if it did not finish at once.
 //!
 //! Invariants:
 //! - Requests begin in the order in which they arrived. BEGIN, COMMIT and ROLLBACK are barriers:
 //!   they wait until everything before them is answered, and nothing after them begins until they
 //!   are. So a write belongs to the transaction that its place in the stream says.
 //! - A transaction commits with every change that arrived in it, or not at all.
-//! - Payload in flight, received or to be sent, stays below [`BYTES_IN_FLIGHT_MAX`] plus one
-//!   request, that of all connections within their [`PayloadRoom`], the number of requests below
-//!   [`REQUESTS_IN_FLIGHT_MAX`], whatever the client does. Replies without content that nobody reads
-//!   stay below [`PAYLOAD_EXEMPT_BYTES`]: then no more requests are taken.
-//! - The end of the stream is noticed while requests wait, as long as the input buffer has room:
-//!   then everything in flight is dropped and an open transaction rolled back; unless the client has
-//!   said goodbye, which ends with all answered.
+//! - Whatever the client does, payload in flight, received or to be sent, stays below
+//!   `BYTES_IN_FLIGHT_MAX` plus one request, that of all connections within their
+//!   [`PayloadBudget`], and the number of requests below `REQUESTS_IN_FLIGHT_MAX`. Replies without
+//!   content that nobody reads stay below `PAYLOAD_EXEMPT_BYTES`: beyond that no more requests are
+//!   taken.
+//! - The end of the stream is noticed while requests wait, as long as the input buffer has space.
+//!   Everything in flight is dropped then, and an open transaction rolled back. A client that sent a
+//!   disconnect is answered first.
 //!
 //! Must never: block on one request while another could finish, or copy a large payload.
 
@@ -27,19 +28,18 @@ use bytes::Bytes;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::connection::Ended;
 use super::contexts::Contexts;
 use super::disk::{Disk, DiskTransaction};
+use super::ended::Ended;
 use super::errno;
-use super::limits::{
-    BYTES_IN_FLIGHT_MAX, EXTENT_WEIGHT_BYTES, PAYLOAD_EXEMPT_BYTES, RECEIVED_PER_TURN_BYTES,
-    REQUESTS_IN_FLIGHT_MAX, STATUS_SHORT_BYTES, WALK_WORK_BYTES, WALKS_PER_TURN,
-};
-use super::payload::{PayloadQueue, PayloadRoom, Taken};
+use super::limits::{RECEIVED_PER_TURN_BYTES, WALK_WORK_BYTES, WALKS_PER_TURN};
+use super::payload_budget::{PayloadBudget, PayloadQueue, PayloadReservation};
+use crate::content::Content;
 use crate::engine::{Acknowledge, Durability, EngineError};
-use crate::nbd::{Bounds, ContextStatus, Errno, Failure, Incoming, Piece, ReplyTo, Request};
+use crate::nbd::{Bounds, ContextStatus, Errno, Failure, ReplyTo, Request};
 use crate::transport::Transport;
 
+mod arrivals;
 mod operations;
 
 /// What a connection serves.
@@ -67,7 +67,7 @@ impl Terms {
 #[derive(Clone, Copy)]
 struct Ticket {
     to: ReplyTo,
-    /// What it counts towards [`BYTES_IN_FLIGHT_MAX`].
+    /// What it counts towards `BYTES_IN_FLIGHT_MAX`.
     bytes: u64,
     /// Whether the open transaction must not commit without it.
     is_part: bool,
@@ -78,7 +78,7 @@ struct Ticket {
 /// What a request's success brings.
 enum Answer {
     Done,
-    Content { pieces: Vec<Piece>, whole: bool },
+    Content { content: Content, whole: bool },
     Status(Vec<ContextStatus>),
 }
 
@@ -110,7 +110,7 @@ enum Gate<'a, D: Disk> {
 /// What the next bytes of the stream complete.
 enum Arriving {
     Header,
-    Payload(ReplyTo, Request, Option<Taken>),
+    Payload(ReplyTo, Request, Option<PayloadReservation>),
     Worthless(ReplyTo, Errno),
 }
 
@@ -119,7 +119,7 @@ struct Given {
     /// A write's payload.
     content: Bytes,
     /// Where the payload is counted.
-    room: Option<Taken>,
+    reservation: Option<PayloadReservation>,
     /// Most extents of each context that it may be answered with.
     extents_max: usize,
 }
@@ -154,7 +154,7 @@ pub(super) struct Transmission<'a, S, D: Disk> {
     arriving: Arriving,
     /// Headers that arrived.
     headers: u64,
-    /// Turns of requests that went through the map.
+    /// Times that a request went on through the map.
     walks: u64,
     /// Of the requests in flight, those that go through the map.
     walking: u64,
@@ -165,9 +165,9 @@ pub(super) struct Transmission<'a, S, D: Disk> {
     gate: Gate<'a, D>,
     transaction: Option<OpenTransaction<D::Transaction>>,
     contexts: &'a Contexts,
-    room: PayloadQueue,
-    /// Whether the client sends no more, and what is left to take ends with a goodbye.
-    has_said_all: bool,
+    payload: PayloadQueue,
+    /// Whether the client sends no more, and what is left to take ends with a disconnect.
+    disconnect_received: bool,
     /// Set once no more requests are taken: how the connection ends when all are answered.
     closing: Option<Ended>,
 }
@@ -178,7 +178,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, D: Disk> Transmission<'a, S, D> {
         disk: &'a D,
         terms: Terms,
         contexts: &'a Contexts,
-        room: PayloadRoom,
+        budget: PayloadBudget,
     ) -> Self {
         Self {
             transport,
@@ -195,8 +195,8 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, D: Disk> Transmission<'a, S, D> {
             gate: Gate::Open,
             transaction: None,
             contexts,
-            room: PayloadQueue::new(room),
-            has_said_all: false,
+            payload: PayloadQueue::new(budget),
+            disconnect_received: false,
             closing: None,
         }
     }
@@ -248,9 +248,9 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, D: Disk> Transmission<'a, S, D> {
                 Poll::Ready(Err(error)) => return Poll::Ready(Ended::Lost(error.kind())),
                 Poll::Pending => false,
             };
-            self.room.settle_at(self.occupied_bytes());
+            self.payload.settle_at(self.occupied_bytes());
             if self.closing.is_some() {
-                self.room.leave();
+                self.payload.leave();
                 return if sent && self.is_idle() {
                     self.end()
                 } else {
@@ -261,12 +261,12 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, D: Disk> Transmission<'a, S, D> {
             if self.closing.is_some() {
                 continue;
             }
-            let received = match self.has_said_all {
+            let received = match self.disconnect_received {
                 true => Poll::Pending,
                 false => self.transport.poll_receive(context),
             };
             match received {
-                Poll::Ready(Ok(0)) if self.has_goodbye() => self.has_said_all = true,
+                Poll::Ready(Ok(0)) if self.has_disconnect() => self.disconnect_received = true,
                 Poll::Ready(Ok(0)) => return Poll::Ready(Ended::EndOfStream),
                 Poll::Ready(Ok(_)) => {
                     let received = self.transport.received_bytes() - received_before;
@@ -281,29 +281,6 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, D: Disk> Transmission<'a, S, D> {
                 Poll::Pending => return Poll::Pending,
             }
         }
-    }
-
-    /// Whether a goodbye is among the requests that are there and could not be taken yet. All before it
-    /// are to be answered, whether or not the client sends on (`doc/proto.md`, `NBD_CMD_DISC`).
-    fn has_goodbye(&self) -> bool {
-        let is_missed = crate::mutant::is("a goodbye that waits is not seen");
-        if is_missed || !matches!(self.arriving, Arriving::Header) {
-            return false;
-        }
-        let mut rest = self.transport.input();
-        while let Ok(Some((incoming, header_bytes))) = Incoming::decode(rest, &self.terms.bounds) {
-            let payload_bytes = match incoming {
-                Incoming::Valid {
-                    request: Request::Disconnect,
-                    ..
-                } => return true,
-                Incoming::Valid { request, .. } => request.payload_bytes(),
-                Incoming::Refused { skip_bytes, .. } => skip_bytes,
-            };
-            let taken = header_bytes.saturating_add(payload_bytes as usize);
-            rest = rest.get(taken..).unwrap_or_default();
-        }
-        false
     }
 
     fn is_idle(&self) -> bool {
@@ -342,7 +319,9 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, D: Disk> Transmission<'a, S, D> {
         let output = self.transport.output_mut();
         match answer {
             Answer::Done => framing.push_done(to, output),
-            Answer::Content { pieces, whole } => framing.push_content(to, whole, pieces, output),
+            Answer::Content { content, whole } => {
+                framing.push_content(to, whole, content.pieces, output);
+            }
             Answer::Status(contexts) => framing.push_status(to, &contexts, output),
         }
     }
@@ -356,148 +335,9 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, D: Disk> Transmission<'a, S, D> {
         framing.push_failure(to, failure, self.transport.output_mut());
     }
 
-    /// Bytes that count towards [`BYTES_IN_FLIGHT_MAX`].
+    /// Bytes that count towards `BYTES_IN_FLIGHT_MAX`.
     fn occupied_bytes(&self) -> u64 {
         self.in_flight_bytes + self.transport.output().len_bytes() as u64
-    }
-
-    /// Begins every request that is there and for which there is room.
-    fn take_requests(&mut self, context: &mut Context<'_>) {
-        self.awaits_header = false;
-        loop {
-            match self.arriving {
-                Arriving::Header => {
-                    if !matches!(self.gate, Gate::Open)
-                        || self.in_flight.len() >= REQUESTS_IN_FLIGHT_MAX
-                        || self.occupied_bytes() >= BYTES_IN_FLIGHT_MAX
-                        || self.transport.output().len_bytes() as u64 > self.room.unread_max()
-                    {
-                        return;
-                    }
-                    match Incoming::decode(self.transport.input(), &self.terms.bounds) {
-                        Ok(None) => {
-                            self.awaits_header = !self.transport.input().is_empty();
-                            return;
-                        }
-                        Ok(Some((incoming, header_bytes))) => {
-                            if !self.take_incoming(context, incoming, header_bytes) {
-                                return;
-                            }
-                            self.headers += 1;
-                        }
-                        Err(broken) => {
-                            self.closing = Some(Ended::Broken(broken));
-                            return;
-                        }
-                    }
-                }
-                Arriving::Payload(to, request, ref mut room) => {
-                    let Some(content) = self.transport.take_payload() else {
-                        return;
-                    };
-                    let given = Given {
-                        content,
-                        room: room.take(),
-                        extents_max: 0,
-                    };
-                    self.arriving = Arriving::Header;
-                    self.begin(context, to, request, given);
-                }
-                Arriving::Worthless(to, errno) => {
-                    if self.transport.is_skipping() {
-                        return;
-                    }
-                    self.arriving = Arriving::Header;
-                    self.fail(to, errno.into(), false);
-                }
-            }
-            if self.closing.is_some() {
-                return;
-            }
-        }
-    }
-
-    /// Consumes the header that was judged as `incoming`; `false` if there is no room for it yet.
-    fn take_incoming(
-        &mut self,
-        context: &mut Context<'_>,
-        incoming: Incoming,
-        header_bytes: usize,
-    ) -> bool {
-        match incoming {
-            Incoming::Valid { to, request } => {
-                let is_walk =
-                    matches!(request, Request::BlockStatus { .. } | Request::Cache { .. });
-                if is_walk && self.walks_left == 0 {
-                    context.waker().wake_by_ref();
-                    return false;
-                }
-                let Poll::Ready(extents_max) = self.poll_answer_room(context, &request) else {
-                    return false;
-                };
-                let occupied = self.occupied_bytes();
-                let payload_bytes = request.payload_bytes();
-                let room = self
-                    .room
-                    .poll_take(context, u64::from(payload_bytes), occupied);
-                let Poll::Ready(room) = room else {
-                    return false;
-                };
-                self.transport.consume(header_bytes);
-                self.walks_left -= usize::from(is_walk);
-                if payload_bytes == 0 {
-                    let given = Given {
-                        content: Bytes::new(),
-                        room: None,
-                        extents_max,
-                    };
-                    self.begin(context, to, request, given);
-                } else {
-                    self.transport.expect_payload(payload_bytes as usize);
-                    self.arriving = Arriving::Payload(to, request, room);
-                }
-            }
-            Incoming::Refused {
-                to,
-                errno,
-                skip_bytes,
-                is_change,
-            } => {
-                // At once, whatever the reply waits for: a commit may follow right behind.
-                if is_change && let Some(open) = &mut self.transaction {
-                    open.failed.get_or_insert(errno.into());
-                }
-                self.transport.consume(header_bytes);
-                self.transport.skip(u64::from(skip_bytes));
-                self.arriving = Arriving::Worthless(to, errno);
-            }
-        }
-        true
-    }
-
-    /// Makes sure that there is room for what a request brings and is answered with; ready with the
-    /// most extents of each context that the answer may have.
-    fn poll_answer_room(&mut self, context: &mut Context<'_>, request: &Request) -> Poll<usize> {
-        let extents_max = self.extents_most(request);
-        let occupied = self.occupied_bytes();
-        let weight = self.weight(request, extents_max);
-        if occupied > 0 && occupied + weight > BYTES_IN_FLIGHT_MAX {
-            return Poll::Pending;
-        }
-        let is_status = matches!(request, Request::BlockStatus { .. });
-        if !is_status && !matches!(request, Request::Read { .. }) {
-            return Poll::Ready(extents_max);
-        }
-        if self.room.poll_reach(context, occupied + weight).is_ready() {
-            return Poll::Ready(extents_max);
-        }
-        if !is_status || occupied + STATUS_SHORT_BYTES > PAYLOAD_EXEMPT_BYTES {
-            return Poll::Pending;
-        }
-        self.room.stop_reaching();
-        let extents = STATUS_SHORT_BYTES / EXTENT_WEIGHT_BYTES / self.contexts.len() as u64;
-        let extents = usize::try_from(extents).expect("it is small");
-        Poll::Ready(extents.min(extents_max))
     }
 
     /// Polls an operation for the first time, which is what gives it its place in the order. The

@@ -1,21 +1,21 @@
 //! A published version while a server serves it: pinned in its image under the server's reader id,
 //! until the last client has left and the server closes it (protocol §4.7).
 //!
-//! A server that dies leaves its pin behind. The next one with the same reader id that serves the
-//! same thing takes it over; `mvps image pins --release` frees it otherwise.
+//! A server that dies leaves its pin behind. The next server with the same reader id that serves the
+//! same thing takes the pin over; otherwise `mvps image pins --release` frees it.
 
 use std::sync::Arc;
 
 use super::images::OpenFailure;
 use crate::admin::{Admin, AdminError, pin_version, release_reader};
 use crate::encryption::RootKeys;
-use crate::engine::protocol::{ManifestError, ManifestStore};
 use crate::engine::{EngineError, Host, PublishedVersion};
 use crate::env::{Clock, Entropy};
 use crate::ids::ImageId;
+use crate::protocol::{ManifestError, ManifestStore};
 use crate::token::Shown;
 
-/// See the module's text. Clones are the same export.
+/// A pinned version and what releases its pin. Clones are the same export.
 #[derive(Clone)]
 pub struct VersionExport {
     version: PublishedVersion,
@@ -113,7 +113,8 @@ impl VersionExport {
     }
 }
 
-/// One for each thing that a server serves, so that closing one leaves the others' pins alone.
+/// A reader id for each thing that a server serves, so that closing one leaves the others' pins
+/// alone.
 fn reader_id(server: &str, shown: &Shown) -> String {
     match shown {
         Shown::Newest => server.to_owned(),
@@ -122,7 +123,7 @@ fn reader_id(server: &str, shown: &Shown) -> String {
     }
 }
 
-/// What concerns the client's own request it is told.
+/// The client is told what concerns its own request.
 pub(super) fn failure(error: &AdminError) -> OpenFailure {
     let told = match error {
         AdminError::VersionGone { .. }

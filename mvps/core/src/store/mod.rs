@@ -17,6 +17,6 @@ mod upload;
 
 pub use probe::{PROBE_KEY, ProbeError, ProbeOutcome, probe_conditional_create};
 pub use retry_policy::Patience;
-pub use retrying::{REQUESTS_MAX, RetryingStore, joined};
+pub use retrying::{PART_BYTES, REQUESTS_MAX, RetryingStore};
 pub use statistics::StoreStatistics;
-pub use upload::{PART_BYTES, PARTS_IN_FLIGHT_MAX, PARTS_MAX, UploadWriter};
+pub use upload::{PARTS_IN_FLIGHT_MAX, PARTS_MAX, UploadWriter};

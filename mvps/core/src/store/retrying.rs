@@ -9,7 +9,6 @@
 //! Must never: start tasks, hold a request permit while it waits between tries, or turn "no
 //! answer" into "not done".
 
-use std::ops::Range;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -19,15 +18,17 @@ use tokio::sync::Semaphore;
 
 use super::retry_policy::{NextStep, Patience, next_step, try_timeout};
 use super::statistics::{Counters, StoreStatistics};
-use super::upload::PART_BYTES;
 use crate::env::{
-    Clock, Entropy, EntropyExt, Moment, ObjectEntry, ObjectStore, OperationKind, PartTag,
-    StoreError, UploadEntry, UploadId,
+    Clock, Entropy, EntropyExt, GetRange, Moment, ObjectBody, ObjectEntry, ObjectStore,
+    OperationKind, PartTag, StoreError, UploadEntry, UploadId,
 };
 
 /// Requests in flight at once, of all images of a process: enough to fill a fast link with reads
 /// of 64 KiB at 20 ms each, few enough for a store's and the system's connection limits.
 pub const REQUESTS_MAX: usize = 64;
+
+/// The default size of a part: few requests per GiB, and little enough to send again.
+pub const PART_BYTES: usize = 8 * 1024 * 1024;
 
 /// An object store that is tried until it answers. Cheap to clone; clones share limits, counters
 /// and the store's wish for rest.
@@ -166,7 +167,7 @@ impl RetryingStore {
     }
 
     async fn resolve_create(&self, key: &str, body: &Bytes) -> Result<(), StoreError> {
-        match self.get(key).await {
+        match self.get(key, GetRange::Whole).await.map(ObjectBody::joined) {
             Ok(found) if found == *body => {
                 self.shared.counters.put(body.len());
                 Ok(())
@@ -272,50 +273,22 @@ impl RetryingStore {
             .await
     }
 
-    /// A whole object.
+    /// An object, or a range of its bytes; a range is never short.
     ///
     /// # Errors
-    /// As [`ObjectStore::get`].
-    pub async fn get(&self, key: &str) -> Result<Bytes, StoreError> {
+    /// As [`ObjectStore::get`]; `Corrupt` after several tries.
+    pub async fn get(&self, key: &str, range: GetRange) -> Result<ObjectBody, StoreError> {
+        let expected = range.expected_bytes();
         let objects = &self.shared.objects;
         let body = self
-            .tries(OperationKind::Get)
-            .until_done(0, || objects.get(key))
+            .tries(OperationKind::of_get(&range))
+            .until_done(expected.unwrap_or(0), || {
+                let answer = objects.get(key, range.clone());
+                answer.map(|body| check_length(key, expected, body?))
+            })
             .await?;
         self.shared.counters.got(body.len());
         Ok(body)
-    }
-
-    /// Bytes `range` of an object; never empty, never short.
-    ///
-    /// # Errors
-    /// As [`ObjectStore::get_range`]; `Corrupt` after several tries.
-    pub async fn get_range(&self, key: &str, range: Range<u64>) -> Result<Bytes, StoreError> {
-        Ok(joined(&self.get_range_pieces(key, range).await?))
-    }
-
-    /// As [`Self::get_range`], in the pieces in which it arrived.
-    ///
-    /// # Errors
-    /// As [`Self::get_range`].
-    pub async fn get_range_pieces(
-        &self,
-        key: &str,
-        range: Range<u64>,
-    ) -> Result<Vec<Bytes>, StoreError> {
-        let length = range.end.saturating_sub(range.start);
-        let objects = &self.shared.objects;
-        let pieces = self
-            .tries(OperationKind::GetRange)
-            .until_done(length, || {
-                let answer = objects.get_range_pieces(key, range.clone());
-                answer.map(|pieces| check_length(key, length, pieces?))
-            })
-            .await?;
-        self.shared
-            .counters
-            .got(pieces.iter().map(Bytes::len).sum());
-        Ok(pieces)
     }
 
     /// Up to `limit` objects under `prefix` after `start_after`, in order; fewer only at the end.
@@ -385,19 +358,15 @@ impl RetryingStore {
     }
 }
 
-/// The pieces as one. Copies even a single one: it may be a small part of a large buffer that a
-/// client received into, which what is kept must not keep in memory.
-#[must_use]
-pub fn joined(pieces: &[Bytes]) -> Bytes {
-    Bytes::from(pieces.concat())
-}
-
-fn check_length(key: &str, expected: u64, pieces: Vec<Bytes>) -> Result<Vec<Bytes>, StoreError> {
-    let length: usize = pieces.iter().map(Bytes::len).sum();
-    if length as u64 == expected {
-        return Ok(pieces);
-    }
-    let reason = format!("{length} bytes instead of {expected}");
+fn check_length(
+    key: &str,
+    expected: Option<u64>,
+    body: ObjectBody,
+) -> Result<ObjectBody, StoreError> {
+    let Some(expected) = expected.filter(|expected| *expected != body.len() as u64) else {
+        return Ok(body);
+    };
+    let reason = format!("{} bytes instead of {expected}", body.len());
     Err(StoreError::Corrupt {
         key: key.to_owned(),
         reason,

@@ -13,11 +13,8 @@ use bytes::{Bytes, BytesMut};
 use futures_util::FutureExt;
 use tokio::sync::oneshot;
 
-use super::RetryingStore;
+use super::retrying::RetryingStore;
 use crate::env::{PartTag, Spawner, StoreError, UploadId};
-
-/// The default size of a part: few requests per GiB, and little enough to send again.
-pub const PART_BYTES: usize = 8 * 1024 * 1024;
 /// Parts of one upload under way at once: hides the store's latency, and bounds memory.
 pub const PARTS_IN_FLIGHT_MAX: usize = 4;
 /// S3 takes no more parts in one upload.

@@ -58,10 +58,8 @@ async fn conforms_below_a_prefix() {
     check_object_store(&store, "suite/").await;
     assert_eq!(store.list("", None, 10).await, Ok(vec![]));
     store.put("below", Bytes::from_static(b"x")).await.unwrap();
-    assert_eq!(
-        outside.get("some/prefix/below").await,
-        Ok(Bytes::from_static(b"x"))
-    );
+    let got = outside.get("some/prefix/below", GetRange::Whole).await;
+    assert_eq!(got.map(ObjectBody::joined), Ok(Bytes::from_static(b"x")));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -73,8 +71,8 @@ async fn one_call_is_one_request_even_when_it_fails() {
         .create("k", Bytes::from_static(b"body"))
         .await
         .unwrap_err();
-    store.get("absent").await.unwrap_err();
-    store.get_range("k", 0..100).await.unwrap_err();
+    store.get("absent", GetRange::Whole).await.unwrap_err();
+    store.get("k", GetRange::Bytes(0..100)).await.unwrap_err();
     store.list("", None, 1000).await.unwrap();
     store.delete(&["k".to_owned()]).await.remove(0).unwrap();
     assert_eq!(server.counts().total() - before, 6);
@@ -83,8 +81,8 @@ async fn one_call_is_one_request_even_when_it_fails() {
 #[tokio::test(flavor = "multi_thread")]
 async fn wrong_credentials_and_buckets_are_not_retried() {
     let (_folder, server, _store) = start("").await;
-    let stranger = connect(server.endpoint(), BUCKET, "wrong-secret", "").await;
-    let got = stranger.get("k").await;
+    let unauthenticated = connect(server.endpoint(), BUCKET, "wrong-secret", "").await;
+    let got = unauthenticated.get("k", GetRange::Whole).await;
     assert!(matches!(got, Err(StoreError::Denied { .. })), "{got:?}");
     let lost = connect(server.endpoint(), "no-such-bucket", SECRET_KEY, "").await;
     let listed = lost.list("", None, 1).await;
@@ -101,15 +99,16 @@ async fn an_outage_is_unavailable() {
     let store = connect(proxy.endpoint(), BUCKET, SECRET_KEY, "").await;
     store.put("k", Bytes::from_static(b"body")).await.unwrap();
     proxy.set_mode(ProxyMode::Cut);
-    let got = store.get("k").await;
+    let got = store.get("k", GetRange::Whole).await;
     assert!(
         matches!(got, Err(StoreError::Unavailable { .. })),
         "{got:?}"
     );
     proxy.set_mode(ProxyMode::Open);
-    assert_eq!(store.get("k").await, Ok(Bytes::from_static(b"body")));
+    let got = store.get("k", GetRange::Whole).await;
+    assert_eq!(got.map(ObjectBody::joined), Ok(Bytes::from_static(b"body")));
     drop(proxy);
-    let got = store.get("k").await;
+    let got = store.get("k", GetRange::Whole).await;
     assert!(
         matches!(got, Err(StoreError::Unavailable { .. })),
         "{got:?}"
@@ -216,7 +215,7 @@ async fn short_bodies_are_never_served() {
         "",
     )
     .await;
-    let got = store.get_range("k", 0..4).await;
+    let got = store.get("k", GetRange::Bytes(0..4)).await;
     assert!(
         matches!(got, Err(StoreError::Unavailable { .. })),
         "{got:?}"
@@ -224,7 +223,7 @@ async fn short_bodies_are_never_served() {
 
     let short = answer("206 Partial Content", "ab");
     let store = connect(scripted_server(short).await, BUCKET, SECRET_KEY, "").await;
-    let got = store.get_range("k", 0..4).await;
+    let got = store.get("k", GetRange::Bytes(0..4)).await;
     assert!(matches!(got, Err(StoreError::Corrupt { .. })), "{got:?}");
 
     let store = connect(
@@ -234,7 +233,7 @@ async fn short_bodies_are_never_served() {
         "",
     )
     .await;
-    let got = store.get("k").await;
+    let got = store.get("k", GetRange::Whole).await;
     assert!(
         matches!(got, Err(StoreError::Unavailable { .. })),
         "{got:?}"

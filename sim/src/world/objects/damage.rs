@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use mvps_core::env::{ObjectEntry, StoreError};
+use mvps_core::env::{GetRange, ObjectEntry, StoreError};
 
 use super::{Reply, StoreService, unavailable};
 use crate::journal;
@@ -72,8 +72,7 @@ impl StoreService {
     /// The same bytes of another object of the same kind, if there is one that is long enough.
     pub(super) fn other_object(&self, client: &str, request: &Request) -> Option<Bytes> {
         let (key, range) = match request {
-            Request::Get(key) => (key, None),
-            Request::GetRange(key, range) => (key, Some(range.clone())),
+            Request::Get(key, range) => (key, range),
             _ => return None,
         };
         let kind = |key: &str| key.rsplit_once('.').map(|(_, kind)| kind.to_owned());
@@ -82,9 +81,9 @@ impl StoreService {
             .iter()
             .filter(|other| *other != key && kind(other) == kind(key));
         let bodies = others.filter_map(|other| self.contents.peek(other));
-        let wanted = bodies.filter_map(|body| match &range {
-            None => Some(body),
-            Some(range) => {
+        let wanted = bodies.filter_map(|body| match range {
+            GetRange::Whole => Some(body),
+            GetRange::Bytes(range) => {
                 let at = |place: u64| usize::try_from(place).ok();
                 let (from, to) = (at(range.start)?, at(range.end)?);
                 (to <= body.len()).then(|| body.slice(from..to))

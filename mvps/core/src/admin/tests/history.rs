@@ -9,12 +9,12 @@ use crate::admin::{
     Admin, AdminError, clone_image, create_snapshot, delete, delete_snapshot, pin_version, pins,
     release_reader, resize, roll_back, snapshots, versions,
 };
-use crate::engine::protocol::tests::world::{GIB, Server, World, image, request, version};
-use crate::engine::protocol::{Outcome, Publisher};
 use crate::env::memory::{MemoryBufferStores, Verdict};
 use crate::env::{EntropyExt, OperationKind, StoreError};
 use crate::format::manifest::{Manifest, Office, PinHolder, Pinned};
 use crate::ids::{ImageId, Lsn, Version};
+use crate::protocol::tests::world::{GIB, Server, World, image, request, version};
+use crate::protocol::{Outcome, Publisher};
 use crate::reachability::{Reachable, is_tombstone, referenced_objects};
 use crate::token::Shown;
 
@@ -92,8 +92,8 @@ async fn a_snapshot_keeps_its_version_until_it_is_deleted() {
     server.checkpoint(&world).await;
     world.expire().await;
     let newest = world.newest().await;
-    assert!(crate::engine::protocol::is_retained(&newest, version(2)));
-    assert!(!crate::engine::protocol::is_retained(&newest, version(3)));
+    assert!(crate::protocol::is_retained(&newest, version(2)));
+    assert!(!crate::protocol::is_retained(&newest, version(3)));
 
     let taken = create_snapshot(&admin, &image(), "monday", None).await;
     assert!(matches!(taken, Err(AdminError::SnapshotExists { .. })));
@@ -110,7 +110,7 @@ async fn a_snapshot_keeps_its_version_until_it_is_deleted() {
     let again = delete_snapshot(&admin, &image(), "monday", false).await;
     assert!(matches!(again, Err(AdminError::NoSuchSnapshot { .. })));
     let newest = world.newest().await;
-    assert!(!crate::engine::protocol::is_retained(&newest, version(2)));
+    assert!(!crate::protocol::is_retained(&newest, version(2)));
 }
 
 /// The reply to every call is lost once, and the manifest is there all the same: made once.
@@ -395,13 +395,13 @@ async fn a_clone_takes_the_name_of_a_deleted_image() {
 /// The tombstone that a collector puts under the clone's name before it lets go of the pins.
 async fn abandon(world: &World, image: &ImageId) {
     let base = newest_of(world, image).await;
-    let tenure = crate::engine::protocol::next_tenure(base.as_ref(), &*world.entropy);
+    let tenure = crate::protocol::next_tenure(base.as_ref(), &*world.entropy);
     let mut body = crate::format::manifest::example_manifest();
     body.image = image.clone();
     body.version = base.map_or(Version(1), |base| base.version.next());
     body.tenure = tenure;
     let id = crate::ids::PublicationId(world.entropy.u128());
-    let mut body = crate::engine::protocol::compose_tombstone(&body, tenure, id, body.published_at);
+    let mut body = crate::protocol::compose_tombstone(&body, tenure, id, body.published_at);
     body.version = Version(1);
     body.oldest_retained = Version(1);
     body.office = Office::Abandoned;

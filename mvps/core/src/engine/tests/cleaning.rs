@@ -4,12 +4,12 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::world::{Machine, PAGE, World, config, image, read, read_all, write};
-use crate::engine::protocol::ManifestStore;
 use crate::engine::{Acknowledge, Attachment, CompactionSettings, EngineConfig, ImageStatus};
 use crate::env::memory::{MemoryObjectStore, SeededEntropy, Verdict};
 use crate::env::{EntropyExt, ObjectStore, OperationKind};
 use crate::format::manifest::Manifest;
 use crate::format::object_name::objects_prefix;
+use crate::protocol::ManifestStore;
 
 /// Pages of the image that these tests use.
 const PAGES: u64 = 320;
@@ -315,7 +315,7 @@ async fn a_reader_keeps_the_segments_that_it_began_with() {
     assert!(!newest(&machine).await.retired.is_empty());
     // Through caches of its own, so that everything comes from the store.
     let cold = crate::engine::View {
-        frames: std::sync::Arc::new(crate::engine::cleaning::own_reader(
+        frames: std::sync::Arc::new(crate::engine::publisher::own_reader(
             &machine.host,
             view.page_size,
             std::sync::Arc::default(),
@@ -376,7 +376,7 @@ async fn a_damaged_segment_is_left_alone() {
     rest(&disk).await;
     let victim = newest(&machine).await.segments[0].clone();
     let key = victim.name.key();
-    let sound = world.objects.get(&key).await.expect("it is there");
+    let sound = world.objects.peek(&key).expect("it is there");
     let mut damaged = sound.to_vec();
     // In the last frame, whose pages are still alive.
     let offset = damaged.len() * 9 / 10;

@@ -197,7 +197,7 @@ async fn flushed_to_the_object_store_survives_the_machine() {
 
 pub(super) async fn takeover(machine: &super::world::Machine) {
     let environment = &machine.host.environment;
-    let manifests = crate::engine::protocol::ManifestStore::new(machine.host.store.clone());
+    let manifests = crate::protocol::ManifestStore::new(machine.host.store.clone());
     crate::admin::takeover(
         &manifests,
         &*environment.clock,

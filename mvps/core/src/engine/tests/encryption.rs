@@ -8,13 +8,13 @@ use bytes::Bytes;
 use super::world::*;
 use crate::admin::{Admin, clone_image, create_snapshot, rekey};
 use crate::encryption::{ImageKeys, KeyError, RootKey, RootKeys};
-use crate::engine::protocol::{ManifestStore, OpenError as OfficeError};
 use crate::engine::{EngineConfig, EngineError, OpenError, PublishedVersion};
 use crate::format::frame::decode_frame;
 use crate::format::manifest::Manifest;
 use crate::format::object_name::{ObjectKind, ObjectName};
 use crate::format::segment::{SEGMENT_FOOTER_BYTES, SegmentFooter, SegmentIndex};
 use crate::ids::{ImageId, Version};
+use crate::protocol::{ManifestStore, OpenError as OfficeError};
 use crate::token::Shown;
 
 fn roots(bytes: &[u8]) -> RootKeys {

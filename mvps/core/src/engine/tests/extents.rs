@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use super::world::{IMAGE_BYTES, Machine, PAGE, World, read, write};
-use crate::engine::{Acknowledge, Attachment, Extent, Since};
+use crate::engine::{Acknowledge, Attachment, Extent};
 use crate::env::memory::Crash;
 use crate::ids::Version;
+use crate::protocol::Since;
 
 const PAGES: usize = IMAGE_BYTES as usize / PAGE;
 

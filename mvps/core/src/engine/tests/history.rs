@@ -9,12 +9,12 @@ use super::world::{FLUSHED, Machine, World, image, page, read, read_all, settle,
 use crate::admin::{Admin, clone_image, create_snapshot, delete, roll_back};
 use crate::collector::expiry::ExpiryPolicy;
 use crate::collector::{CollectionPolicy, Collector, Silent};
-use crate::engine::protocol::ManifestStore;
 use crate::engine::{Acknowledge, Durability, EngineError};
 use crate::env::OperationKind;
 use crate::env::memory::{BufferFault, Crash, Verdict};
 use crate::format::object_name::{ObjectName, manifest_key};
 use crate::ids::{ImageId, Version};
+use crate::protocol::ManifestStore;
 use crate::reachability::{ManifestFate, ObjectFate, Reachable, is_tombstone};
 use crate::token::Shown;
 

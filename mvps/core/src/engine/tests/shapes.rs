@@ -5,12 +5,11 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::world::{Machine, PAGE, World, config, image, page, read, read_all, write};
-use crate::engine::{
-    Acknowledge, Attachment, Durability, EngineConfig, Intent, OpeningRequest, open,
-};
+use crate::engine::{Acknowledge, Attachment, Durability, EngineConfig, open};
 use crate::env::memory::{Crash, Verdict};
 use crate::env::{OperationKind, StoreError};
 use crate::ids::PageSize;
+use crate::protocol::{Intent, OpeningRequest};
 
 async fn open_shaped(machine: &Machine, bits: u32, size_bytes: u64) -> Attachment {
     let request = OpeningRequest {

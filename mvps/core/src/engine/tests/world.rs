@@ -6,13 +6,13 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::engine::{
-    Acknowledge, Attachment, Durability, EngineConfig, Host, Image, Intent, OpenError,
-    OpeningRequest, open,
+    Acknowledge, Attachment, Durability, EngineConfig, Host, Image, OpenError, open,
 };
 use crate::env::memory::testing::{TestClock, TestSpawner};
 use crate::env::memory::{Crash, MemoryBufferStores, MemoryObjectStore, SeededEntropy, Verdict};
 use crate::env::{Environment, OperationKind};
 use crate::ids::{ImageId, PageSize};
+use crate::protocol::{Intent, OpeningRequest};
 
 pub const PAGE: usize = 4096;
 pub const IMAGE_BYTES: u64 = 16 << 20;

@@ -11,7 +11,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::answers::Answers;
 use crate::env::memory::SeededEntropy;
-use crate::env::{EntropyExt, ObjectStore, PartTag, StoreError, UploadId};
+use crate::env::{EntropyExt, GetRange, ObjectBody, ObjectStore, PartTag, StoreError, UploadId};
 
 /// What requests are about. No name is a folder of another, because that is no use of a store that
 /// mvps makes; in bytes' order they are not as a walk through folders finds them.
@@ -133,8 +133,8 @@ fn done(outcome: Result<(), StoreError>) -> String {
     told(outcome, |()| "done".to_owned())
 }
 
-fn bytes(outcome: Result<Bytes, StoreError>) -> String {
-    told(outcome, |it| {
+fn bytes(outcome: Result<ObjectBody, StoreError>) -> String {
+    told(outcome.map(ObjectBody::joined), |it| {
         format!("{} bytes {:x}", it.len(), xxh3_64(&it))
     })
 }
@@ -162,8 +162,10 @@ impl Player<'_> {
         match step {
             Step::Put(name, body) => done(store.put(&key(name), body.clone()).await),
             Step::Create(name, body) => done(store.create(&key(name), body.clone()).await),
-            Step::Get(name) => bytes(store.get(&key(name)).await),
-            Step::GetRange(name, range) => bytes(store.get_range(&key(name), range.clone()).await),
+            Step::Get(name) => bytes(store.get(&key(name), GetRange::Whole).await),
+            Step::GetRange(name, range) => {
+                bytes(store.get(&key(name), GetRange::Bytes(range.clone())).await)
+            }
             Step::List(prefix, after, limit) => {
                 let after = after.map(key);
                 let listed = store.list(&key(prefix), after.as_deref(), *limit).await;

@@ -3,10 +3,12 @@
 //! The suite needs no clock and no runtime, and it panics with a message that names the rule. It
 //! knows nothing of faults: those belong to the tests of the retry wrapper and the simulation.
 
+use std::ops::Range;
+
 use bytes::Bytes;
 use futures_util::future::join_all;
 
-use crate::env::{ObjectStore, PartTag, StoreError, UploadId};
+use crate::env::{GetRange, ObjectBody, ObjectStore, PartTag, StoreError, UploadId};
 
 /// The smallest part that S3 accepts before the last.
 const PART_BYTES: usize = 5 * 1024 * 1024;
@@ -65,9 +67,19 @@ impl Suite<'_> {
         result.unwrap_or_else(|error| panic!("put {key}: {error}"));
     }
 
+    async fn whole(&self, key: &str) -> Result<Bytes, StoreError> {
+        let got = self.store.get(key, GetRange::Whole).await;
+        got.map(ObjectBody::joined)
+    }
+
+    async fn range(&self, key: &str, range: Range<u64>) -> Result<Bytes, StoreError> {
+        let got = self.store.get(key, GetRange::Bytes(range)).await;
+        got.map(ObjectBody::joined)
+    }
+
     async fn expect_body(&self, name: &str, expected: &Bytes) {
         let key = self.key(name);
-        let body = self.store.get(&key).await;
+        let body = self.whole(&key).await;
         let body = body.unwrap_or_else(|error| panic!("get {key}: {error}"));
         assert_eq!(body.len(), expected.len(), "get {key}: length");
         assert!(body == expected, "get {key}: other bytes than were written");
@@ -75,7 +87,7 @@ impl Suite<'_> {
 
     async fn expect_missing(&self, name: &str) {
         let key = self.key(name);
-        let got = self.store.get(&key).await;
+        let got = self.whole(&key).await;
         assert_eq!(
             got,
             Err(StoreError::NotFound { key }),
@@ -136,10 +148,8 @@ impl Suite<'_> {
         self.put("large", &body).await;
         self.expect_body("large", &body).await;
         let tail = LARGE_BYTES - 10;
-        let got = self
-            .store
-            .get_range(&self.key("large"), tail as u64..LARGE_BYTES as u64)
-            .await;
+        let range = tail as u64..LARGE_BYTES as u64;
+        let got = self.range(&self.key("large"), range).await;
         assert_eq!(got, Ok(body.slice(tail..)), "the tail of a large object");
         let other = pattern(LARGE_BYTES, 2);
         let created = self
@@ -203,7 +213,7 @@ impl Suite<'_> {
         let key = self.key("ranged");
         for range in [0..1, 0..1000, 1..2, 999..1000, 100..900] {
             let expected = body.slice(range.start as usize..range.end as usize);
-            let got = self.store.get_range(&key, range.clone()).await;
+            let got = self.range(&key, range.clone()).await;
             assert_eq!(got, Ok(expected), "bytes {range:?}");
         }
         for (name, range) in [
@@ -213,7 +223,7 @@ impl Suite<'_> {
             ("ranged", 5000..6000),
             ("ranged-empty", 0..1),
         ] {
-            let got = self.store.get_range(&self.key(name), range.clone()).await;
+            let got = self.range(&self.key(name), range.clone()).await;
             let corrupt = matches!(got, Err(StoreError::Corrupt { .. }));
             assert!(
                 corrupt,
@@ -221,7 +231,7 @@ impl Suite<'_> {
             );
         }
         let key = self.key("absent");
-        let got = self.store.get_range(&key, 0..1).await;
+        let got = self.range(&key, 0..1).await;
         assert_eq!(
             got,
             Err(StoreError::NotFound { key }),
@@ -392,10 +402,7 @@ impl Suite<'_> {
         self.complete("u/large", &upload, &tags).await;
         self.expect_body("u/large", &body).await;
         let start = PART_BYTES as u64 - 3;
-        let got = self
-            .store
-            .get_range(&self.key("u/large"), start..start + 6)
-            .await;
+        let got = self.range(&self.key("u/large"), start..start + 6).await;
         let expected = body.slice(PART_BYTES - 3..PART_BYTES + 3);
         assert_eq!(got, Ok(expected), "a range over the border of two parts");
         self.clean_up(&["u/large"]).await;

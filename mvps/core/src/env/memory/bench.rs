@@ -8,7 +8,7 @@ use super::{Crash, MemoryBufferStores, SeededEntropy};
 use crate::env::BufferStores;
 use crate::env::conformance::BufferBench;
 
-/// See the module's text.
+/// Memory buffer stores as the conformance suite drives them.
 #[derive(Default)]
 pub struct MemoryBench(MemoryBufferStores);
 

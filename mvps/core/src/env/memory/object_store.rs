@@ -14,7 +14,8 @@ use bytes::{Bytes, BytesMut};
 use futures_util::future::BoxFuture;
 
 use crate::env::{
-    ObjectEntry, ObjectStore, OperationKind, PartTag, StoreError, UploadEntry, UploadId,
+    GetRange, ObjectBody, ObjectEntry, ObjectStore, OperationKind, PartTag, StoreError,
+    UploadEntry, UploadId,
 };
 
 /// S3 refuses to complete an upload with a smaller part, except the last.
@@ -438,20 +439,15 @@ impl ObjectStore for MemoryObjectStore {
         .await
     }
 
-    async fn get(&self, key: &str) -> Result<Bytes, StoreError> {
-        self.run(OperationKind::Get, key, 0, |contents| {
-            contents.object(key).cloned()
-        })
-        .await
-    }
-
-    async fn get_range(&self, key: &str, range: Range<u64>) -> Result<Bytes, StoreError> {
-        assert!(
-            range.start < range.end,
-            "an empty range: {range:?} of {key}"
-        );
-        self.run(OperationKind::GetRange, key, 0, |contents| {
-            contents.range(key, range)
+    async fn get(&self, key: &str, range: GetRange) -> Result<ObjectBody, StoreError> {
+        let empty = range.expected_bytes() == Some(0);
+        assert!(!empty, "an empty range: {range:?} of {key}");
+        self.run(OperationKind::of_get(&range), key, 0, |contents| {
+            let body = match range {
+                GetRange::Whole => contents.object(key)?.clone(),
+                GetRange::Bytes(range) => contents.range(key, range)?,
+            };
+            Ok(body.into())
         })
         .await
     }

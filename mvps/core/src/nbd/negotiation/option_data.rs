@@ -2,8 +2,8 @@
 
 use bytes::Buf;
 
-use super::ExportName;
 use crate::nbd::context::ContextQuery;
+use crate::nbd::export::ExportName;
 use crate::nbd::limits::{CONTEXT_QUERIES_MAX, EXPORT_NAME_MAX_BYTES};
 use crate::nbd::wire::info;
 

@@ -10,14 +10,14 @@ const INVALID: u32 = 1 << 31 | 3;
 const TOO_BIG: u32 = 1 << 31 | 9;
 
 /// A client that sends options one by one to a server with these contexts.
-struct Haggling {
+struct Negotiating {
     negotiation: Negotiation,
     input: BytesMut,
     has: Vec<ContextName>,
-    agreed: Option<Agreed>,
+    negotiated: Option<NegotiatedOptions>,
 }
 
-impl Haggling {
+impl Negotiating {
     fn new() -> Self {
         Self {
             negotiation: greeted(3),
@@ -27,7 +27,7 @@ impl Haggling {
                 ContextName::ChangedSince(Since::Version(7)),
                 ContextName::ChangedSince(Since::Snapshot("monday".to_owned())),
             ],
-            agreed: None,
+            negotiated: None,
         }
     }
 
@@ -41,8 +41,8 @@ impl Haggling {
                 Step::Close => return (0, output.to_vec()),
                 Step::StartTls => panic!("nobody asked for encryption"),
                 Step::Wanted(_) => {
-                    self.agreed = self.negotiation.grant(&export(), &mut output);
-                    if self.agreed.is_some() {
+                    self.negotiated = self.negotiation.grant(&export(), &mut output);
+                    if self.negotiated.is_some() {
                         break;
                     }
                 }
@@ -66,8 +66,8 @@ impl Haggling {
 
     fn selected(&mut self, export_name: &str) -> Vec<String> {
         self.send(7, &go_data(export_name, &[]));
-        let agreed = self.agreed.take().expect("GO is granted");
-        let named = agreed.contexts.iter();
+        let negotiated = self.negotiated.take().expect("GO is granted");
+        let named = negotiated.contexts.iter();
         named
             .map(|context| format!("{} {}", context.id, context.name))
             .collect()
@@ -93,10 +93,10 @@ fn what_is_selected_counts() {
         ),
     ];
     for (queries, expected) in cases {
-        let mut haggling = Haggling::new();
-        assert_eq!(haggling.send(8, &[]).0, ACK);
-        haggling.send(10, &contexts_data("disk", queries));
-        assert_eq!(haggling.selected("disk"), *expected, "{queries:?}");
+        let mut negotiating = Negotiating::new();
+        assert_eq!(negotiating.send(8, &[]).0, ACK);
+        negotiating.send(10, &contexts_data("disk", queries));
+        assert_eq!(negotiating.selected("disk"), *expected, "{queries:?}");
     }
 }
 
@@ -104,10 +104,10 @@ fn what_is_selected_counts() {
 fn a_selection_is_of_one_export_and_the_last_one_counts_even_if_it_fails() {
     let select = contexts_data("disk", &["base:allocation"]);
     let begin = || {
-        let mut haggling = Haggling::new();
-        haggling.send(8, &[]);
-        haggling.send(10, &select);
-        haggling
+        let mut negotiating = Negotiating::new();
+        negotiating.send(8, &[]);
+        negotiating.send(10, &select);
+        negotiating
     };
     assert_eq!(begin().selected("other"), [""; 0]);
     let mut malformed = begin();
@@ -130,36 +130,36 @@ fn a_selection_is_of_one_export_and_the_last_one_counts_even_if_it_fails() {
 }
 
 #[test]
-fn framing_is_agreed_once_and_in_order() {
+fn framing_is_negotiated_once_and_in_order() {
     let header_required = 1 << 31 | 10;
-    let mut haggling = Haggling::new();
+    let mut negotiating = Negotiating::new();
     assert_eq!(
-        haggling
+        negotiating
             .send(10, &contexts_data("d", &["base:allocation"]))
             .0,
         INVALID
     );
-    assert_eq!(haggling.send(8, &[]).0, ACK);
-    assert_eq!(haggling.send(8, &[]).0, INVALID);
-    assert_eq!(haggling.send(11, &[1]).0, INVALID);
-    assert_eq!(haggling.send(11, &[]).0, ACK);
-    assert_eq!(haggling.send(11, &[]).0, INVALID);
-    assert_eq!(haggling.send(8, &[]).0, header_required);
-    haggling.send(7, &go_data("d", &[]));
-    assert_eq!(haggling.agreed.unwrap().framing, Framing::Extended);
+    assert_eq!(negotiating.send(8, &[]).0, ACK);
+    assert_eq!(negotiating.send(8, &[]).0, INVALID);
+    assert_eq!(negotiating.send(11, &[1]).0, INVALID);
+    assert_eq!(negotiating.send(11, &[]).0, ACK);
+    assert_eq!(negotiating.send(11, &[]).0, INVALID);
+    assert_eq!(negotiating.send(8, &[]).0, header_required);
+    negotiating.send(7, &go_data("d", &[]));
+    assert_eq!(negotiating.negotiated.unwrap().framing, Framing::Extended);
     // EXPORT_NAME has no place for an error.
-    let mut haggling = Haggling::new();
-    haggling.send(11, &[]);
-    assert_eq!(haggling.send(1, b"d").0, 0);
+    let mut negotiating = Negotiating::new();
+    negotiating.send(11, &[]);
+    assert_eq!(negotiating.send(1, b"d").0, 0);
 }
 
 #[test]
 fn a_list_has_these_bytes() {
-    let mut haggling = Haggling::new();
-    haggling.send(8, &[]);
-    let (_, all) = haggling.send(9, &contexts_data("disk", &[]));
-    let (_, base) = haggling.send(9, &contexts_data("disk", &["base:", "x:"]));
-    let (_, none) = haggling.send(9, &contexts_data("disk", &["x:"]));
+    let mut negotiating = Negotiating::new();
+    negotiating.send(8, &[]);
+    let (_, all) = negotiating.send(9, &contexts_data("disk", &[]));
+    let (_, base) = negotiating.send(9, &contexts_data("disk", &["base:", "x:"]));
+    let (_, none) = negotiating.send(9, &contexts_data("disk", &["x:"]));
     insta::assert_snapshot!([all, base, none].map(|one| super::hex(&one)).join("\n\n"));
 }
 
@@ -174,16 +174,16 @@ fn client_and_server_agree_on_everything() {
         (Framing::Structured, Opening::ExportName { no_zeroes: true }),
     ] {
         let contexts = ["base:allocation", "mvps:changed-since:7", "x:y"];
-        let wishes = Wishes {
+        let options = RequestedOptions {
             opening,
             framing,
             contexts: contexts.map(str::to_owned).to_vec(),
         };
-        let mut client = ClientNegotiation::new(name("token"), wishes);
+        let mut client = ClientNegotiation::new(name("token"), options);
         let mut to_client = BytesMut::new();
         let mut server = Negotiation::begin(&mut to_client);
         let mut to_server = BytesMut::new();
-        let (export_seen, agreed) = loop {
+        let (export_seen, negotiated) = loop {
             let step = client.step(&mut to_client, &mut to_server).unwrap();
             if let ClientStep::Granted(seen) = step {
                 break (seen, None);
@@ -195,12 +195,12 @@ fn client_and_server_agree_on_everything() {
                     server.offer(vec![ContextName::Allocation], &mut to_client);
                 }
                 Step::Wanted(_) => {
-                    if let Some(agreed) = server.grant(&export(), &mut to_client) {
+                    if let Some(negotiated) = server.grant(&export(), &mut to_client) {
                         let step = client.step(&mut to_client, &mut to_server).unwrap();
                         let ClientStep::Granted(seen) = step else {
                             panic!("{step:?}");
                         };
-                        break (seen, Some(agreed));
+                        break (seen, Some(negotiated));
                     }
                 }
                 Step::NeedMore => {}
@@ -212,8 +212,11 @@ fn client_and_server_agree_on_everything() {
         assert!(export_seen.can_cache && export_seen.can_fast_zero);
         let expected = usize::from(framing != Framing::Simple);
         assert_eq!(export_seen.contexts.len(), expected);
-        if let Some(agreed) = agreed {
-            assert_eq!((agreed.framing, agreed.contexts.len()), (framing, expected));
+        if let Some(negotiated) = negotiated {
+            assert_eq!(
+                (negotiated.framing, negotiated.contexts.len()),
+                (framing, expected)
+            );
         }
     }
 }

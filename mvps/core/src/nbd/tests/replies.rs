@@ -3,6 +3,7 @@
 use bytes::{Bytes, BytesMut};
 use proptest::prelude::*;
 
+use crate::content::ContentPiece;
 use crate::nbd::*;
 
 fn to(has_content: bool) -> ReplyTo {
@@ -50,17 +51,17 @@ fn read(framing: Framing, mut input: Bytes, expected: Expected) -> Gathered {
     }
 }
 
-fn pieces_of(shape: &[(bool, usize)]) -> (Vec<Piece>, Bytes) {
+fn pieces_of(shape: &[(bool, usize)]) -> (Vec<ContentPiece>, Bytes) {
     let mut whole = BytesMut::new();
     let mut pieces = Vec::new();
     for (index, (hole, length)) in shape.iter().enumerate() {
         if *hole {
             whole.extend_from_slice(&vec![0; *length]);
-            pieces.push(Piece::Hole(*length));
+            pieces.push(ContentPiece::Hole(*length));
         } else {
             let data = Bytes::from(vec![u8::try_from(index % 200).unwrap() + 1; *length]);
             whole.extend_from_slice(&data);
-            pieces.push(Piece::Data(data));
+            pieces.push(ContentPiece::Data(data));
         }
     }
     (pieces, whole.freeze())

@@ -9,14 +9,14 @@ use super::EngineImages;
 use crate::admin::{self, Admin, AdminError};
 use crate::client::{Client, ClientError};
 use crate::encryption::RootKeys;
-use crate::engine::protocol::ManifestStore;
 use crate::engine::{EngineConfig, Host};
 use crate::env::memory::testing::test_environment;
 use crate::env::memory::{MemoryBufferStores, MemoryObjectStore};
 use crate::env::{Environment, PeerName, WallTime};
 use crate::ids::ImageId;
 use crate::nbd::{Errno, ExportName, Opening};
-use crate::session::server::{Server, ServerConfig};
+use crate::protocol::ManifestStore;
+use crate::session::{Server, ServerConfig};
 use crate::store::RetryingStore;
 use crate::token::{DurabilityClaim, NewToken, TokenKeys};
 

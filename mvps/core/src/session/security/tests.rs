@@ -11,10 +11,11 @@ use crate::client::{Client, ClientError, ClientSecurity};
 use crate::env::memory::testing::{TestClock, TestSpawner};
 use crate::nbd::{
     Broken, ClientNegotiation, ClientStep, ContextName, ContextsRequest, Export, ExportName,
-    Opening, Refusal, ServerRefusal, Wishes,
+    Opening, Refusal, RequestedOptions, ServerRefusal,
 };
-use crate::session::connection::{Admission, Admitted, Ended, serve};
-use crate::session::limits::GOODBYE_TIME_MAX;
+use crate::session::connection::{Admission, Admitted, serve};
+use crate::session::ended::Ended;
+use crate::session::limits::DISCONNECT_TIME_MAX;
 use crate::session::testing::{MemoryDisk, OneDisk};
 
 /// Not encryption, but nobody mistakes what goes through it for clear text.
@@ -227,10 +228,10 @@ fn request(kind: u8, length: u32) -> Vec<u8> {
 
 /// A last word that nobody takes is waited for, but no other connection waits for that.
 #[tokio::test(start_paused = true)]
-async fn a_slow_goodbye_holds_up_no_other_connection() {
+async fn a_slow_disconnect_holds_up_no_other_connection() {
     let disk = OneDisk::new(&MemoryDisk::new());
     let other_disk = OneDisk {
-        turns: disk.turns.clone(),
+        scheduler: disk.scheduler.clone(),
         ..OneDisk::new(&MemoryDisk::new())
     };
     let mut attached = Vec::new();
@@ -257,9 +258,9 @@ async fn a_slow_goodbye_holds_up_no_other_connection() {
     other.write_all(&request(3, 0)).await.unwrap();
     other.read_exact(&mut [0; 16]).await.unwrap();
     assert!(!session.is_finished(), "it has a word to say");
-    assert!(began.elapsed() < GOODBYE_TIME_MAX);
+    assert!(began.elapsed() < DISCONNECT_TIME_MAX);
     assert_eq!(session.await.unwrap().0, Ended::Disconnected);
-    assert!(began.elapsed() >= GOODBYE_TIME_MAX);
+    assert!(began.elapsed() >= DISCONNECT_TIME_MAX);
 }
 
 #[tokio::test]
@@ -325,8 +326,8 @@ const CLIENT: Veiling = Veiling { is_required: true };
 async fn the_client_encrypts_before_it_names_anything() {
     for is_required in [false, true] {
         let Served { stream, session } = served(is_required);
-        let wishes = Wishes::everything();
-        let client = Client::connect_tls(stream, token(), wishes, &CLIENT, &TestSpawner);
+        let options = RequestedOptions::everything();
+        let client = Client::connect_tls(stream, token(), options, &CLIENT, &TestSpawner);
         let client = client.await.unwrap();
         assert_eq!(client.export().contexts.len(), 1);
         let data = bytes::Bytes::from(vec![7; 100_000]);

@@ -1,4 +1,5 @@
 use std::io;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bytes::Bytes;
@@ -6,16 +7,19 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::*;
 use crate::client::{Client, ClientError};
-use crate::engine::{EngineError, Since};
+use crate::engine::EngineError;
 use crate::env::memory::testing::{TestClock, TestSpawner};
 use crate::env::{Address, WallTime};
 use crate::ids::{PageSize, Version};
-use crate::nbd::{Opening, RemoteExport, ServerRefusal};
-use crate::session::images::{ImageFacts, OpenFailure};
-use crate::session::limits::{HALF_OPEN_MAX, HANDSHAKE_TIME_MAX, SETTLE_TIME_MAX};
+use crate::nbd::{ExportName, Opening, RemoteExport, ServerRefusal};
+use crate::protocol::Since;
+use crate::session::images::{ImageFacts, OpenFailure, OpenImage};
+use crate::session::limits::{
+    HALF_OPEN_MAX, HANDSHAKE_TIME_MAX, SETTLE_TIME_MAX, SLOTS_PER_IMAGE_MAX,
+};
 use crate::session::security::tests::{Veil, Veiling, attach, greet, option, option_reply};
 use crate::session::testing::MemoryDisk;
-use crate::token::NewToken;
+use crate::token::{Grant, NewToken};
 
 const SECRET: &[u8] = b"insecure_token";
 const EXPIRES: u64 = 1_900_000_000;
@@ -223,7 +227,7 @@ async fn an_idle_image_is_closed_and_opens_again() {
 #[tokio::test(start_paused = true)]
 async fn an_idle_image_is_closed_once_it_is_settled_or_takes_too_long() {
     let world = World::new();
-    let visit = async |unsettled: bool| {
+    let connect_once = async |unsettled: bool| {
         world.unsettled.store(unsettled, Ordering::Relaxed);
         let client = world.connect(&token("disk0")).await.unwrap();
         client.disconnect().await;
@@ -231,12 +235,12 @@ async fn an_idle_image_is_closed_once_it_is_settled_or_takes_too_long() {
         tokio::time::sleep(Duration::from_secs(100)).await;
         assert_eq!(world.journal().is_empty(), unsettled);
     };
-    visit(false).await;
-    visit(true).await;
+    connect_once(false).await;
+    connect_once(true).await;
     world.unsettled.store(false, Ordering::Relaxed);
     tokio::time::sleep(Duration::from_secs(2)).await;
     assert_eq!(world.journal(), ["close"]);
-    visit(true).await;
+    connect_once(true).await;
     tokio::time::sleep(SETTLE_TIME_MAX - Duration::from_secs(50)).await;
     assert!(world.journal().is_empty());
     tokio::time::sleep(Duration::from_secs(20)).await;
@@ -416,10 +420,10 @@ async fn connections_to_one_image_are_limited() {
 #[tokio::test(start_paused = true)]
 async fn an_image_that_does_not_open_leaves_seats_to_others() {
     let world = World::with(ServerConfig {
-        connections_max: SEATS_PER_IMAGE_MAX + 2,
+        connections_max: SLOTS_PER_IMAGE_MAX + 2,
         ..ServerConfig::default()
     });
-    let clients: Vec<_> = (0..SEATS_PER_IMAGE_MAX + 10)
+    let clients: Vec<_> = (0..SLOTS_PER_IMAGE_MAX + 10)
         .map(|_| {
             let stream = world.stream();
             tokio::spawn(async move {
@@ -432,7 +436,7 @@ async fn an_image_that_does_not_open_leaves_seats_to_others() {
         .collect();
     tokio::time::sleep(Duration::from_secs(5)).await;
     let waiting = clients.iter().filter(|client| !client.is_finished());
-    assert_eq!(waiting.count(), SEATS_PER_IMAGE_MAX);
+    assert_eq!(waiting.count(), SLOTS_PER_IMAGE_MAX);
     let other = world.connect(&token("disk0")).await.unwrap();
     assert_eq!(other.read(0, 1).await.unwrap()[..], [0]);
     clients.iter().for_each(tokio::task::JoinHandle::abort);
@@ -532,7 +536,7 @@ async fn who_negotiates_for_long_makes_room_for_who_has_a_token() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn where_all_have_tokens_nobody_is_sent_away() {
+async fn where_all_have_tokens_nobody_is_evicted() {
     let world = World::with(ServerConfig {
         connections_max: 2,
         ..ServerConfig::default()

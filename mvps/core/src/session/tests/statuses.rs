@@ -41,14 +41,14 @@ impl Wire {
 async fn clients_that_never_read_hold_no_more_statuses_than_their_image_may() {
     let disk = MemoryDisk::new();
     disk.fragment();
-    let room = PayloadRoom::new();
+    let budget = PayloadBudget::new();
     let admission = || OneDisk {
-        room: room.clone(),
+        budget: budget.clone(),
         ..OneDisk::new(&disk)
     };
     let mut deaf = Vec::new();
     for _ in 0..4 {
-        let mut wire = Wire::attach_wishing(admission(), Wishes::everything()).await;
+        let mut wire = Wire::attach_with(admission(), RequestedOptions::everything()).await;
         wire.stream.write_all(&statuses(1500, false)).await.unwrap();
         settle().await;
         deaf.push(wire);
@@ -60,7 +60,7 @@ async fn clients_that_never_read_hold_no_more_statuses_than_their_image_may() {
     assert!(held <= most, "{held} bytes of statuses");
     // Who wants to know gets less for an answer, and at once.
     let began = tokio::time::Instant::now();
-    let mut other = Wire::attach_wishing(admission(), Wishes::everything()).await;
+    let mut other = Wire::attach_with(admission(), RequestedOptions::everything()).await;
     other.stream.write_all(&statuses(1, false)).await.unwrap();
     let short = other.extents().await;
     assert!((100..EXTENTS).contains(&short), "{short} extents");
@@ -78,7 +78,7 @@ async fn clients_that_never_read_hold_no_more_statuses_than_their_image_may() {
 #[tokio::test]
 async fn statuses_give_way_to_other_tasks() {
     let disk = MemoryDisk::new();
-    let mut wire = Wire::attach_wishing(OneDisk::new(&disk), Wishes::everything()).await;
+    let mut wire = Wire::attach_with(OneDisk::new(&disk), RequestedOptions::everything()).await;
     wire.stream.write_all(&statuses(100, true)).await.unwrap();
     let mut begun = Vec::new();
     let other = tokio::spawn(async move {
@@ -95,14 +95,14 @@ async fn statuses_give_way_to_other_tasks() {
     assert!(*most <= 2 * WALKS_PER_TURN, "{begun:?}");
 }
 
-/// More of them than one turn has, then a goodbye, then nothing.
+/// More of them than one turn has, then a disconnect, then nothing.
 #[tokio::test]
 async fn statuses_that_wait_for_their_turn_are_answered_before_the_end() {
     let disk = MemoryDisk::new();
-    let mut wire = Wire::attach_wishing(OneDisk::new(&disk), Wishes::everything()).await;
+    let mut wire = Wire::attach_with(OneDisk::new(&disk), RequestedOptions::everything()).await;
     let mut sent = statuses(3 * WALKS_PER_TURN as u64, true);
-    let goodbye = Request::Disconnect;
-    assert!(goodbye.encode(Framing::Extended, Cookie(99), &mut sent));
+    let disconnect = Request::Disconnect;
+    assert!(disconnect.encode(Framing::Extended, Cookie(99), &mut sent));
     wire.stream.write_all(&sent).await.unwrap();
     wire.stream.shutdown().await.unwrap();
     for _ in 0..3 * WALKS_PER_TURN {

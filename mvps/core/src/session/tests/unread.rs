@@ -47,9 +47,9 @@ async fn a_client_that_never_reads_short_replies_is_held_back() {
 #[tokio::test(start_paused = true)]
 async fn a_client_that_never_reads_holds_no_more_than_its_image_may() {
     let disk = MemoryDisk::new();
-    let room = PayloadRoom::new();
+    let budget = PayloadBudget::new();
     let admission = || OneDisk {
-        room: room.clone(),
+        budget: budget.clone(),
         ..OneDisk::new(&disk)
     };
     let mut deaf = Wire::attach(admission()).await;

@@ -1,20 +1,22 @@
 //! What each request asks of the disk, or of the open transaction.
 
+use std::ops::Deref;
 use std::sync::Arc;
 use std::task::Context;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{Answer, Control, Given, Ticket, Transmission};
+use crate::content::Content;
 use crate::engine::EngineError;
-use crate::nbd::{EXTENTS_MAX, Errno, Failure, Piece, ReplyTo, Request};
-use crate::session::connection::Ended;
-use crate::session::disk::{Disk, DiskTransaction};
+use crate::nbd::{EXTENTS_MAX, Errno, Failure, ReplyTo, Request};
+use crate::session::disk::{Disk, DiskTransaction, ReadAt, WriteAt};
+use crate::session::ended::Ended;
 use crate::session::limits::EXTENT_WEIGHT_BYTES;
-use crate::session::payload::Taken;
+use crate::session::payload_budget::PayloadReservation;
 
 impl<'a, S: AsyncRead + AsyncWrite + Unpin, D: Disk> Transmission<'a, S, D> {
-    /// What a request counts towards [`super::BYTES_IN_FLIGHT_MAX`] that may be answered with
+    /// What a request counts towards `BYTES_IN_FLIGHT_MAX` that may be answered with
     /// `extents_max` extents of each context.
     pub(super) fn weight(&self, request: &Request, extents_max: usize) -> u64 {
         match request {
@@ -72,12 +74,16 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, D: Disk> Transmission<'a, S, D> {
                 self.control(context, to, Control::Commit { fua });
             }
             (Request::Rollback, Some(_)) => self.control(context, to, Control::Rollback),
+            (Request::Lock, Some(open)) => {
+                let transaction = Arc::clone(&open.transaction);
+                let lock = async move { transaction.lock().await };
+                self.start(context, ticket, outcome(lock));
+            }
             (Request::Begin, Some(_))
             | (Request::Commit { .. } | Request::Rollback | Request::Lock, None) => {
                 self.fail(to, Errno::Invalid.into(), false);
             }
-            (_, None) => self.begin_plain(context, ticket, request, given),
-            (_, Some(_)) => self.begin_in_transaction(context, ticket, request, given),
+            _ => self.begin_access(context, ticket, request, given),
         }
     }
 
@@ -91,12 +97,67 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, D: Disk> Transmission<'a, S, D> {
         length == 0 || whole_page_end.is_some_and(|end| end <= offset + length)
     }
 
-    fn begin_plain(
+    /// Begins a read or a change, on the open transaction if there is one.
+    fn begin_access(
         &mut self,
         context: &mut Context<'_>,
         ticket: Ticket,
         request: Request,
         given: Given,
+    ) {
+        let request = self.page_deletion(&request).unwrap_or(request);
+        if request.is_change() && request.range().1 == 0 {
+            self.reply(ticket.to, Answer::Done);
+            return;
+        }
+        match &mut self.transaction {
+            None => {
+                let acknowledge = self.terms.acknowledge(request.fua());
+                self.access(context, ticket, request, given, self.disk, acknowledge);
+            }
+            Some(open) => {
+                open.fua |= request.fua();
+                let transaction = Arc::clone(&open.transaction);
+                let ticket = Ticket {
+                    is_part: request.is_change(),
+                    ..ticket
+                };
+                self.access(context, ticket, request, given, transaction, ());
+            }
+        }
+    }
+
+    /// What a write of nothing means within a transaction: it deletes the page that begins there.
+    fn page_deletion(&self, request: &Request) -> Option<Request> {
+        let page_bytes = self.terms.page_bytes;
+        match *request {
+            Request::Write {
+                offset,
+                length: 0,
+                fua,
+            } if self.transaction.is_some()
+                && offset.is_multiple_of(page_bytes)
+                && offset < self.terms.bounds.size_bytes =>
+            {
+                Some(Request::Trim {
+                    offset,
+                    length: page_bytes,
+                    fua,
+                })
+            }
+            _ => None,
+        }
+    }
+
+    /// Carries out a read or a change on `target`.
+    fn access<T: ReadAt<Base = D::Base> + WriteAt>(
+        &mut self,
+        context: &mut Context<'_>,
+        ticket: Ticket,
+        request: Request,
+        given: Given,
+        target: impl Deref<Target = T> + Send + Sync + 'a,
+        when: T::When,
     ) {
         let (disk, contexts) = (self.disk, self.contexts);
         match request {
@@ -105,43 +166,32 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, D: Disk> Transmission<'a, S, D> {
                 length,
                 whole,
             } => {
-                let read = disk.read(offset, length);
-                self.start(context, ticket, content(read, length, whole));
+                let read = async move { content(target.read(offset, length), length, whole).await };
+                self.start(context, ticket, read);
             }
             Request::BlockStatus { offset, length, .. } => {
-                let status = contexts.status(
-                    offset..offset + length,
-                    given.extents_max,
-                    disk,
-                    move |range, base, extents_max| async move {
-                        disk.extents(range, base.as_ref(), extents_max).await
-                    },
-                );
-                let status = async move { status.await.map(Answer::Status) };
+                let status = async move {
+                    let range = offset..offset + length;
+                    let status = contexts.status(range, given.extents_max, disk, &*target);
+                    status.await.map(Answer::Status)
+                };
                 self.start(context, ticket, status);
             }
-            Request::Write { length: 0, .. }
-            | Request::Trim { length: 0, .. }
-            | Request::WriteZeroes { length: 0, .. } => self.reply(ticket.to, Answer::Done),
-            Request::Write { offset, fua, .. } => {
-                let Given { content, room, .. } = given;
-                let write = disk.write(offset, content, self.terms.acknowledge(fua));
-                self.start(context, ticket, outcome(holding(room, write)));
+            Request::Write { offset, .. } => {
+                let Given {
+                    content,
+                    reservation,
+                    ..
+                } = given;
+                let write = async move { target.write(offset, content, when).await };
+                self.start(context, ticket, outcome(holding(reservation, write)));
             }
-            Request::Trim {
-                offset,
-                length,
-                fua,
-            } => {
-                let trim = disk.trim(offset, length, self.terms.acknowledge(fua));
+            Request::Trim { offset, length, .. } => {
+                let trim = async move { target.trim(offset, length, when).await };
                 self.start(context, ticket, outcome(trim));
             }
-            Request::WriteZeroes {
-                offset,
-                length,
-                flags,
-            } => {
-                let zero = disk.write_zeroes(offset, length, self.terms.acknowledge(flags.fua));
+            Request::WriteZeroes { offset, length, .. } => {
+                let zero = async move { target.write_zeroes(offset, length, when).await };
                 self.start(context, ticket, outcome(zero));
             }
             Request::Disconnect
@@ -150,97 +200,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, D: Disk> Transmission<'a, S, D> {
             | Request::Begin
             | Request::Commit { .. }
             | Request::Rollback
-            | Request::Lock => unreachable!("`begin` handles what is the same everywhere"),
-        }
-    }
-
-    fn begin_in_transaction(
-        &mut self,
-        context: &mut Context<'_>,
-        ticket: Ticket,
-        request: Request,
-        given: Given,
-    ) {
-        let page_bytes = self.terms.page_bytes;
-        let size_bytes = self.terms.bounds.size_bytes;
-        let (disk, contexts) = (self.disk, self.contexts);
-        let open = self.transaction.as_mut().expect("a transaction is open");
-        let transaction = Arc::clone(&open.transaction);
-        let change = Ticket {
-            is_part: true,
-            ..ticket
-        };
-        match request {
-            Request::Read {
-                offset,
-                length,
-                whole,
-            } => {
-                let read =
-                    async move { content(transaction.read(offset, length), length, whole).await };
-                self.start(context, ticket, read);
-            }
-            Request::BlockStatus { offset, length, .. } => {
-                let status = async move {
-                    let transaction = &transaction;
-                    let status = contexts.status(
-                        offset..offset + length,
-                        given.extents_max,
-                        disk,
-                        move |range, base, extents_max| async move {
-                            transaction.extents(range, base.as_ref(), extents_max).await
-                        },
-                    );
-                    status.await.map(Answer::Status)
-                };
-                self.start(context, ticket, status);
-            }
-            Request::Write {
-                offset,
-                length: 0,
-                fua,
-            } if offset.is_multiple_of(page_bytes) && offset < size_bytes => {
-                open.fua |= fua;
-                let delete = async move { transaction.trim(offset, page_bytes).await };
-                self.start(context, change, outcome(delete));
-            }
-            Request::Write { length: 0, .. }
-            | Request::Trim { length: 0, .. }
-            | Request::WriteZeroes { length: 0, .. } => self.reply(ticket.to, Answer::Done),
-            Request::Write { offset, fua, .. } => {
-                open.fua |= fua;
-                let Given { content, room, .. } = given;
-                let write = async move { transaction.write(offset, content).await };
-                self.start(context, change, outcome(holding(room, write)));
-            }
-            Request::Trim {
-                offset,
-                length,
-                fua,
-            } => {
-                open.fua |= fua;
-                let trim = async move { transaction.trim(offset, length).await };
-                self.start(context, change, outcome(trim));
-            }
-            Request::WriteZeroes {
-                offset,
-                length,
-                flags,
-            } => {
-                open.fua |= flags.fua;
-                let zero = async move { transaction.write_zeroes(offset, length).await };
-                self.start(context, change, outcome(zero));
-            }
-            Request::Lock => {
-                let lock = async move { transaction.lock().await };
-                self.start(context, ticket, outcome(lock));
-            }
-            Request::Disconnect
-            | Request::Flush
-            | Request::Cache { .. }
-            | Request::Begin
-            | Request::Commit { .. }
-            | Request::Rollback => unreachable!("`begin` handles what is no part of a transaction"),
+            | Request::Lock => unreachable!("`begin` handles what is neither read nor change"),
         }
     }
 }
@@ -258,21 +218,27 @@ async fn outcome(
     operation.await.map(|()| Answer::Done)
 }
 
-/// Gives `room` back when the operation ends.
-async fn holding<T>(room: Option<Taken>, operation: impl Future<Output = T>) -> T {
+/// Ends the reservation with the operation.
+async fn holding<T>(
+    reservation: Option<PayloadReservation>,
+    operation: impl Future<Output = T>,
+) -> T {
     let result = operation.await;
-    drop(room);
+    drop(reservation);
     result
 }
 
 /// A reply of another length than the request's would put the stream out of step.
 async fn content(
-    operation: impl Future<Output = Result<Vec<Piece>, EngineError>>,
+    operation: impl Future<Output = Result<Content, EngineError>>,
     length: u32,
     whole: bool,
 ) -> Result<Answer, EngineError> {
-    let pieces = operation.await?;
-    let bytes: usize = pieces.iter().map(Piece::len).sum();
-    assert_eq!(bytes, length as usize, "a read yields what was asked for");
-    Ok(Answer::Content { pieces, whole })
+    let content = operation.await?;
+    assert_eq!(
+        content.len(),
+        length as usize,
+        "a read yields what was asked for"
+    );
+    Ok(Answer::Content { content, whole })
 }

@@ -19,6 +19,12 @@ fn bytes(text: &'static str) -> Bytes {
     Bytes::from_static(text.as_bytes())
 }
 
+async fn body(
+    got: impl Future<Output = Result<ObjectBody, StoreError>>,
+) -> Result<Bytes, StoreError> {
+    got.await.map(ObjectBody::joined)
+}
+
 fn exists() -> Result<(), StoreError> {
     Err(StoreError::AlreadyExists {
         key: "k".to_owned(),
@@ -32,9 +38,15 @@ async fn outages_of_every_kind_are_waited_out() {
     objects.set_verdicts(outage());
     assert_eq!(store.put("k", bytes("body")).await, Ok(()));
     objects.set_verdicts(outage());
-    assert_eq!(store.get("k").await, Ok(bytes("body")));
+    assert_eq!(
+        body(store.get("k", GetRange::Whole)).await,
+        Ok(bytes("body"))
+    );
     objects.set_verdicts(outage());
-    assert_eq!(store.get_range("k", 1..3).await, Ok(bytes("od")));
+    assert_eq!(
+        body(store.get("k", GetRange::Bytes(1..3))).await,
+        Ok(bytes("od"))
+    );
     objects.set_verdicts(outage());
     assert_eq!(store.list("", None, 10).await.unwrap().len(), 1);
     objects.set_verdicts(outage());
@@ -168,7 +180,7 @@ async fn patience_ends() {
     let began = tokio::time::Instant::now();
     let hasty = store.with_patience(Patience::For(Duration::from_secs(2)));
     assert!(matches!(
-        hasty.get("k").await,
+        hasty.get("k", GetRange::Whole).await,
         Err(StoreError::Unavailable { .. })
     ));
     assert_eq!(began.elapsed().as_secs(), 2);
@@ -184,7 +196,7 @@ async fn patience_ends() {
     let once = store.with_patience(Patience::Once);
     let before = objects.operations().len();
     assert!(matches!(
-        once.get("k").await,
+        once.get("k", GetRange::Whole).await,
         Err(StoreError::Unavailable { .. })
     ));
     assert_eq!(objects.operations().len(), before + 1);
@@ -194,7 +206,7 @@ async fn patience_ends() {
         })
     });
     assert!(matches!(
-        once.get("k").await,
+        once.get("k", GetRange::Whole).await,
         Err(StoreError::Unavailable { .. })
     ));
 }
@@ -214,13 +226,13 @@ async fn what_cannot_be_mended_is_returned_at_once() {
     ] {
         let (store, objects) = setup();
         objects.set_verdicts([Verdict::Fail(error.clone())]);
-        assert_eq!(store.get("k").await, Err(error));
+        assert_eq!(body(store.get("k", GetRange::Whole)).await, Err(error));
         assert_eq!(objects.operations().len(), 1);
     }
     let (store, objects) = setup();
     objects.poke("k", bytes("short"));
     assert!(matches!(
-        store.get_range("k", 0..6).await,
+        store.get("k", GetRange::Bytes(0..6)).await,
         Err(StoreError::Corrupt { .. })
     ));
     assert_eq!(
@@ -238,10 +250,13 @@ async fn slow_down_holds_back_everybody() {
         reason: "r".to_owned(),
     })]);
     let began = tokio::time::Instant::now();
-    let first = store.get("k");
+    let first = store.get("k", GetRange::Whole);
     let second = async {
         tokio::time::sleep(Duration::from_millis(1)).await;
-        store.get("k").await.map(|_| began.elapsed())
+        store
+            .get("k", GetRange::Whole)
+            .await
+            .map(|_| began.elapsed())
     };
     let (first, second) = futures_util::future::join(first, second).await;
     assert!(first.is_ok());
@@ -271,7 +286,7 @@ async fn requests_in_flight_are_bounded() {
 async fn a_cancelled_request_gives_its_place_back() {
     let (store, objects) = setup();
     objects.set_script(|_| Verdict::Hang);
-    let mut requests = join_all((0..REQUESTS_MAX).map(|_| store.get("k"))).boxed();
+    let mut requests = join_all((0..REQUESTS_MAX).map(|_| store.get("k", GetRange::Whole))).boxed();
     assert!((&mut requests).now_or_never().is_none());
     assert_eq!(store.statistics().in_flight, REQUESTS_MAX as u64);
     drop(requests);

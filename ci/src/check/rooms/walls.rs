@@ -1,0 +1,242 @@
+//! The walls: the houses, their rooms, and what each room may import. Edit this table when a room
+//! is made or a wall is moved on purpose; `cargo ci check --report` prints what every room imports
+//! now.
+//!
+//! Rooms are listed from the bottom to the top.
+
+/// A crate, or one directory of it.
+#[derive(Debug)]
+pub struct House {
+    /// Its name in findings and reports.
+    pub name: &'static str,
+    /// The crate's root module.
+    pub crate_root: &'static str,
+    /// Where its rooms are: a file or a directory here is a room, called so without `.rs`.
+    pub directory: &'static str,
+    /// Directories here that are no rooms themselves: what is in them is, called `directory/name`.
+    pub corridors: &'static [&'static str],
+    /// Its rooms.
+    pub rooms: &'static [Room],
+}
+
+/// A room.
+#[derive(Debug)]
+pub struct Room {
+    /// Its name; `corridor/*` for all rooms of a corridor that are not named themselves.
+    pub name: &'static str,
+    /// What it may import: rooms, all rooms of a corridor (`corridor/*`), or single files
+    /// (`room/file`).
+    pub may_import: &'static [&'static str],
+}
+
+const fn room(name: &'static str, may_import: &'static [&'static str]) -> Room {
+    Room { name, may_import }
+}
+
+/// All houses.
+pub const HOUSES: &[House] = &[CORE, ENGINE, CI];
+
+/// mvps → session → engine, admin, collector, check → protocol → reachability → format; `nbd` and
+/// `format` know no environment (but for the time of a clock as a value).
+const CORE: House = House {
+    name: "mvps-core",
+    crate_root: "mvps/core/src/lib.rs",
+    directory: "mvps/core/src",
+    corridors: &[],
+    rooms: &[
+        room("ids", &[]),
+        room("mutant", &[]),
+        room("nbd", &[]),
+        room("env", &["ids"]),
+        room("encryption", &["env", "ids", "mutant"]),
+        room("format", &["encryption", "env/clock", "ids", "mutant"]),
+        room("token", &["env", "ids", "nbd"]),
+        room("transport", &["nbd"]),
+        room("reachability", &["format", "ids", "mutant"]),
+        room("store", &["env", "mutant"]),
+        room("object_reads", &["env", "format", "store"]),
+        room(
+            "protocol",
+            &[
+                "encryption",
+                "env",
+                "format",
+                "ids",
+                "mutant",
+                "object_reads",
+                "reachability",
+                "store",
+            ],
+        ),
+        room(
+            "engine",
+            &[
+                "encryption",
+                "env",
+                "format",
+                "ids",
+                "mutant",
+                "nbd/limits",
+                "object_reads",
+                "protocol",
+                "reachability",
+                "store",
+            ],
+        ),
+        room(
+            "admin",
+            &[
+                "encryption",
+                "env",
+                "format",
+                "ids",
+                "mutant",
+                "object_reads",
+                "protocol",
+                "reachability",
+                "store",
+                "token",
+            ],
+        ),
+        room(
+            "collector",
+            &[
+                "env",
+                "format",
+                "ids",
+                "mutant",
+                "object_reads",
+                "protocol",
+                "reachability",
+                "store",
+            ],
+        ),
+        room(
+            "check",
+            &[
+                "encryption",
+                "env",
+                "format",
+                "ids",
+                "object_reads",
+                "protocol",
+                "reachability",
+                "store",
+            ],
+        ),
+        room("client", &["env", "nbd", "transport"]),
+        room(
+            "session",
+            &[
+                "admin",
+                "encryption",
+                "engine",
+                "env",
+                "format",
+                "ids",
+                "mutant",
+                "nbd",
+                "protocol",
+                "reachability",
+                "token",
+                "transport",
+            ],
+        ),
+    ],
+};
+
+/// The image's task on top of what publishes, reads and buffers for it.
+const ENGINE: House = House {
+    name: "engine",
+    crate_root: "mvps/core/src/lib.rs",
+    directory: "mvps/core/src/engine",
+    corridors: &[],
+    rooms: &[
+        room("buffer", &[]),
+        room("error", &[]),
+        room("reply", &["error"]),
+        room("read", &["buffer", "error", "host"]),
+        room("host", &["read", "transaction"]),
+        room("publisher", &["buffer", "error", "host", "read", "reply"]),
+        room("config", &["publisher"]),
+        room("status", &["error", "publisher"]),
+        room(
+            "request",
+            &[
+                "buffer",
+                "error",
+                "publisher",
+                "read",
+                "reply",
+                "status",
+                "transaction",
+            ],
+        ),
+        room(
+            "transaction",
+            &[
+                "buffer", "config", "error", "image", "read", "reply", "request",
+            ],
+        ),
+        room(
+            "image",
+            &[
+                "buffer",
+                "config",
+                "error",
+                "host",
+                "read",
+                "reply",
+                "request",
+                "status",
+                "transaction",
+            ],
+        ),
+        room("attachment", &["error", "image", "reply", "transaction"]),
+        room(
+            "task",
+            &[
+                "buffer",
+                "config",
+                "error",
+                "image",
+                "publisher",
+                "read",
+                "reply",
+                "request",
+                "status",
+                "transaction",
+            ],
+        ),
+        room(
+            "open",
+            &[
+                "buffer",
+                "config",
+                "host",
+                "image",
+                "publisher",
+                "read",
+                "task",
+                "transaction",
+            ],
+        ),
+    ],
+};
+
+/// The commands on top of the drivers, the drivers on the model and the rig; no driver imports
+/// another.
+const CI: House = House {
+    name: "ci",
+    crate_root: "ci/src/main.rs",
+    directory: "ci/src",
+    corridors: &["drivers"],
+    rooms: &[
+        room("rig", &[]),
+        room("model", &["rig"]),
+        room("drivers/*", &["model", "rig"]),
+        room("check", &["rig"]),
+        room("evidence", &["rig"]),
+        room("main", &["check", "drivers/*", "evidence", "rig"]),
+    ],
+};

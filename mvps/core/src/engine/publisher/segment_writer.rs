@@ -1,0 +1,338 @@
+//! Writes a checkpoint's pages into segments.
+//!
+//! Job: take pages and holes in page order, leave out pages of zeroes, pack the others into
+//! frames, encode the frames off the caller's task, a batch at a time, and stream them to object
+//! storage; begin another segment where one is long enough.
+//!
+//! Invariants: frames reach a segment in page order. Memory is bounded: one batch being filled,
+//! [`BATCHES_IN_FLIGHT_MAX`] being encoded, and the upload's parts. Must never publish: an object
+//! that no manifest names does not exist, so a writer may be dropped at any point.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::sync::oneshot;
+
+use crate::encryption::{ImageKeys, SegmentKey};
+use crate::env::{Spawner, StoreError};
+use crate::format::codec::ObjectSeed;
+use crate::format::frame::FrameEncoder;
+use crate::format::manifest::{ByteSpan, SegmentEntry, SegmentId};
+use crate::format::object_name::ObjectName;
+use crate::format::segment::{PageSpan, SegmentFooter, SegmentHeader, SegmentIndex};
+use crate::ids::{PageNumber, PageSize};
+use crate::store::{RetryingStore, UploadWriter};
+
+mod batch;
+
+use batch::{Batch, EncodedBatch};
+
+/// Content that one segment may hold, unless configured: a checkpoint that was started by its size
+/// (256 MiB) and what arrived until it was sealed.
+pub const SEGMENT_CONTENT_BYTES: u64 = 320 << 20;
+
+/// zstd's level for frames, unless configured: fast enough to keep up with an upload.
+pub const COMPRESSION_LEVEL: i32 = 1;
+
+/// Content that is encoded by one computation: a few milliseconds of work.
+const BATCH_BYTES: usize = 2 << 20;
+
+/// Batches that are being encoded or wait to be uploaded: enough to use a few cores.
+const BATCHES_IN_FLIGHT_MAX: usize = 4;
+
+/// What segments are like.
+#[derive(Debug, Clone)]
+pub struct SegmentSettings {
+    /// Size of the image's pages.
+    pub page_size: PageSize,
+    /// zstd's level; `None` stores everything as it is.
+    pub compression_level: Option<i32>,
+    /// Content after which another segment begins.
+    pub content_limit_bytes: u64,
+    /// What segments are sealed with.
+    pub keys: Arc<ImageKeys>,
+}
+
+impl SegmentSettings {
+    /// The defaults for this page size.
+    #[must_use]
+    pub fn new(page_size: PageSize) -> Self {
+        Self {
+            page_size,
+            compression_level: Some(COMPRESSION_LEVEL),
+            content_limit_bytes: SEGMENT_CONTENT_BYTES,
+            keys: Arc::default(),
+        }
+    }
+}
+
+/// A segment that is complete in object storage.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WrittenSegment {
+    /// Its object.
+    pub name: ObjectName,
+    /// The object's size.
+    pub size_bytes: u64,
+    /// Where its index is.
+    pub span: ByteSpan,
+    /// Its index: what [`crate::engine::read::with_segment`] applies.
+    pub index: SegmentIndex,
+}
+
+impl WrittenSegment {
+    /// The segment's entry in a manifest, before the first fold.
+    #[must_use]
+    pub fn entry(&self, id: SegmentId) -> SegmentEntry {
+        let pages = u32::try_from(self.index.pages()).expect("a segment's pages fit 4 GiB");
+        SegmentEntry {
+            id,
+            name: self.name.clone(),
+            size_bytes: self.size_bytes,
+            index: self.span,
+            pages,
+            live_pages: pages,
+        }
+    }
+}
+
+/// Makes the names of new segments: of the writer's epoch, each with a new sequence number.
+pub type SegmentNames = Box<dyn FnMut() -> ObjectName + Send>;
+
+/// Writes pages into segments and uploads them while they are being written.
+pub struct SegmentWriter {
+    store: RetryingStore,
+    spawner: Arc<dyn Spawner>,
+    settings: SegmentSettings,
+    names: SegmentNames,
+    /// Pages and holes below this one have been taken.
+    next_page: PageNumber,
+    filling: Batch,
+    open: Option<OpenSegment>,
+    encoders: Vec<FrameEncoder>,
+    written: Vec<WrittenSegment>,
+}
+
+impl SegmentWriter {
+    /// A writer that has written nothing. Every segment takes its name when its first page or hole
+    /// arrives.
+    #[must_use]
+    pub fn new(
+        store: RetryingStore,
+        spawner: Arc<dyn Spawner>,
+        settings: SegmentSettings,
+        names: SegmentNames,
+    ) -> Self {
+        Self {
+            store,
+            spawner,
+            settings,
+            names,
+            next_page: PageNumber(0),
+            filling: Batch::default(),
+            open: None,
+            encoders: Vec::new(),
+            written: Vec::new(),
+        }
+    }
+
+    /// Takes the content of consecutive pages, which lie above everything taken before.
+    ///
+    /// # Errors
+    /// As the store. The writer is of no use afterwards.
+    ///
+    /// # Panics
+    /// If `data` is not whole pages, or the order is wrong.
+    pub async fn pages(&mut self, first: PageNumber, data: Bytes) -> Result<(), StoreError> {
+        let page_bytes = self.settings.page_size.bytes();
+        assert_eq!(data.len() % page_bytes, 0, "whole pages");
+        let mut next = first;
+        let mut rest = data;
+        while !rest.is_empty() {
+            let room = (BATCH_BYTES - self.filling.content_bytes()).max(page_bytes);
+            let taken = rest.split_to(rest.len().min(room - room % page_bytes));
+            let count = (taken.len() / page_bytes) as u64;
+            self.advance(PageSpan {
+                first: next,
+                pages: count,
+            });
+            self.filling.push(next, taken);
+            next = PageNumber(next.0 + count);
+            if self.filling.content_bytes() >= BATCH_BYTES {
+                self.send_batch().await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes a hole: pages that read as zeroes, which lie above everything taken before.
+    ///
+    /// # Errors
+    /// As the store.
+    ///
+    /// # Panics
+    /// If the order is wrong.
+    pub async fn hole(&mut self, span: PageSpan) -> Result<(), StoreError> {
+        if span.pages > 0 {
+            self.advance(span);
+            self.open_segment().await?.holes.push(span);
+        }
+        Ok(())
+    }
+
+    /// Completes the last segment; all of them, in page order. None if nothing was taken.
+    ///
+    /// # Errors
+    /// As the store. Nothing of what was uploaded may be used then.
+    pub async fn finish(mut self) -> Result<Vec<WrittenSegment>, StoreError> {
+        self.send_batch().await?;
+        self.close_segment().await?;
+        Ok(self.written)
+    }
+
+    fn advance(&mut self, span: PageSpan) {
+        assert!(span.first >= self.next_page, "pages and holes ascend");
+        self.next_page = span.end();
+    }
+
+    /// Starts to encode what has been taken, and uploads what is encoded.
+    async fn send_batch(&mut self) -> Result<(), StoreError> {
+        if self.filling.is_empty() {
+            return Ok(());
+        }
+        let batch = std::mem::take(&mut self.filling);
+        let full = self.open.as_ref().is_some_and(|segment| {
+            segment.content_bytes + batch.content_bytes() as u64 > self.settings.content_limit_bytes
+        });
+        if full {
+            self.close_segment().await?;
+        }
+        self.open_segment().await?;
+        let level = self.settings.compression_level;
+        let encoder = self
+            .encoders
+            .pop()
+            .unwrap_or_else(|| FrameEncoder::new(level));
+        let page_size = self.settings.page_size;
+        let segment = self.open.as_mut().expect("it was opened just now");
+        segment.content_bytes += batch.content_bytes() as u64;
+        let (seed, key) = (segment.seed, segment.key.clone());
+        let (sender, receiver) = oneshot::channel();
+        self.spawner.compute(Box::new(move || {
+            // A writer that is gone no longer wants the frames.
+            let _ = sender.send(batch.encode(encoder, seed, page_size, key.as_ref()));
+        }));
+        segment.in_flight.push_back(receiver);
+        if segment.in_flight.len() >= BATCHES_IN_FLIGHT_MAX {
+            self.encoders.extend(segment.upload_oldest().await?);
+        }
+        Ok(())
+    }
+
+    async fn open_segment(&mut self) -> Result<&mut OpenSegment, StoreError> {
+        let segment = match self.open.take() {
+            Some(segment) => segment,
+            None => {
+                let name = (self.names)();
+                let (store, spawner) = (self.store.clone(), Arc::clone(&self.spawner));
+                let upload = UploadWriter::new(store, spawner, name.key());
+                OpenSegment::begin(name, upload, &self.settings).await?
+            }
+        };
+        Ok(self.open.insert(segment))
+    }
+
+    async fn close_segment(&mut self) -> Result<(), StoreError> {
+        let Some(mut segment) = self.open.take() else {
+            return Ok(());
+        };
+        while !segment.in_flight.is_empty() {
+            self.encoders.extend(segment.upload_oldest().await?);
+        }
+        self.written.push(segment.finish().await?);
+        Ok(())
+    }
+}
+
+/// The segment being written.
+struct OpenSegment {
+    name: ObjectName,
+    seed: ObjectSeed,
+    /// Derived from this name, which no segment had before and none gets again.
+    key: Option<SegmentKey>,
+    upload: UploadWriter,
+    /// Content taken, before compression.
+    content_bytes: u64,
+    /// Oldest first.
+    in_flight: VecDeque<oneshot::Receiver<EncodedBatch>>,
+    index: SegmentIndex,
+    /// Holes that were given as such; those of the batches are found while encoding.
+    holes: Vec<PageSpan>,
+}
+
+impl OpenSegment {
+    async fn begin(
+        name: ObjectName,
+        mut upload: UploadWriter,
+        settings: &SegmentSettings,
+    ) -> Result<Self, StoreError> {
+        let (seed, page_size) = (name.seed(), settings.page_size);
+        upload
+            .write(SegmentHeader { page_size }.encode(seed))
+            .await?;
+        Ok(Self {
+            key: name.segment_key(&settings.keys),
+            name,
+            seed,
+            upload,
+            content_bytes: 0,
+            in_flight: VecDeque::new(),
+            index: SegmentIndex::default(),
+            holes: Vec::new(),
+        })
+    }
+
+    /// Waits for the oldest batch and uploads it; returns its encoder, if there was a batch.
+    async fn upload_oldest(&mut self) -> Result<Option<FrameEncoder>, StoreError> {
+        let Some(oldest) = self.in_flight.front_mut() else {
+            return Ok(None);
+        };
+        // A computation ends without a result only when the runtime is being shut down.
+        let encoded = oldest.await.map_err(|_| StoreError::Unavailable {
+            reason: "the process is ending".to_owned(),
+        })?;
+        self.in_flight.pop_front();
+        let start = u32::try_from(self.upload.position());
+        let start = start.expect("the content limit keeps offsets within 32 bits");
+        for mut frame in encoded.frames {
+            frame.offset += start;
+            self.index.frames.push(frame);
+        }
+        self.holes.extend(encoded.zero_pages);
+        self.upload.write(encoded.bytes).await?;
+        Ok(Some(encoded.encoder))
+    }
+
+    async fn finish(mut self) -> Result<WrittenSegment, StoreError> {
+        self.index.holes = batch::joined(self.holes);
+        let record = self.index.encode(self.seed);
+        let span = ByteSpan {
+            offset: self.upload.position(),
+            bytes: u32::try_from(record.len()).expect("an index is shorter than 4 GiB"),
+        };
+        self.upload.write(record).await?;
+        self.upload
+            .write(SegmentFooter { index: span }.encode(self.seed))
+            .await?;
+        let size_bytes = self.upload.finish().await?;
+        Ok(WrittenSegment {
+            name: self.name,
+            size_bytes,
+            span,
+            index: self.index,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,20 @@
+//! What background work reports to the image's task.
+
+use crate::engine::publisher::JobDone;
+use crate::env::BufferError;
+use crate::ids::{Generation, Lsn};
+use crate::protocol::TenureFinding;
+
+/// What background work reports.
+pub enum Completion {
+    /// A sync of everything up to this LSN ended.
+    Synced(Lsn, Result<(), BufferError>),
+    /// The publisher finished its job.
+    Job(Box<JobDone>),
+    /// A look at the newest manifest ended: still ours (or nobody could say), or fenced.
+    Tenure(TenureFinding),
+    /// A generation was spilled to the local disk.
+    Spilled(Result<(), BufferError>),
+    /// A drained generation was dropped.
+    Dropped(Generation, Result<(), BufferError>),
+}

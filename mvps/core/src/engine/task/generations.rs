@@ -1,0 +1,93 @@
+//! Upkeep of the buffer's generations: sealing the active one, spilling sealed ones to the local
+//! disk, dropping those that are published.
+
+use std::sync::Arc;
+
+use super::completion::Completion;
+use super::plans::jittered;
+use super::state::ImageTask;
+use crate::engine::buffer::GenerationIndex;
+use crate::env::BufferError;
+use crate::ids::Generation;
+
+impl ImageTask {
+    pub(super) async fn next_generation(&mut self) -> Result<GenerationIndex, BufferError> {
+        self.buffer.seal().await?;
+        let (generation, handle) = self.buffer.active().await?;
+        Ok(GenerationIndex::new(generation, handle))
+    }
+
+    pub(super) async fn seal(&mut self) {
+        let sealed = self.buffer.seal().await;
+        let active = match sealed {
+            Ok(_) => self.buffer.active().await,
+            Err(error) => Err(error),
+        };
+        match active {
+            Ok((generation, handle)) => {
+                let next = GenerationIndex::new(generation, handle);
+                let mut sealed = std::mem::replace(&mut self.active, next);
+                if crate::mutant::is("seal loses in-flight writes")
+                    && let Some((pages, _)) = sealed.records.iter().last()
+                {
+                    sealed.records.remove(pages);
+                }
+                self.sealed.push_back(sealed);
+                self.schedule.dirty_since = None;
+                let entropy = &*self.shared.environment.entropy;
+                self.schedule.interval = jittered(self.shared.config.checkpoint_interval, entropy);
+                self.publish_view();
+            }
+            Err(error) => self.fail(error.into()),
+        }
+    }
+
+    pub(super) fn spill(&mut self, generation: Generation) {
+        self.schedule.spilling = Some(generation);
+        let (buffer, report) = (Arc::clone(&self.buffer), self.report.clone());
+        let spill = async move {
+            let outcome = buffer.spill(generation).await;
+            drop(buffer);
+            // An image that is gone does not wait for it.
+            let _ = report.send(Completion::Spilled(outcome)).await;
+        };
+        self.shared
+            .environment
+            .spawner
+            .spawn("spill generation", Box::pin(spill));
+    }
+
+    /// Drops a generation that nothing needs any more, now or once it is spilled.
+    pub(super) fn drop_drained(&mut self, generation: Generation) {
+        if self.schedule.spilling == Some(generation) {
+            self.schedule.drop_after_spill = true;
+        } else {
+            self.drop_generation(generation);
+        }
+    }
+
+    pub(super) fn spilled(&mut self) {
+        let generation = self.schedule.spilling.take();
+        if std::mem::take(&mut self.schedule.drop_after_spill) {
+            self.drop_generation(generation.expect("what is to be dropped was being spilled"));
+        } else {
+            self.schedule.spilled.extend(generation);
+        }
+        self.gauge();
+    }
+
+    fn drop_generation(&mut self, generation: Generation) {
+        self.schedule.dropping += 1;
+        let (buffer, report) = (Arc::clone(&self.buffer), self.report.clone());
+        let dropping = async move {
+            let outcome: Result<(), BufferError> = buffer.drop_generation(generation).await;
+            drop(buffer);
+            // An image that is gone does not wait for it.
+            let _ = report.send(Completion::Dropped(generation, outcome)).await;
+        };
+        self.shared
+            .environment
+            .spawner
+            .spawn("drop generation", Box::pin(dropping));
+    }
+}
