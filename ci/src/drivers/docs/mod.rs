@@ -1,8 +1,8 @@
 //! `cargo ci docs`: every command of README.md and of the handbook, as it is printed.
 //!
 //! The documents are those of a clone of the work tree as it is. Each section has a directory and
-//! ports of its own; [`document`] says how blocks are marked, [`placeholders`] what is not run as it
-//! is printed.
+//! ports of its own. [`document`] says how blocks are marked, [`placeholders`] what is not run as
+//! it is printed.
 //!
 //! Must never: leave a block out without saying so.
 

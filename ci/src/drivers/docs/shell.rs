@@ -1,7 +1,7 @@
 //! The shell of one section: its directory, its variables, its servers.
 //!
-//! Every block is a shell of its own, so that it has a limit of time and an outcome; what it exports
-//! or assigns is there in the next one.
+//! Every block is run by a bash of its own, so that it has a limit of time and an outcome. What it
+//! assigns is there in the next one.
 //!
 //! Invariant: dropping a [`Shell`] kills what still runs of its servers.
 
