@@ -4,8 +4,8 @@ use std::fmt::Write as _;
 
 use mvps_core::admin::ImageReport;
 
-use super::ByteSize;
 use crate::control::{Health, ImageReport as OpenImage, NodeReport};
+use crate::quantity::ByteSize;
 
 /// What a server does.
 #[must_use]
