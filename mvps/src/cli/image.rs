@@ -73,16 +73,16 @@ fn list_text(rows: &[ImageRow]) -> String {
         .unwrap_or(0)
         .max(5);
     let mut lines = vec![format!(
-        "{:<width$}  {:>12}  {:>8}  office",
+        "{:<width$}  {:>12}  {:>8}  state",
         "image", "size", "version"
     )];
     for row in rows {
         lines.push(match (&row.report, &row.problem) {
             (Some(image), _) => {
                 let size = ByteSize(image.size_bytes).to_string();
-                let office = report::office(image);
+                let state = report::state(image);
                 format!(
-                    "{:<width$}  {size:>12}  {:>8}  {office}",
+                    "{:<width$}  {size:>12}  {:>8}  {state}",
                     row.image, image.version
                 )
             }
@@ -104,10 +104,7 @@ fn takeover_text(outcome: &TakeoverOutcome) -> String {
             lsn = given_up_at(image),
         ),
         TakeoverOutcome::WasClean(image) => {
-            format!(
-                "nobody was in office of {}: nothing was changed",
-                image.image
-            )
+            format!("{} has no active writer: nothing was changed", image.image)
         }
     }
 }
@@ -128,10 +125,12 @@ fn adopted_text(adopted: &Adopted) -> String {
         was_in_office,
     } = adopted;
     if *was_in_office {
-        return format!("the buffer store of {image} was in office already: nothing was changed");
+        return format!(
+            "the buffer store of {image} is the active writer's already: nothing was changed"
+        );
     }
     format!(
-        "the buffer store of {image} is in office again, with version {version}. A server that is \
-         started on it goes on from LSN {buffer_lsn} (the last checkpoint is at {checkpoint_lsn})."
+        "the buffer store of {image} is the active writer's again, with version {version}. A server \
+         that is started on it goes on from LSN {buffer_lsn} (the last checkpoint is at {checkpoint_lsn})."
     )
 }

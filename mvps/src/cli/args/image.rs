@@ -22,7 +22,7 @@ pub struct ImageArgs {
 pub enum ImageCommand {
     /// List all images.
     List(ImageListArgs),
-    /// Show an image: its newest version, who is in office, snapshots and pins.
+    /// Show an image: its newest version, its active writer, snapshots and pins.
     Show(ImageNameArgs),
     /// Make a writable image that shares everything with another, at once, whatever its size.
     Clone(CloneArgs),

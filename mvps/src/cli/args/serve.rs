@@ -141,7 +141,7 @@ pub struct EncryptionArgs {
 }
 
 /// A drained buffer store keeps a journal of up to 64 MB, beside one that is being filled and the
-/// largest batch: with less room than that, writes could wait for ever.
+/// largest batch: with less space than that, writes could wait for ever.
 const BUFFER_LIMIT_MIN: ByteSize = ByteSize(256 << 20);
 
 fn buffer_limit(text: &str) -> Result<ByteSize, String> {
@@ -173,8 +173,8 @@ pub struct TuningArgs {
         default_value = "256MiB"
     )]
     pub checkpoint_bytes: ByteSize,
-    /// Room of the buffer store of one image, journals included; near it writes slow down, at it
-    /// they wait.
+    /// Disk space for the buffer store of one image, journals included; near it writes slow down,
+    /// at it they wait.
     #[arg(
         long,
         env = "MVPS_TE_BUFFER_LIMIT_BYTES",

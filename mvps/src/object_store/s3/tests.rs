@@ -83,8 +83,8 @@ async fn one_call_is_one_request_even_when_it_fails() {
 #[tokio::test(flavor = "multi_thread")]
 async fn wrong_credentials_and_buckets_are_not_retried() {
     let (_folder, server, _store) = start("").await;
-    let stranger = connect(server.endpoint(), BUCKET, "wrong-secret", "").await;
-    let got = stranger.get("k").await;
+    let unauthenticated = connect(server.endpoint(), BUCKET, "wrong-secret", "").await;
+    let got = unauthenticated.get("k").await;
     assert!(matches!(got, Err(StoreError::Denied { .. })), "{got:?}");
     let lost = connect(server.endpoint(), "no-such-bucket", SECRET_KEY, "").await;
     let listed = lost.list("", None, 1).await;
