@@ -1,13 +1,13 @@
-//! What an operator asks of the server about the history of an open image.
+//! What an operator has done to an image that is open here.
 
 use mvps_core::admin;
 use mvps_core::encryption::ROOT_KEY_VARIABLE;
-use mvps_core::engine::Image;
+use mvps_core::engine::{Host, Image};
 use mvps_core::ids::{ImageId, Version};
 use mvps_core::protocol::ManifestStore;
+use mvps_core::session::{EngineImages, Server};
 use mvps_core::token::Shown;
 
-use super::operator::Operator;
 use crate::control::{CheckpointDone, RekeyDone, ResizeDone, RollbackDone};
 
 /// Why a request was not carried out.
@@ -18,8 +18,19 @@ pub(super) enum NotDone {
     Failed(String),
 }
 
-impl Operator {
-    /// The image, if this server has it in office.
+/// The open images, as an operator changes them.
+pub(super) struct ImageOperations {
+    server: Server<EngineImages>,
+    host: Host,
+}
+
+impl ImageOperations {
+    /// On the images of `server`.
+    pub(super) fn new(server: Server<EngineImages>, host: Host) -> Self {
+        Self { server, host }
+    }
+
+    /// The image, if this server is its active writer.
     async fn open_here(&self, name: &str) -> Result<Image, NotDone> {
         let wanted = ImageId::parse(name).map_err(failed)?;
         let served = self.server.image(&wanted).await;
@@ -85,9 +96,7 @@ impl Operator {
             size_bytes: image.size_bytes(),
         })
     }
-}
 
-impl Operator {
     /// Wraps the image's data keys with this server's first root key, which is to be `wanted`: so
     /// the server can still open the image when it does the next time.
     pub(super) async fn rekey(
@@ -107,13 +116,13 @@ impl Operator {
         let image = self.open_here(name).await?;
         let environment = &self.host.environment;
         let manifests = ManifestStore::new(self.host.store.clone());
-        let desk = admin::Admin {
+        let admin = admin::Admin {
             manifests: &manifests,
             clock: &*environment.clock,
             entropy: &*environment.entropy,
             root_keys: roots,
         };
-        let done = admin::rekey(&desk, image.id()).await.map_err(failed)?;
+        let done = admin::rekey(&admin, image.id()).await.map_err(failed)?;
         Ok(RekeyDone {
             image: done.image,
             version: done.version,
