@@ -17,7 +17,7 @@ use mvps_core::env::memory::Crash;
 use mvps_core::store::{Patience, ProbeError, RetryingStore};
 use tokio::sync::watch;
 
-use crate::draws::Draws;
+use crate::random::RandomStream;
 use crate::workload::server::{Orders, Status, serve};
 use crate::world::machine::{Machine, Process, Site};
 
@@ -33,7 +33,7 @@ struct Running {
 /// See the module's text.
 pub struct Driver {
     site: Arc<Site>,
-    draws: Draws,
+    random: RandomStream,
     machines: Vec<Machine>,
     running: Vec<Option<Running>>,
     paused: Vec<bool>,
@@ -57,7 +57,7 @@ impl Driver {
             .collect();
         Self {
             site: Arc::clone(site),
-            draws: Draws::new(site.plan.seed, &format!("{prefix}driver")),
+            random: RandomStream::new(site.plan.seed, &format!("{prefix}driver")),
             running: machines.iter().map(|_| None).collect(),
             paused: vec![false; machines.len()],
             machines,
@@ -74,7 +74,7 @@ impl Driver {
         for _ in 0..self.site.plan.rounds {
             self.settle_in().await;
             let pause = self
-                .draws
+                .random
                 .duration(Duration::from_millis(1), self.site.plan.round_max);
             self.wait_for(pause, |status| {
                 !matches!(status, Status::Opening | Status::Serving)
@@ -128,7 +128,7 @@ impl Driver {
 
     fn crash(&mut self, machine: usize, crash: Crash) {
         self.resume(machine);
-        self.machines[machine].crash(crash, &self.draws);
+        self.machines[machine].crash(crash, &self.random);
         self.running[machine] = None;
     }
 
@@ -274,15 +274,15 @@ impl Driver {
             if machine == self.in_charge || self.running[machine].is_none() {
                 continue;
             }
-            if self.paused[machine] && self.draws.chance(400) {
+            if self.paused[machine] && self.random.chance(400) {
                 self.resume(machine);
-            } else if self.draws.chance(250) {
+            } else if self.random.chance(250) {
                 self.crash(machine, Crash::ProcessKill);
             }
         }
     }
 
     async fn nap(&self, least: Duration, most: Duration) {
-        sleep(self.draws.duration(least, most)).await;
+        sleep(self.random.duration(least, most)).await;
     }
 }

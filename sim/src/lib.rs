@@ -29,8 +29,6 @@ pub mod command;
 #[cfg(feature = "sim")]
 pub mod coverage;
 #[cfg(feature = "sim")]
-pub mod draws;
-#[cfg(feature = "sim")]
 pub mod driver;
 #[cfg(feature = "sim")]
 pub mod fidelity;
@@ -42,6 +40,8 @@ pub mod model;
 pub mod mutants;
 #[cfg(feature = "sim")]
 pub mod plan;
+#[cfg(feature = "sim")]
+pub mod random;
 #[cfg(feature = "sim")]
 pub mod runner;
 #[cfg(feature = "sim")]

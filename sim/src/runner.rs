@@ -12,12 +12,12 @@ use std::time::{Duration, Instant};
 use madsim::runtime::{Handle, Runtime};
 use mvps_core::ids::ImageId;
 
-use crate::draws::{Draws, stream};
 use crate::journal::{self, Fault, Journal, Timeline};
 use crate::model::Model;
 use crate::model::images::Images;
 use crate::mutants::MUTANT_VARIABLE;
 use crate::plan::{Plan, Second};
+use crate::random::{RandomStream, stream};
 use crate::scene::World;
 use crate::world::machine::Site;
 use crate::world::objects::{LandingOracle, StoreService};
@@ -132,11 +132,11 @@ async fn simulate(plan: Plan, journal: Journal) {
     let images = Arc::new(Images::new(&journal, models.clone()));
     let node = Handle::current().create_node().name("store").build();
     let oracle: Arc<dyn LandingOracle> = Arc::clone(&images) as _;
-    let draws = Draws::new(stream(seed, "store"), "fates");
+    let random = RandomStream::new(stream(seed, "store"), "fates");
     let store = StoreService::new(
         node,
         journal.clone(),
-        draws,
+        random,
         (plan.store, plan.profile),
         oracle,
     );

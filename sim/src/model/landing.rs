@@ -19,8 +19,8 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::content::Pages;
 use super::history::BranchId;
 use super::{Model, State};
-use crate::draws::Draws;
 use crate::plan::root_keys;
+use crate::random::RandomStream;
 use crate::world::clock::SimClock;
 use crate::world::spawner::InlineSpawner;
 
@@ -213,9 +213,9 @@ impl Model {
             let body = contents.peek(&key).expect("what is referenced was checked");
             copy.poke(&key, body);
         }
-        let draws = Draws::new(0, "landing oracle");
+        let random = RandomStream::new(0, "landing oracle");
         let environment = Environment {
-            clock: Arc::new(SimClock::new(&draws, 0, Arc::default())),
+            clock: Arc::new(SimClock::new(&random, 0, Arc::default())),
             entropy: Arc::new(SeededEntropy::new(0)),
             spawner: Arc::new(InlineSpawner),
             objects: Arc::new(copy),

@@ -9,7 +9,7 @@ use std::time::Duration;
 use mvps_core::ids::PageSize;
 
 use super::{Events, Operations, Plan, StoreFaults};
-use crate::draws::Draws;
+use crate::random::RandomStream;
 
 /// Nothing is worth keeping in a cache of this size.
 const NO_CACHE_BYTES: u64 = 8 << 10;
@@ -40,7 +40,7 @@ pub enum Focus {
 }
 
 impl Focus {
-    pub(super) fn draw(draws: &Draws) -> Self {
+    pub(super) fn draw(random: &RandomStream) -> Self {
         let weights = [46, 8, 7, 12, 7, 6, 6, 6, 1, 1];
         [
             Self::Anything,
@@ -53,19 +53,19 @@ impl Focus {
             Self::Crashes,
             Self::Unconditional,
             Self::StaleListings,
-        ][draws.weighted(&weights)]
+        ][random.weighted(&weights)]
     }
 
     /// Makes the plan one of this theme.
-    pub(super) fn sharpen(self, mut plan: Plan, draws: &Draws) -> Plan {
+    pub(super) fn sharpen(self, mut plan: Plan, random: &RandomStream) -> Plan {
         match self {
             Self::Anything => {}
-            Self::Deposed => deposed(&mut plan, draws),
-            Self::Patches => patches(&mut plan, draws),
-            Self::Collection => collection(&mut plan, draws),
-            Self::Isolation => isolation(&mut plan, draws),
-            Self::Damage => damage(&mut plan, draws),
-            Self::Moving => moving(&mut plan, draws),
+            Self::Deposed => deposed(&mut plan, random),
+            Self::Patches => patches(&mut plan, random),
+            Self::Collection => collection(&mut plan, random),
+            Self::Isolation => isolation(&mut plan, random),
+            Self::Damage => damage(&mut plan, random),
+            Self::Moving => moving(&mut plan, random),
             Self::Crashes => {
                 plan.events.trip = 20;
                 plan.rounds += 10;
@@ -87,13 +87,13 @@ fn few_pages(plan: &mut Plan, pages: u64) {
     plan.config.checkpoint_interval = Duration::from_millis(300);
 }
 
-fn deposed(plan: &mut Plan, draws: &Draws) {
+fn deposed(plan: &mut Plan, random: &RandomStream) {
     plan.config.checkpoint_interval = Duration::from_mins(2);
     plan.config.checkpoint_bytes = 64 << 20;
     plan.config.buffer_limit_bytes = 256 << 20;
-    plan.clients = draws.within(2..5);
-    plan.think_max = draws.pick(&[Duration::from_millis(500), Duration::from_secs(2)]);
-    plan.durable = draws.pick(&[0, 100]);
+    plan.clients = random.within(2..5);
+    plan.think_max = random.pick(&[Duration::from_millis(500), Duration::from_secs(2)]);
+    plan.durable = random.pick(&[0, 100]);
     plan.object_store = 0;
     plan.operations.checkpoint = 0;
     plan.disk_max = Duration::from_millis(20);
@@ -108,9 +108,9 @@ fn deposed(plan: &mut Plan, draws: &Draws) {
     };
 }
 
-fn patches(plan: &mut Plan, draws: &Draws) {
+fn patches(plan: &mut Plan, random: &RandomStream) {
     few_pages(plan, 8);
-    plan.clients = draws.within(3..7);
+    plan.clients = random.within(3..7);
     plan.think_max = Duration::from_millis(50);
     plan.config.cache_bytes = NO_CACHE_BYTES;
     plan.operations = Operations {
@@ -122,7 +122,7 @@ fn patches(plan: &mut Plan, draws: &Draws) {
         flush: 0,
         transaction: 1,
         checkpoint: 0,
-        revoke: draws.pick(&[0, 2]),
+        revoke: random.pick(&[0, 2]),
     };
     plan.store = StoreFaults {
         slow_reads: 300,
@@ -131,38 +131,38 @@ fn patches(plan: &mut Plan, draws: &Draws) {
     plan.round_max = Duration::from_secs(5);
 }
 
-fn collection(plan: &mut Plan, draws: &Draws) {
-    let pages = draws.pick(&[8, 24]);
+fn collection(plan: &mut Plan, random: &RandomStream) {
+    let pages = random.pick(&[8, 24]);
     few_pages(plan, pages);
-    plan.collectors = draws.within(1..3);
-    plan.collector_pause_max = draws.pick(&[Duration::from_millis(500), Duration::from_secs(3)]);
-    plan.clients = draws.within(2..5);
-    plan.think_max = draws.pick(&[Duration::from_millis(50), Duration::from_secs(1)]);
+    plan.collectors = random.within(1..3);
+    plan.collector_pause_max = random.pick(&[Duration::from_millis(500), Duration::from_secs(3)]);
+    plan.clients = random.within(2..5);
+    plan.think_max = random.pick(&[Duration::from_millis(50), Duration::from_secs(1)]);
     plan.config.cache_bytes = NO_CACHE_BYTES;
     plan.config.transaction_age_max = Duration::from_mins(5);
     plan.config.transactions_max = 64;
     plan.linger_max = Duration::from_secs(40);
     plan.operations.transaction = 8;
     plan.operations.read = 4;
-    plan.part_bytes = draws.pick(&[8 << 10, 8 << 20]);
+    plan.part_bytes = random.pick(&[8 << 10, 8 << 20]);
     plan.store = StoreFaults {
-        reply_lost: draws.pick(&[0, 30]),
-        late: draws.pick(&[0, 30]),
-        slow: draws.pick(&[0, 30]),
-        partial_delete: draws.pick(&[0, 200]),
-        completion_fails: draws.pick(&[0, 100]),
+        reply_lost: random.pick(&[0, 30]),
+        late: random.pick(&[0, 30]),
+        slow: random.pick(&[0, 30]),
+        partial_delete: random.pick(&[0, 200]),
+        completion_fails: random.pick(&[0, 100]),
         ..StoreFaults::default()
     };
     plan.events.cut_off = 6;
     plan.events.pause = 4;
     plan.events.takeover = plan.events.takeover.max(1);
-    plan.round_max = draws.pick(&[Duration::from_secs(5), Duration::from_mins(1)]);
+    plan.round_max = random.pick(&[Duration::from_secs(5), Duration::from_mins(1)]);
 }
 
-fn isolation(plan: &mut Plan, draws: &Draws) {
-    few_pages(plan, draws.pick(&[8, 16]));
-    plan.clients = draws.within(3..7);
-    plan.think_max = draws.pick(&[Duration::from_millis(50), Duration::from_millis(500)]);
+fn isolation(plan: &mut Plan, random: &RandomStream) {
+    few_pages(plan, random.pick(&[8, 16]));
+    plan.clients = random.within(3..7);
+    plan.think_max = random.pick(&[Duration::from_millis(50), Duration::from_millis(500)]);
     plan.operations = Operations {
         write: 3,
         unaligned: 1,
@@ -172,26 +172,26 @@ fn isolation(plan: &mut Plan, draws: &Draws) {
         flush: 0,
         transaction: 10,
         checkpoint: 0,
-        revoke: draws.pick(&[0, 1]),
+        revoke: random.pick(&[0, 1]),
     };
 }
 
-fn damage(plan: &mut Plan, draws: &Draws) {
-    few_pages(plan, draws.pick(&[8, 24]));
-    plan.config.compression = draws.pick(&[None, None, Some(1)]);
+fn damage(plan: &mut Plan, random: &RandomStream) {
+    few_pages(plan, random.pick(&[8, 24]));
+    plan.config.compression = random.pick(&[None, None, Some(1)]);
     plan.config.cache_bytes = NO_CACHE_BYTES;
     plan.operations.read = 10;
     plan.events.rot = 3;
     plan.store = StoreFaults {
-        bit_flip: draws.pick(&[10, 40]),
-        wrong_object: draws.pick(&[10, 40]),
-        truncated: draws.pick(&[10, 40]),
-        body_stalled: draws.pick(&[0, 10]),
+        bit_flip: random.pick(&[10, 40]),
+        wrong_object: random.pick(&[10, 40]),
+        truncated: random.pick(&[10, 40]),
+        body_stalled: random.pick(&[0, 10]),
         ..StoreFaults::default()
     };
 }
 
-fn moving(plan: &mut Plan, draws: &Draws) {
+fn moving(plan: &mut Plan, random: &RandomStream) {
     plan.events = Events {
         kill: 1,
         restart: 10,
@@ -199,7 +199,7 @@ fn moving(plan: &mut Plan, draws: &Draws) {
         ..Events::default()
     };
     plan.abrupt = 600;
-    plan.think_max = draws.pick(&[Duration::from_millis(5), Duration::from_millis(50)]);
+    plan.think_max = random.pick(&[Duration::from_millis(5), Duration::from_millis(50)]);
     plan.round_max = Duration::from_secs(5);
     plan.rounds += 6;
 }

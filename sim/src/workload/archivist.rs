@@ -14,8 +14,8 @@ use mvps_core::token::Shown;
 use tokio::sync::watch;
 
 use super::program::{Marks, rest, run_program};
-use crate::draws::Draws;
 use crate::plan::root_keys_exchanged;
+use crate::random::RandomStream;
 use crate::world::front::Front;
 use crate::world::machine::{Machine, Process, Site};
 use crate::world::request::Request;
@@ -40,7 +40,7 @@ pub struct Archivist {
     /// How many of them are not clones' names.
     mains: usize,
     machine: Machine,
-    draws: Draws,
+    random: RandomStream,
 }
 
 impl Archivist {
@@ -52,7 +52,7 @@ impl Archivist {
             sites: sites.to_vec(),
             mains,
             machine: Machine::new(name, &sites[0]),
-            draws: Draws::new(sites[0].plan.seed, name),
+            random: RandomStream::new(sites[0].plan.seed, name),
         }
     }
 
@@ -65,12 +65,12 @@ impl Archivist {
         };
         for done in 0.. {
             let pause = site.plan.history.pause_max;
-            rest(&self.draws, done, BUSY_COMMANDS, pause).await;
+            rest(&self.random, done, BUSY_COMMANDS, pause).await;
             if *stop.borrow() {
                 return;
             }
             let program = |process| Command::new(&self.sites, self.mains, process).run();
-            run_program(&site.journal, &self.machine, &self.draws, &marks, program).await;
+            run_program(&site.journal, &self.machine, &self.random, &marks, program).await;
         }
     }
 }
@@ -80,7 +80,7 @@ struct Command {
     sites: Vec<Arc<Site>>,
     mains: usize,
     process: Process,
-    draws: Arc<Draws>,
+    random: Arc<RandomStream>,
 }
 
 impl Command {
@@ -89,7 +89,10 @@ impl Command {
         Self {
             sites: sites.to_vec(),
             mains,
-            draws: Arc::new(Draws::new(seed, &format!("command {}", process.name))),
+            random: Arc::new(RandomStream::new(
+                seed,
+                &format!("command {}", process.name),
+            )),
             process,
         }
     }
@@ -99,7 +102,7 @@ impl Command {
         let environment = &self.process.environment;
         let plan = &self.sites[0].plan;
         // Which of two root keys wraps what is wrapped now.
-        let root_keys = match plan.encrypted && self.draws.chance(500) {
+        let root_keys = match plan.encrypted && self.random.chance(500) {
             true => root_keys_exchanged(),
             false => plan.root_keys(),
         };
@@ -110,7 +113,7 @@ impl Command {
             entropy: &*environment.entropy,
             root_keys: &root_keys,
         };
-        let (what, outcome) = match self.draws.weighted(&[4, 3, 6, 2, 4, 1, rekeys]) {
+        let (what, outcome) = match self.random.weighted(&[4, 3, 6, 2, 4, 1, rekeys]) {
             0 => ("snapshot create", self.create_snapshot(&admin).await),
             1 => ("snapshot delete", self.delete_snapshot(&admin).await),
             2 => ("clone", self.clone(&admin).await),
@@ -131,7 +134,7 @@ impl Command {
         let objects: Arc<dyn ObjectStore> = Arc::new(Front(Sleepy {
             journal: self.sites[0].journal.clone(),
             objects: Arc::clone(&environment.objects),
-            draws: Arc::clone(&self.draws),
+            random: Arc::clone(&self.random),
             sleeps: |request| matches!(request, Request::Create(..)),
             chance: 150,
             mark: "an operator's publication came late",
@@ -142,11 +145,11 @@ impl Command {
 
     fn any(&self) -> &Arc<Site> {
         let count = self.sites.len() as u64;
-        &self.sites[usize::try_from(self.draws.below(count)).expect("an index")]
+        &self.sites[usize::try_from(self.random.below(count)).expect("an index")]
     }
 
     fn name(&self) -> String {
-        format!("s{}", self.draws.below(SNAPSHOTS_MAX))
+        format!("s{}", self.random.below(SNAPSHOTS_MAX))
     }
 
     async fn version(&self, admin: &Admin<'_>, site: &Site) -> Result<Version, AdminError> {
@@ -155,11 +158,11 @@ impl Command {
         if versions.is_empty() {
             return Ok(Version(1));
         }
-        Ok(Version(self.draws.pick(&versions)))
+        Ok(Version(self.random.pick(&versions)))
     }
 
     async fn shown(&self, admin: &Admin<'_>, site: &Site) -> Result<Shown, AdminError> {
-        Ok(match self.draws.below(3) {
+        Ok(match self.random.below(3) {
             0 => Shown::Newest,
             1 => Shown::Snapshot(self.name()),
             _ => Shown::Version(self.version(admin, site).await?),
@@ -168,7 +171,7 @@ impl Command {
 
     async fn create_snapshot(&self, admin: &Admin<'_>) -> Result<String, AdminError> {
         let site = self.any();
-        let version = match self.draws.chance(500) {
+        let version = match self.random.chance(500) {
             true => Some(self.version(admin, site).await?),
             false => None,
         };
@@ -182,7 +185,7 @@ impl Command {
 
     async fn delete_snapshot(&self, admin: &Admin<'_>) -> Result<String, AdminError> {
         let site = self.any();
-        let force = self.draws.chance(500);
+        let force = self.random.chance(500);
         let gone = admin::delete_snapshot(admin, &site.image, &self.name(), force).await?;
         site.journal.mark("a snapshot was deleted");
         if !gone.pinned_by.is_empty() {
@@ -205,7 +208,7 @@ impl Command {
         if names.is_empty() {
             return Ok("no name for it".to_owned());
         }
-        let chosen = self.draws.below(names.len() as u64);
+        let chosen = self.random.below(names.len() as u64);
         let target = names[usize::try_from(chosen).expect("an index")];
         let shown = self.shown(admin, source).await?;
         let cloned = admin::clone_image(admin, &source.image, &shown, &target.image).await;
@@ -230,7 +233,7 @@ impl Command {
         let is_main = self.sites[..self.mains]
             .iter()
             .any(|it| it.image == site.image);
-        let force = self.draws.chance(if is_main { 200 } else { 700 });
+        let force = self.random.chance(if is_main { 200 } else { 700 });
         if is_main && !site.plan.history.deletes_main {
             return Ok("better not".to_owned());
         }

@@ -75,7 +75,7 @@ impl Client {
             operations.checkpoint,
             operations.revoke,
         ];
-        let operation = self.draws.weighted(&weights);
+        let operation = self.random.weighted(&weights);
         if !self.site.journal.happens(Choice::Operation) {
             return Ok(());
         }
@@ -175,7 +175,7 @@ impl Client {
             .model
             .submitted(id, &self.server, vec![effect.clone()]);
         let patience = self
-            .draws
+            .random
             .duration(Duration::from_micros(10), Duration::from_millis(50));
         let image = self.attachment.image().clone();
         let outcome = {

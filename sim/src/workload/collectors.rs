@@ -13,7 +13,7 @@ use mvps_core::env::{ObjectStore, StoreError};
 use mvps_core::store::{Patience, RetryingStore};
 
 use super::program::{Marks, rest, run_program};
-use crate::draws::Draws;
+use crate::random::RandomStream;
 use crate::world::front::Front;
 use crate::world::machine::{Machine, Process, Site};
 use crate::world::misread::Misread;
@@ -36,7 +36,7 @@ const MISREADS: u64 = 60;
 pub struct Collecting {
     site: Arc<Site>,
     machine: Machine,
-    draws: Draws,
+    random: RandomStream,
 }
 
 impl Collecting {
@@ -46,7 +46,7 @@ impl Collecting {
         Self {
             site: Arc::clone(site),
             machine: Machine::new(name, site),
-            draws: Draws::new(site.plan.seed, name),
+            random: RandomStream::new(site.plan.seed, name),
         }
     }
 
@@ -54,7 +54,7 @@ impl Collecting {
     pub async fn run(self) {
         for done in 0.. {
             let pause = self.site.plan.collector_pause_max;
-            rest(&self.draws, done, BUSY_PASSES, pause).await;
+            rest(&self.random, done, BUSY_PASSES, pause).await;
             self.pass().await;
         }
     }
@@ -67,7 +67,7 @@ impl Collecting {
         };
         let program = |process| Pass::new(&self.site, &process).run();
         let journal = &self.site.journal;
-        run_program(journal, &self.machine, &self.draws, &marks, program).await;
+        run_program(journal, &self.machine, &self.random, &marks, program).await;
     }
 }
 
@@ -75,7 +75,7 @@ impl Collecting {
 struct Pass {
     site: Arc<Site>,
     process: Process,
-    draws: Arc<Draws>,
+    random: Arc<RandomStream>,
 }
 
 impl Pass {
@@ -83,7 +83,7 @@ impl Pass {
         Self {
             site: Arc::clone(site),
             process: process.clone(),
-            draws: Arc::new(Draws::new(
+            random: Arc::new(RandomStream::new(
                 site.plan.seed,
                 &format!("pass {}", process.name),
             )),
@@ -92,7 +92,7 @@ impl Pass {
 
     async fn run(self) {
         let collector = self.collector(self.policy(), true);
-        if self.draws.chance(200) {
+        if self.random.chance(200) {
             let twin = self.collector(self.policy(), true);
             self.site.journal.mark("two passes ran at once");
             let (one, other) = join(collector.collect(None), twin.collect(None)).await;
@@ -104,19 +104,19 @@ impl Pass {
     }
 
     fn policy(&self) -> CollectionPolicy {
-        let draws = &self.draws;
-        let minutes = |most| Duration::from_secs(60 * draws.below(most));
-        let inactive = match draws.chance(700) {
+        let random = &self.random;
+        let minutes = |most| Duration::from_secs(60 * random.below(most));
+        let inactive = match random.chance(700) {
             true => Duration::ZERO,
             false => minutes(60),
         };
         CollectionPolicy {
             expiry: ExpiryPolicy {
                 inactive,
-                states_min: u32::try_from(draws.within(1..5)).expect("small"),
+                states_min: u32::try_from(random.within(1..5)).expect("small"),
             },
-            dry_run: draws.chance(50),
-            deletes_max: draws.chance(100).then(|| draws.below(5)),
+            dry_run: random.chance(50),
+            deletes_max: random.chance(100).then(|| random.below(5)),
             abandon_after: minutes(2),
         }
     }
@@ -144,17 +144,17 @@ impl Pass {
         let mut objects: Arc<dyn ObjectStore> = Arc::new(Front(Sleepy {
             journal: journal.clone(),
             objects: Arc::clone(&self.process.environment.objects),
-            draws: Arc::clone(&self.draws),
+            random: Arc::clone(&self.random),
             sleeps: |request| matches!(request, Request::Delete(_) | Request::AbortUpload(..)),
             chance: 300,
             mark: "a paused collector deleted late",
         }));
-        if self.draws.chance(MISREADING_PASSES) {
+        if self.random.chance(MISREADING_PASSES) {
             objects = Arc::new(Front(Misread {
                 journal: journal.clone(),
                 client: self.process.name.clone(),
                 objects,
-                draws: Arc::clone(&self.draws),
+                random: Arc::clone(&self.random),
                 chance: MISREADS,
                 known: Mutex::default(),
             }));

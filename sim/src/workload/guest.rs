@@ -13,7 +13,7 @@ use tokio::sync::watch;
 
 use super::program::rest;
 use super::server::{Orders, Status, serve};
-use crate::draws::Draws;
+use crate::random::RandomStream;
 use crate::world::machine::{Machine, Site};
 
 /// Visits after which there are pauses.
@@ -29,7 +29,7 @@ const PATIENCE: Duration = Duration::from_mins(10);
 pub struct Guest {
     site: Arc<Site>,
     machine: Machine,
-    draws: Draws,
+    random: RandomStream,
 }
 
 impl Guest {
@@ -39,7 +39,7 @@ impl Guest {
         Self {
             site: Arc::clone(site),
             machine: Machine::new(name, site),
-            draws: Draws::new(site.plan.seed, name),
+            random: RandomStream::new(site.plan.seed, name),
         }
     }
 
@@ -47,7 +47,7 @@ impl Guest {
     pub async fn run(self, stop: watch::Receiver<bool>) {
         for done in 0.. {
             let pause = self.site.plan.history.pause_max;
-            rest(&self.draws, done, BUSY_VISITS, pause).await;
+            rest(&self.random, done, BUSY_VISITS, pause).await;
             if *stop.borrow() {
                 return;
             }
@@ -73,24 +73,24 @@ impl Guest {
         match found {
             Status::Serving => {
                 self.site.journal.mark("a clone was served");
-                sleep(self.draws.duration(Duration::from_secs(1), VISIT_MAX)).await;
-                if self.draws.chance(800) {
+                sleep(self.random.duration(Duration::from_secs(1), VISIT_MAX)).await;
+                if self.random.chance(800) {
                     // A server that ended does not listen.
                     let _ = leave.send(true);
                     let ended = |status: &Status| *status != Status::Serving;
                     let _ = timeout(PATIENCE, status.wait_for(ended)).await;
                 }
-                self.machine.crash(Crash::ProcessKill, &self.draws);
+                self.machine.crash(Crash::ProcessKill, &self.random);
             }
             Status::Refused(_) | Status::Failed(_) => {
                 // Somebody deleted or rolled back what it had buffered: that is given up.
-                self.machine.crash(Crash::ProcessKill, &self.draws);
+                self.machine.crash(Crash::ProcessKill, &self.random);
                 self.take_over().await;
                 self.machine.disk.lose(&self.site.image);
                 self.site.model.lost(&self.machine.name);
             }
             Status::Opening | Status::Closed => {
-                self.machine.crash(Crash::ProcessKill, &self.draws);
+                self.machine.crash(Crash::ProcessKill, &self.random);
             }
         }
     }
@@ -111,6 +111,6 @@ impl Guest {
             let what = format_args!("takeover of {image} failed");
             self.site.journal.note(&process.name, what);
         }
-        self.machine.crash(Crash::ProcessKill, &self.draws);
+        self.machine.crash(Crash::ProcessKill, &self.random);
     }
 }

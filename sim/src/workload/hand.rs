@@ -7,10 +7,10 @@ use bytes::Bytes;
 use madsim::time::sleep;
 use mvps_core::engine::{Acknowledge, Durability};
 
-use crate::draws::Draws;
 use crate::model::content::{Effect, stamped};
 use crate::model::operations::OperationId;
 use crate::plan::BUSY_OPERATIONS;
+use crate::random::RandomStream;
 use crate::world::machine::Site;
 
 /// A pause of a client that has sent a lot.
@@ -21,7 +21,7 @@ pub struct Hand {
     pub(super) site: Arc<Site>,
     pub(super) server: String,
     pub(super) name: String,
-    pub(super) draws: Draws,
+    pub(super) random: RandomStream,
     /// Every error is a failure: nothing is wrong with the world.
     pub(super) strict: bool,
 }
@@ -34,7 +34,7 @@ impl Hand {
         Self {
             site: Arc::clone(site),
             server: server.to_owned(),
-            draws: Draws::new(site.plan.seed, &format!("client {name}")),
+            random: RandomStream::new(site.plan.seed, &format!("client {name}")),
             name,
             strict,
         }
@@ -44,18 +44,18 @@ impl Hand {
     pub(super) fn think(&self) -> Duration {
         let longest = self.site.plan.think_max;
         if self.site.model.operations() > BUSY_OPERATIONS {
-            let busy = self.draws.chance(100);
+            let busy = self.random.chance(100);
             return if busy { longest } else { longest + IDLE };
         }
-        self.draws.duration(Duration::from_millis(1), longest)
+        self.random.duration(Duration::from_millis(1), longest)
     }
 
     /// A pause between the steps of a transaction.
     pub(super) async fn linger(&self) {
         let longest = self.site.plan.linger_max;
-        if !longest.is_zero() && self.draws.chance(100) {
-            sleep(self.draws.duration(Duration::from_secs(1), longest)).await;
-        } else if self.draws.chance(300) {
+        if !longest.is_zero() && self.random.chance(100) {
+            sleep(self.random.duration(Duration::from_secs(1), longest)).await;
+        } else if self.random.chance(300) {
             sleep(self.think()).await;
         }
     }
@@ -68,23 +68,23 @@ impl Hand {
     pub(super) fn range(&self) -> (u64, u64) {
         let size = self.site.plan.size_bytes();
         let page = self.site.plan.page_size.bytes() as u64;
-        let longest = self.draws.within(1..self.site.plan.write_pages_max + 1) * page;
-        let offset = self.draws.below(size);
-        let length = self.draws.within(1..longest + 1).min(size - offset);
+        let longest = self.random.within(1..self.site.plan.write_pages_max + 1) * page;
+        let offset = self.random.below(size);
+        let length = self.random.within(1..longest + 1).min(size - offset);
         (offset, length)
     }
 
     fn aligned(&self) -> (u64, u64) {
         let plan = &self.site.plan;
-        let pages = self.draws.within(1..plan.write_pages_max + 1);
-        let first = self.draws.below(plan.pages - pages + 1);
+        let pages = self.random.within(1..plan.write_pages_max + 1);
+        let first = self.random.below(plan.pages - pages + 1);
         let bits = plan.page_size.bits();
         (first << bits, pages << bits)
     }
 
     fn data(&self, id: OperationId, offset: u64, length: u64) -> Bytes {
         let length = usize::try_from(length).expect("a small request");
-        stamped(id.0, offset, length, self.draws.chance(500))
+        stamped(id.0, offset, length, self.random.chance(500))
     }
 
     pub(super) fn write(&self, id: OperationId) -> Effect {
@@ -98,7 +98,7 @@ impl Hand {
     }
 
     pub(super) fn trim(&self) -> Effect {
-        let (offset, length) = if self.draws.chance(500) {
+        let (offset, length) = if self.random.chance(500) {
             self.aligned()
         } else {
             self.range()
@@ -113,7 +113,7 @@ impl Hand {
 
     pub(super) fn when(&self) -> Acknowledge {
         let plan = &self.site.plan;
-        if !self.draws.chance(plan.durable) {
+        if !self.random.chance(plan.durable) {
             Acknowledge::Buffered
         } else {
             Acknowledge::Durable(self.durability())
@@ -121,7 +121,7 @@ impl Hand {
     }
 
     pub(super) fn durability(&self) -> Durability {
-        if self.draws.chance(self.site.plan.object_store) {
+        if self.random.chance(self.site.plan.object_store) {
             Durability::ObjectStore
         } else {
             Durability::Local

@@ -60,7 +60,7 @@ impl NbdClient {
     ) -> Self {
         let hand = Hand::new(site, &process.name, number, strict);
         Self {
-            named: hand.draws.chance(500),
+            named: hand.random.chance(500),
             durability: hand.durability(),
             hand,
             process: process.clone(),
@@ -74,7 +74,7 @@ impl NbdClient {
     pub async fn run(mut self, stop: watch::Receiver<bool>) {
         let mut earlier: Option<Client> = None;
         while !*stop.borrow() {
-            if self.hand.draws.chance(self.hand.site.plan.hostile) && !self.hand.strict {
+            if self.hand.random.chance(self.hand.site.plan.hostile) && !self.hand.strict {
                 self.be_hostile().await;
             }
             let connected = timeout(CONNECT_PATIENCE, self.connect()).await;
@@ -126,15 +126,15 @@ impl NbdClient {
     }
 
     fn faults(&self) -> WireFaults {
-        let draws = &self.hand.draws;
+        let random = &self.hand.random;
         if self.hand.strict {
             return WireFaults::default();
         }
         WireFaults {
-            split: draws.pick(&[0, 0, 300]),
-            cut_after: draws
+            split: random.pick(&[0, 0, 300]),
+            cut_after: random
                 .chance(self.hand.site.plan.cuts)
-                .then(|| draws.within(1..1 << 18)),
+                .then(|| random.within(1..1 << 18)),
         }
     }
 
@@ -142,10 +142,10 @@ impl NbdClient {
         self.connections += 1;
         let name = format!("{}.{}", self.hand.name, self.connections);
         let (site, faults) = (Arc::clone(&self.hand.site), self.faults());
-        let draws = crate::draws::Draws::new(site.plan.seed, &format!("wire {name}"));
-        let end = self.doorbell.connect(&site, &name, faults, draws).await;
+        let random = crate::random::RandomStream::new(site.plan.seed, &format!("wire {name}"));
+        let end = self.doorbell.connect(&site, &name, faults, random).await;
         let end = end.ok_or(ClientError::Lost)?;
-        let opening = if self.hand.draws.chance(800) {
+        let opening = if self.hand.random.chance(800) {
             Opening::Go
         } else {
             Opening::ExportName { no_zeroes: true }
@@ -173,7 +173,7 @@ impl NbdClient {
         stop: &watch::Receiver<bool>,
     ) -> Result<(), ClientError> {
         while !*stop.borrow() {
-            let what = self.hand.draws.weighted(&[70, 10, self.leaving()]);
+            let what = self.hand.random.weighted(&[70, 10, self.leaving()]);
             let outcome = match what {
                 _ if !self.hand.site.journal.happens(Choice::Operation) => Ok(()),
                 0 => self.step(client).await,
@@ -218,7 +218,7 @@ impl NbdClient {
             operations.flush,
             operations.transaction,
         ];
-        match self.hand.draws.weighted(&weights) {
+        match self.hand.random.weighted(&weights) {
             0 => self.change(client, |hand, id| hand.write(id)).await,
             1 => self.change(client, |hand, id| hand.unaligned(id)).await,
             2 => self.read(client).await,
@@ -246,7 +246,7 @@ impl NbdClient {
         let (hand, model) = (&self.hand, &self.hand.site.model);
         let id = model.next_operation();
         let effect = effect(hand, id);
-        let durable = hand.draws.chance(hand.site.plan.durable);
+        let durable = hand.random.chance(hand.site.plan.durable);
         let brief = super::client::brief(&effect);
         hand.note(format_args!("{} {brief} {durable}", id.0));
         model.submitted(id, &hand.server, vec![effect.clone()]);
@@ -255,7 +255,7 @@ impl NbdClient {
 
     /// Several requests at once on one connection.
     async fn burst(&mut self, client: &Client) -> Result<(), ClientError> {
-        let count = self.hand.draws.within(2..BURST_MAX);
+        let count = self.hand.random.within(2..BURST_MAX);
         let requests: Vec<_> = (0..count)
             .map(|_| self.submit(|hand, id| hand.unaligned(id)))
             .collect();
@@ -275,7 +275,7 @@ impl NbdClient {
 
     /// Sends some requests, and does not wait for the answers.
     async fn leave_behind(&mut self, client: &Client) {
-        let requests: Vec<_> = (0..self.hand.draws.within(1..BURST_MAX))
+        let requests: Vec<_> = (0..self.hand.random.within(1..BURST_MAX))
             .map(|_| self.submit(|hand, id| hand.unaligned(id)))
             .collect();
         let sent = requests
@@ -283,7 +283,7 @@ impl NbdClient {
             .map(|(_, effect, durable)| send(client, effect, *durable));
         let patience = self
             .hand
-            .draws
+            .random
             .duration(Duration::from_micros(10), Duration::from_millis(50));
         // Answered or not: nobody looks.
         let _ = timeout(patience, join_all(sent)).await;
@@ -351,22 +351,22 @@ impl NbdClient {
         let site = Arc::clone(&self.hand.site);
         let name = format!("{}.hostile", self.hand.name);
         site.journal.fault(&name, "nbd: hostile bytes");
-        let draws = crate::draws::Draws::new(self.hand.draws.bits(), "hostile");
+        let random = crate::random::RandomStream::new(self.hand.random.bits(), "hostile");
         let faults = WireFaults::default();
-        let end = self.doorbell.connect(&site, &name, faults, draws).await;
+        let end = self.doorbell.connect(&site, &name, faults, random).await;
         let Some(mut end) = end else { return };
-        let draws = &self.hand.draws;
+        let random = &self.hand.random;
         let mut bytes = Vec::new();
-        if draws.chance(700) {
+        if random.chance(700) {
             // Client flags, then an option: 1 to 9, of some length.
             bytes.extend_from_slice(&[0, 0, 0, 3]);
             bytes.extend_from_slice(b"IHAVEOPT");
-            let option = u32::try_from(draws.within(1..10)).expect("small");
+            let option = u32::try_from(random.within(1..10)).expect("small");
             bytes.extend_from_slice(&option.to_be_bytes());
-            let length = draws.pick(&[0, 5, 64, u32::MAX]);
+            let length = random.pick(&[0, 5, 64, u32::MAX]);
             bytes.extend_from_slice(&length.to_be_bytes());
         }
-        bytes.extend((0..draws.below(600)).map(|_| draws.bits().to_le_bytes()[0]));
+        bytes.extend((0..random.below(600)).map(|_| random.bits().to_le_bytes()[0]));
         let talk = async {
             // The server may hang up at any point.
             let _ = end.write_all(&bytes).await;

@@ -19,7 +19,7 @@ use tokio::sync::{mpsc, watch};
 use super::history::keep_history;
 use super::nbd_client::NbdClient;
 use super::server::{Orders, Status, read_back};
-use crate::draws::Draws;
+use crate::random::RandomStream;
 use crate::world::machine::{Process, Site};
 use crate::world::wire::{self, WireFaults};
 
@@ -129,9 +129,9 @@ impl Doorbell {
         site: &Site,
         name: &str,
         faults: WireFaults,
-        draws: Draws,
+        random: RandomStream,
     ) -> Option<wire::End> {
-        let (ours, theirs) = wire::connection(name, faults, draws, &site.journal);
+        let (ours, theirs) = wire::connection(name, faults, random, &site.journal);
         let sent = self.accepted.send((theirs, PeerName(name.to_owned())));
         sent.await.is_ok().then_some(ours)
     }
@@ -196,7 +196,7 @@ pub async fn serve_nbd(
         })
         .collect();
     let abrupt =
-        !orders.strict && Draws::new(site.plan.seed, &process.name).chance(site.plan.abrupt);
+        !orders.strict && RandomStream::new(site.plan.seed, &process.name).chance(site.plan.abrupt);
     if abrupt {
         let mut ordered = orders.stop.clone();
         let _ = ordered.wait_for(|stop| *stop).await;

@@ -7,8 +7,8 @@ use madsim::time::{sleep, timeout};
 use mvps_core::env::memory::Crash;
 use tokio::sync::oneshot;
 
-use crate::draws::Draws;
 use crate::journal::Journal;
+use crate::random::RandomStream;
 use crate::world::machine::{Machine, Process};
 
 /// Calls of its environment after which a program is killed, at most.
@@ -27,9 +27,9 @@ const PROGRAM_LIMIT: Duration = Duration::from_hours(24);
 const REST: Duration = Duration::from_mins(20);
 
 /// A pause before the next program, of which there were `done`. After `busy_max` it is long.
-pub async fn rest(draws: &Draws, done: u64, busy_max: u64, pause_max: Duration) {
+pub async fn rest(random: &RandomStream, done: u64, busy_max: u64, pause_max: Duration) {
     let longest = if done < busy_max { pause_max } else { REST };
-    sleep(draws.duration(Duration::from_millis(50), longest)).await;
+    sleep(random.duration(Duration::from_millis(50), longest)).await;
     if done >= busy_max {
         sleep(REST / 2).await;
     }
@@ -48,7 +48,7 @@ pub struct Marks {
 pub async fn run_program<F>(
     journal: &Journal,
     machine: &Machine,
-    draws: &Draws,
+    random: &RandomStream,
     marks: &Marks,
     program: impl FnOnce(Process) -> F,
 ) -> String
@@ -64,10 +64,10 @@ where
         // Whoever waited may have killed the process.
         let _ = done.send(());
     });
-    match draws.below(10) {
+    match random.below(10) {
         0 | 1 => {
             let tripwire = machine.tripwire.clone();
-            tripwire.arm(draws.below(CALLS_MAX));
+            tripwire.arm(random.below(CALLS_MAX));
             tokio::select! {
                 biased;
                 () = tripwire.tripped() => journal.mark(marks.killed),
@@ -75,11 +75,11 @@ where
             }
         }
         2 => {
-            let frozen_after = draws.duration(Duration::from_millis(1), FREEZE_WITHIN);
+            let frozen_after = random.duration(Duration::from_millis(1), FREEZE_WITHIN);
             if timeout(frozen_after, &mut end).await.is_err() {
                 journal.mark(marks.frozen);
                 machine.pause();
-                sleep(draws.duration(Duration::from_secs(1), FROZEN_MAX)).await;
+                sleep(random.duration(Duration::from_secs(1), FROZEN_MAX)).await;
                 machine.resume();
                 let _ = timeout(PROGRAM_LIMIT, end).await;
             }
@@ -89,6 +89,6 @@ where
         }
     }
     // Nothing of it goes on but what the store has been sent.
-    machine.crash(Crash::ProcessKill, draws);
+    machine.crash(Crash::ProcessKill, random);
     name
 }

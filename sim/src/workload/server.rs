@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use super::client::Client;
 use super::history::keep_history;
 use super::nbd_server::serve_nbd;
-use crate::draws::Draws;
+use crate::random::RandomStream;
 use crate::world::machine::{Process, Site};
 
 /// How a server is doing.
@@ -100,8 +100,8 @@ pub async fn serve(
         let history = keep_history(Arc::clone(&site), process.clone(), host, image.clone());
         process.node.spawn(history);
     }
-    let draws = Draws::new(site.plan.seed, &format!("server {}", process.name));
-    let abrupt = !orders.strict && draws.chance(site.plan.abrupt);
+    let random = RandomStream::new(site.plan.seed, &format!("server {}", process.name));
+    let abrupt = !orders.strict && random.chance(site.plan.abrupt);
     let (_goes_on, never) = watch::channel(false);
     let stop = if abrupt { never } else { orders.stop.clone() };
     let clients: Vec<_> = (0..site.plan.clients)

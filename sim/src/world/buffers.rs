@@ -17,9 +17,9 @@ use mvps_core::env::{
 use mvps_core::ids::{Generation, ImageId, Lsn};
 
 use super::tripwire::Tripwire;
-use crate::draws::Draws;
 use crate::journal::{self, Journal};
 use crate::model::Model;
+use crate::random::RandomStream;
 
 const COMMIT: &str = "crash: at a buffer commit";
 const SYNC: &str = "crash: at a buffer sync";
@@ -38,7 +38,7 @@ pub struct SimBufferStores {
     /// Is told, if somebody wants to know.
     pub model: Option<Arc<Model>>,
     /// For durations.
-    pub draws: Arc<Draws>,
+    pub random: Arc<RandomStream>,
     /// How long a commit and a sync may take.
     pub longest: Duration,
     /// Where the process may stop dead.
@@ -68,7 +68,7 @@ impl Clock for DelayClock {
 #[async_trait]
 impl BufferStores for SimBufferStores {
     async fn open(&self, image: &ImageId) -> Result<Recovered, BufferError> {
-        sleep(self.draws.duration(Duration::from_millis(1), self.longest)).await;
+        sleep(self.random.duration(Duration::from_millis(1), self.longest)).await;
         let recovered = self.disk.open(image).await;
         let recovered = match recovered {
             Ok(recovered) => recovered,
@@ -99,7 +99,7 @@ impl BufferStores for SimBufferStores {
             disk: self.disk.clone(),
             journal: self.journal.clone(),
             model: self.model.clone(),
-            draws: Arc::clone(&self.draws),
+            random: Arc::clone(&self.random),
             longest: self.longest,
             tripwire: self.tripwire.clone(),
             state: Mutex::new(State {
@@ -130,7 +130,7 @@ struct SimBufferStore {
     disk: MemoryBufferStores,
     journal: Journal,
     model: Option<Arc<Model>>,
-    draws: Arc<Draws>,
+    random: Arc<RandomStream>,
     longest: Duration,
     tripwire: Tripwire,
     state: Mutex<State>,
@@ -154,7 +154,7 @@ impl SimBufferStore {
 
     /// Lets the next sync take a while.
     fn draw_sync_delay(&self) {
-        let delay = self.draws.duration(Duration::from_millis(1), self.longest);
+        let delay = self.random.duration(Duration::from_millis(1), self.longest);
         self.disk
             .set_delays(Arc::new(DelayClock), Duration::ZERO, delay);
     }
@@ -164,8 +164,8 @@ impl SimBufferStore {
     }
 
     async fn pause(&self) {
-        if self.draws.chance(500) {
-            sleep(self.draws.duration(Duration::from_millis(1), self.longest)).await;
+        if self.random.chance(500) {
+            sleep(self.random.duration(Duration::from_millis(1), self.longest)).await;
         }
     }
 }

@@ -7,8 +7,8 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use mvps_core::env::{Clock, Moment, WallTime};
 
-use crate::draws::Draws;
 use crate::journal;
+use crate::random::RandomStream;
 
 /// Wall clocks begin around here: 2026-01-01.
 const EPOCH_MS: i64 = 1_767_225_600_000;
@@ -27,10 +27,10 @@ pub struct SimClock {
 impl SimClock {
     /// A clock that drifts by up to `drift_ppm` either way.
     #[must_use]
-    pub fn new(draws: &Draws, drift_ppm: u64, wall_offset_ms: Arc<AtomicI64>) -> Self {
-        let drift = u128::from(draws.below(2 * drift_ppm + 1));
+    pub fn new(random: &RandomStream, drift_ppm: u64, wall_offset_ms: Arc<AtomicI64>) -> Self {
+        let drift = u128::from(random.below(2 * drift_ppm + 1));
         Self {
-            origin: Duration::from_secs(draws.below(1_000_000)),
+            origin: Duration::from_secs(random.below(1_000_000)),
             rate: MILLION - u128::from(drift_ppm) + drift,
             wall_offset_ms,
         }

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use crate::draws::Draws;
 use crate::plan::StoreFaults;
+use crate::random::RandomStream;
 
 /// Longest usual answer.
 const LATENCY_MAX: Duration = Duration::from_millis(80);
@@ -96,8 +96,8 @@ pub struct Kind {
 
 /// Draws a fate.
 #[must_use]
-pub fn draw(draws: &Draws, rates: &StoreFaults, kind: Kind) -> Fate {
-    let late = || draws.duration(Duration::from_millis(500), Duration::from_secs(2 * 3600));
+pub fn draw(random: &RandomStream, rates: &StoreFaults, kind: Kind) -> Fate {
+    let late = || random.duration(Duration::from_millis(500), Duration::from_secs(2 * 3600));
     let only = |wanted: bool, rate: u64| if wanted { rate } else { 0 };
     let rates = [
         rates.refused,
@@ -116,7 +116,7 @@ pub fn draw(draws: &Draws, rates: &StoreFaults, kind: Kind) -> Fate {
         only(kind.deletes, rates.partial_delete),
         only(kind.completes, rates.completion_fails),
     ];
-    let mut left = draws.below(1000);
+    let mut left = random.below(1000);
     for (index, rate) in rates.iter().enumerate() {
         if left >= *rate {
             left -= rate;
@@ -127,24 +127,24 @@ pub fn draw(draws: &Draws, rates: &StoreFaults, kind: Kind) -> Fate {
             1 => Fate::ReplyLost,
             2 => Fate::Late {
                 after: late(),
-                answered: draws.chance(700),
+                answered: random.chance(700),
             },
             3 => Fate::Twice(late()),
             4 => Fate::Stalled {
-                applied: kind.mutates && draws.chance(500),
+                applied: kind.mutates && random.chance(500),
             },
             5 => Fate::SlowDown,
             6 => Fate::Truncated,
             7 => Fate::BitFlip,
             8 => Fate::Conflict,
-            10 => Fate::Slow(draws.duration(Duration::from_millis(300), Duration::from_secs(3))),
+            10 => Fate::Slow(random.duration(Duration::from_millis(300), Duration::from_secs(3))),
             11 => Fate::BodyStalled,
             12 => Fate::WrongObject,
             13 => Fate::PartialDelete,
             14 => Fate::CompletionFails {
-                applied: draws.chance(500),
+                applied: random.chance(500),
             },
-            _ => Fate::Slow(draws.duration(Duration::from_millis(500), Duration::from_secs(15))),
+            _ => Fate::Slow(random.duration(Duration::from_millis(500), Duration::from_secs(15))),
         };
     }
     Fate::Served
@@ -152,6 +152,6 @@ pub fn draw(draws: &Draws, rates: &StoreFaults, kind: Kind) -> Fate {
 
 /// How long an answer takes when nothing is wrong.
 #[must_use]
-pub fn latency(draws: &Draws) -> Duration {
-    draws.duration(Duration::from_millis(1), LATENCY_MAX)
+pub fn latency(random: &RandomStream) -> Duration {
+    random.duration(Duration::from_millis(1), LATENCY_MAX)
 }

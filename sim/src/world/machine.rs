@@ -14,10 +14,10 @@ use super::clock::SimClock;
 use super::objects::StoreService;
 use super::spawner::SimSpawner;
 use super::tripwire::Tripwire;
-use crate::draws::{Draws, stream};
 use crate::journal::Journal;
 use crate::model::Model;
 use crate::plan::Plan;
+use crate::random::{RandomStream, stream};
 
 /// A disk that may take that long is slow.
 const SLOW_DISK: std::time::Duration = std::time::Duration::from_secs(1);
@@ -88,18 +88,18 @@ impl Machine {
             .expect("nodes are never removed");
         let site = &self.site;
         let seed = site.plan.seed;
-        let draws = |what: &str| Draws::new(seed, &format!("{what} of {name}"));
+        let random = |what: &str| RandomStream::new(seed, &format!("{what} of {name}"));
         let buffers = SimBufferStores {
             server: name.clone(),
             disk: self.disk.clone(),
             journal: site.journal.clone(),
             model: Some(Arc::clone(&site.model)),
-            draws: Arc::new(draws("disk")),
+            random: Arc::new(random("disk")),
             longest: site.plan.disk_max,
             tripwire: self.tripwire.clone(),
         };
         let clock = SimClock::new(
-            &draws("clock"),
+            &random("clock"),
             site.plan.drift_ppm,
             Arc::clone(&self.wall_offset_ms),
         );
@@ -109,7 +109,7 @@ impl Machine {
                 seed,
                 &format!("entropy of {name}"),
             ))),
-            spawner: Arc::new(SimSpawner::new(node.clone(), draws("processor"))),
+            spawner: Arc::new(SimSpawner::new(node.clone(), random("processor"))),
             objects: Arc::new(site.store.client(&name, &self.tripwire)),
             buffers: Arc::new(buffers),
         };
@@ -128,7 +128,7 @@ impl Machine {
     }
 
     /// Ends every process of the machine, at this instant.
-    pub fn crash(&self, crash: Crash, draws: &Draws) {
+    pub fn crash(&self, crash: Crash, random: &RandomStream) {
         let fault = match crash {
             Crash::PowerCut => "process: power cut",
             Crash::ProcessKill => "process: kill",
@@ -138,7 +138,7 @@ impl Machine {
         let handle = Handle::current();
         handle.kill(self.node);
         handle.restart(self.node);
-        let entropy = SeededEntropy::new(draws.bits());
+        let entropy = SeededEntropy::new(random.bits());
         self.disk.crash(crash, &entropy);
         self.site
             .model

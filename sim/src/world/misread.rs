@@ -13,8 +13,8 @@ use mvps_core::format::object_name::parse_manifest_key;
 
 use super::front::{Ask, Reply};
 use super::request::{Answer, Request};
-use crate::draws::Draws;
 use crate::journal::Journal;
+use crate::random::RandomStream;
 
 /// Where an envelope says its format version.
 const VERSION_AT: usize = 4;
@@ -28,7 +28,7 @@ pub struct Misread {
     /// The store.
     pub objects: Arc<dyn ObjectStore>,
     /// Choices.
-    pub draws: Arc<Draws>,
+    pub random: Arc<RandomStream>,
     /// How many manifests of a thousand.
     pub chance: u64,
     /// What was read, and what it came back as if it is unreadable.
@@ -52,7 +52,7 @@ impl Misread {
     fn read(&self, key: String, body: Bytes) -> Bytes {
         let mut known = self.known.lock().expect("nothing panics under this lock");
         let unreadable = known.entry(key).or_insert_with_key(|key| {
-            let is_unreadable = self.draws.chance(self.chance);
+            let is_unreadable = self.random.chance(self.chance);
             is_unreadable.then(|| self.unreadable(key, &body))
         });
         unreadable.clone().unwrap_or(body)
@@ -60,9 +60,9 @@ impl Misread {
 
     fn unreadable(&self, key: &str, body: &Bytes) -> Bytes {
         let mut bytes = body.to_vec();
-        if self.draws.chance(500) {
+        if self.random.chance(500) {
             self.journal.fault(&self.client, "manifest: bit flip");
-            let bit = self.draws.below(bytes.len() as u64 * 8);
+            let bit = self.random.below(bytes.len() as u64 * 8);
             bytes[usize::try_from(bit / 8).expect("an index")] ^= 1 << (bit % 8);
         } else {
             self.journal

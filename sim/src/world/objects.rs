@@ -23,10 +23,10 @@ use tokio::sync::oneshot;
 use super::fate::{self, Fate};
 use super::request::{Answer, Request};
 use super::tripwire::Tripwire;
-use crate::draws::Draws;
 use crate::journal::{self, Choice, Journal};
 use crate::model::machine_of;
 use crate::plan::{StoreFaults, StoreProfile};
+use crate::random::RandomStream;
 
 mod damage;
 
@@ -52,7 +52,7 @@ pub struct StoreService {
     contents: Arc<MemoryObjectStore>,
     node: NodeHandle,
     journal: Journal,
-    draws: Draws,
+    random: RandomStream,
     oracle: Arc<dyn LandingOracle>,
     profile: StoreProfile,
     weather: Mutex<Weather>,
@@ -75,7 +75,7 @@ impl StoreService {
     pub fn new(
         node: NodeHandle,
         journal: Journal,
-        draws: Draws,
+        random: RandomStream,
         (rates, profile): (StoreFaults, StoreProfile),
         oracle: Arc<dyn LandingOracle>,
     ) -> Arc<Self> {
@@ -92,7 +92,7 @@ impl StoreService {
             contents: Arc::new(contents),
             node,
             journal,
-            draws,
+            random,
             oracle,
             profile,
             weather: Mutex::new(weather),
@@ -149,7 +149,7 @@ impl StoreService {
             .get(machine_of(client))
             .is_some_and(|until| now < *until);
         let fate = if now < weather.outage_until || cut_off {
-            if self.draws.chance(700) {
+            if self.random.chance(700) {
                 Fate::Refused
             } else {
                 Fate::Stalled { applied: false }
@@ -162,7 +162,7 @@ impl StoreService {
                 deletes: matches!(request, Request::Delete(_)),
                 completes: matches!(request, Request::CompleteUpload(..)),
             };
-            fate::draw(&self.draws, &weather.rates, kind)
+            fate::draw(&self.random, &weather.rates, kind)
         };
         if fate != Fate::Served && !self.journal.happens(Choice::Fault) {
             return Fate::Served;
@@ -212,7 +212,7 @@ impl StoreService {
     async fn serve(self: Arc<Self>, client: String, request: Request, to: oneshot::Sender<Reply>) {
         let fate = self.draw_fate(&client, &request);
         let reads = matches!(request, Request::Get(_) | Request::GetRange(..));
-        sleep(fate::latency(&self.draws) + self.transfer(request.body_bytes())).await;
+        sleep(fate::latency(&self.random) + self.transfer(request.body_bytes())).await;
         let reply = match fate {
             Fate::Served => self.apply(&client, request).await,
             Fate::Slow(more) => {
@@ -237,7 +237,7 @@ impl StoreService {
             }
             Fate::Twice(after) => {
                 let reply = self.apply(&client, request.clone()).await;
-                sleep(fate::latency(&self.draws)).await;
+                sleep(fate::latency(&self.random)).await;
                 let _ = to.send(reply);
                 sleep(after).await;
                 let _ = self.apply(&client, request).await;
@@ -258,7 +258,7 @@ impl StoreService {
             Fate::Truncated => match self.apply(&client, request.clone()).await {
                 // The length of a range is known, so its reader has to see that it is short.
                 Ok(Answer::Body(body)) if matches!(request, Request::GetRange(..)) => {
-                    let length = self.draws.below(body.len() as u64);
+                    let length = self.random.below(body.len() as u64);
                     Ok(Answer::Body(body.slice(..length as usize)))
                 }
                 Ok(Answer::Body(_)) => Err(StoreError::Corrupt {
@@ -294,7 +294,7 @@ impl StoreService {
             }
             _ => 0,
         };
-        sleep(fate::latency(&self.draws) + self.transfer(bytes)).await;
+        sleep(fate::latency(&self.random) + self.transfer(bytes)).await;
         // A client that gave up does not wait any more.
         let _ = to.send(reply);
     }

@@ -9,8 +9,8 @@ use mvps_core::env::ObjectStore;
 
 use super::front::{Ask, Reply};
 use super::request::Request;
-use crate::draws::Draws;
 use crate::journal::Journal;
+use crate::random::RandomStream;
 
 /// Longest sleep.
 const NAP_MAX: Duration = Duration::from_hours(1);
@@ -25,7 +25,7 @@ pub struct Sleepy {
     /// The store.
     pub objects: Arc<dyn ObjectStore>,
     /// Choices.
-    pub draws: Arc<Draws>,
+    pub random: Arc<RandomStream>,
     /// Before which requests.
     pub sleeps: fn(&Request) -> bool,
     /// How likely, per thousand.
@@ -38,8 +38,8 @@ pub struct Sleepy {
 impl Ask for Sleepy {
     async fn ask(&self, request: Request) -> Reply {
         let mut slept = Duration::ZERO;
-        if (self.sleeps)(&request) && self.draws.chance(self.chance) {
-            slept = self.draws.duration(Duration::from_millis(1), NAP_MAX);
+        if (self.sleeps)(&request) && self.random.chance(self.chance) {
+            slept = self.random.duration(Duration::from_millis(1), NAP_MAX);
             sleep(slept).await;
         }
         let reply = request.carry_out(&*self.objects).await;

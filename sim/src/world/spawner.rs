@@ -6,7 +6,7 @@ use futures_util::future::BoxFuture;
 use madsim::runtime::NodeHandle;
 use mvps_core::env::Spawner;
 
-use crate::draws::Draws;
+use crate::random::RandomStream;
 
 /// Computations that take a moment, per thousand; the others end before anything else happens.
 const SLOW_COMPUTATIONS: u64 = 200;
@@ -14,14 +14,14 @@ const SLOW_COMPUTATIONS: u64 = 200;
 /// See the module's text.
 pub struct SimSpawner {
     node: NodeHandle,
-    draws: Draws,
+    random: RandomStream,
 }
 
 impl SimSpawner {
     /// Spawns on the incarnation of `node` that lives now.
     #[must_use]
-    pub fn new(node: NodeHandle, draws: Draws) -> Self {
-        Self { node, draws }
+    pub fn new(node: NodeHandle, random: RandomStream) -> Self {
+        Self { node, random }
     }
 }
 
@@ -31,8 +31,8 @@ impl Spawner for SimSpawner {
     }
 
     fn compute(&self, job: Box<dyn FnOnce() + Send>) {
-        if self.draws.chance(SLOW_COMPUTATIONS) {
-            let pause = Duration::from_millis(self.draws.within(1..20));
+        if self.random.chance(SLOW_COMPUTATIONS) {
+            let pause = Duration::from_millis(self.random.within(1..20));
             self.node.spawn(async move {
                 madsim::time::sleep(pause).await;
                 job();

@@ -14,8 +14,8 @@ use futures_util::future::BoxFuture;
 use madsim::time::sleep;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::draws::Draws;
 use crate::journal::{self, Journal};
+use crate::random::RandomStream;
 
 /// What is under way one way before the sender has to wait.
 const ROOM_BYTES: usize = 128 << 10;
@@ -56,7 +56,7 @@ struct Wire {
     ways: [Way; 2],
     faults: WireFaults,
     cut: bool,
-    draws: Draws,
+    random: RandomStream,
     journal: Journal,
     name: String,
 }
@@ -71,7 +71,12 @@ pub struct End {
 
 /// Makes a connection called `name`.
 #[must_use]
-pub fn connection(name: &str, faults: WireFaults, draws: Draws, journal: &Journal) -> (End, End) {
+pub fn connection(
+    name: &str,
+    faults: WireFaults,
+    random: RandomStream,
+    journal: &Journal,
+) -> (End, End) {
     if faults.split > 0 {
         journal.fault(name, "nbd: split and coalesced");
     }
@@ -79,7 +84,7 @@ pub fn connection(name: &str, faults: WireFaults, draws: Draws, journal: &Journa
         ways: [Way::default(), Way::default()],
         faults,
         cut: false,
-        draws,
+        random,
         journal: journal.clone(),
         name: name.to_owned(),
     }));
@@ -112,8 +117,8 @@ impl Wire {
     }
 
     fn piece(&self, most: usize) -> usize {
-        if most > 1 && self.draws.chance(self.faults.split) {
-            let part = self.draws.within(1..most as u64);
+        if most > 1 && self.random.chance(self.faults.split) {
+            let part = self.random.within(1..most as u64);
             return usize::try_from(part).expect("a part of what fits memory");
         }
         most
@@ -197,7 +202,7 @@ impl AsyncWrite for End {
             return Poll::Pending;
         }
         let taken = wire.piece(bytes.len().min(room));
-        let latency = wire.draws.duration(Duration::from_micros(10), LATENCY_MAX);
+        let latency = wire.random.duration(Duration::from_micros(10), LATENCY_MAX);
         let way = &mut wire.ways[side];
         let earlier = way.pieces.back().map_or(Duration::ZERO, |(at, _)| *at);
         let ready_at = earlier.max(journal::now() + latency);

@@ -40,13 +40,13 @@ impl NbdClient {
         };
         model.snapshot(id, window, false);
         self.hand.note(format_args!("{} begun", id.0));
-        let draws = &self.hand.draws;
-        let locks_at = if draws.chance(300) {
-            draws.below(STEPS_MAX)
+        let random = &self.hand.random;
+        let locks_at = if random.chance(300) {
+            random.below(STEPS_MAX)
         } else {
             STEPS_MAX
         };
-        for step in 0..draws.within(1..STEPS_MAX + 1) {
+        for step in 0..random.within(1..STEPS_MAX + 1) {
             let outcome = if step == locks_at {
                 self.lock(id, &transaction).await
             } else {
@@ -60,12 +60,12 @@ impl NbdClient {
             }
             self.hand.linger().await;
         }
-        if self.hand.draws.chance(200) {
+        if self.hand.random.chance(200) {
             self.hand.note(format_args!("{} rolled back", id.0));
             model.over(id);
             return transaction.roll_back().await;
         }
-        let durable = self.hand.draws.chance(self.hand.site.plan.durable);
+        let durable = self.hand.random.chance(self.hand.site.plan.durable);
         self.hand.note(format_args!("{} commit {durable}", id.0));
         model.commits(id);
         let outcome = transaction.commit(durable).await;
@@ -92,7 +92,7 @@ impl NbdClient {
         transaction: &Transaction<'_>,
     ) -> Result<(), ClientError> {
         let hand = &self.hand;
-        let effect = match hand.draws.weighted(&[3, 3, 3, 1, 1]) {
+        let effect = match hand.random.weighted(&[3, 3, 3, 1, 1]) {
             0 => {
                 let (offset, length) = hand.range();
                 let length = u32::try_from(length).expect("a small request");

@@ -42,7 +42,7 @@ impl StoreService {
 
     /// Leaves out of a listing what was created lately.
     pub(super) fn make_stale(&self, entries: &mut Vec<ObjectEntry>) {
-        if !self.profile.stale_listings || !self.draws.chance(STALE_LISTINGS) {
+        if !self.profile.stale_listings || !self.random.chance(STALE_LISTINGS) {
             return;
         }
         let now = journal::now();
@@ -62,7 +62,7 @@ impl StoreService {
         self.oracle.damaged();
         let mut body = body.to_vec();
         if !body.is_empty() {
-            let bit = self.draws.below(body.len() as u64 * 8);
+            let bit = self.random.below(body.len() as u64 * 8);
             let byte = usize::try_from(bit / 8).expect("an index");
             body[byte] ^= 1 << (bit % 8);
         }
@@ -91,7 +91,7 @@ impl StoreService {
             }
         });
         let bodies: Vec<Bytes> = wanted.collect();
-        let chosen = usize::try_from(self.draws.below(bodies.len() as u64)).ok()?;
+        let chosen = usize::try_from(self.random.below(bodies.len() as u64)).ok()?;
         let body = bodies.get(chosen)?.clone();
         self.oracle.damaged();
         self.journal.fault(client, "store: wrong but valid object");
@@ -102,7 +102,7 @@ impl StoreService {
         let Request::Delete(keys) = request else {
             return unavailable("no deletion");
         };
-        let done: Vec<bool> = keys.iter().map(|_| self.draws.chance(500)).collect();
+        let done: Vec<bool> = keys.iter().map(|_| self.random.chance(500)).collect();
         let chosen = keys.iter().zip(&done).filter(|(_, done)| **done);
         let chosen: Vec<String> = chosen.map(|(key, _)| key.clone()).collect();
         if !chosen.is_empty() {

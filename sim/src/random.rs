@@ -1,4 +1,8 @@
-//! Reproducible choices, in streams that do not disturb each other.
+//! Reproducible random choices, in streams that do not disturb each other.
+//!
+//! Invariant: a stream is decided by the seed and its name alone. A name is therefore an identity
+//! and not a label: who renames a stream, or a machine or process whose name is part of one, makes
+//! every seed a different run, and regression seeds, cases and known seeds of variants with it.
 
 use std::ops::Range;
 use std::time::Duration;
@@ -7,10 +11,10 @@ use mvps_core::env::EntropyExt;
 use mvps_core::env::memory::SeededEntropy;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-/// One stream of choices.
-pub struct Draws(SeededEntropy);
+/// One stream of random choices.
+pub struct RandomStream(SeededEntropy);
 
-impl Draws {
+impl RandomStream {
     /// The stream `name` of `seed`.
     #[must_use]
     pub fn new(seed: u64, name: &str) -> Self {
