@@ -17,9 +17,9 @@ use mvps_core::env::memory::Crash;
 use mvps_core::store::{Patience, ProbeError, RetryingStore};
 use tokio::sync::watch;
 
+use crate::environment::machine::{Machine, Process, Site};
 use crate::random::RandomStream;
 use crate::workload::server::{Orders, Status, serve};
-use crate::world::machine::{Machine, Process, Site};
 
 /// How long an operator waits for a command.
 const OPERATOR_PATIENCE: Duration = Duration::from_secs(300);
@@ -30,7 +30,7 @@ struct Running {
     stop: watch::Sender<bool>,
 }
 
-/// See the module's text.
+/// Drives the servers of one image.
 pub struct Driver {
     site: Arc<Site>,
     random: RandomStream,
@@ -239,7 +239,7 @@ impl Driver {
         self.site.journal.fault("operator", "operator: adopt");
         let process = self.machines[machine].start();
         let name = process.name.clone();
-        // The program runs on the machine, whose crash ends it.
+        // The command runs on the machine, whose crash ends it.
         let (done, end) = tokio::sync::oneshot::channel();
         let (node, image) = (process.node.clone(), self.site.image.clone());
         node.spawn(async move {

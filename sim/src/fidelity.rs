@@ -19,15 +19,15 @@ use mvps_core::env::memory::{
 };
 use mvps_core::env::{BufferStores, ObjectStore};
 
+use crate::environment::buffers::SimBufferStores;
+use crate::environment::objects::{LandingOracle, SimObjectStore, StoreService};
+use crate::environment::request::Request;
+use crate::environment::tripwire::Tripwire;
+use crate::exhaustive::executor::{Executor, ProcessId};
+use crate::exhaustive::process::{Shared, process};
 use crate::journal::{Journal, Timeline};
 use crate::plan::{StoreFaults, StoreProfile};
 use crate::random::RandomStream;
-use crate::world::buffers::SimBufferStores;
-use crate::world::objects::{LandingOracle, SimObjectStore, StoreService};
-use crate::world::request::Request;
-use crate::world::tripwire::Tripwire;
-use crate::worlds::environment::{Shared, process};
-use crate::worlds::executor::{Executor, ProcessId};
 
 /// Lists of calls for each store.
 const SEEDS: u64 = 40;

@@ -12,15 +12,15 @@ use std::time::{Duration, Instant};
 use madsim::runtime::{Handle, Runtime};
 use mvps_core::ids::ImageId;
 
+use crate::environment::machine::Site;
+use crate::environment::objects::{LandingOracle, StoreService};
 use crate::journal::{self, Fault, Journal, Timeline};
 use crate::model::Model;
 use crate::model::images::Images;
 use crate::mutants::MUTANT_VARIABLE;
 use crate::plan::{Plan, Second};
 use crate::random::{RandomStream, stream};
-use crate::scene::World;
-use crate::world::machine::Site;
-use crate::world::objects::{LandingOracle, StoreService};
+use crate::scenario::Scenario;
 
 /// Every landing is read back whole one time in this many.
 const CONTENT_CHECKS: u64 = 3;
@@ -150,10 +150,10 @@ async fn simulate(plan: Plan, journal: Journal) {
             store: Arc::clone(&store),
         })
     });
-    World::new(sites.collect(), images).run().await;
+    Scenario::new(sites.collect(), images).run().await;
 }
 
-/// The images of the world: those that are served all the time, then names for clones of each.
+/// The images of a run: those that are served all the time, then names for clones of each.
 fn images_of(plan: &Plan) -> Vec<(ImageId, Plan)> {
     let name = |text: String| ImageId::parse(&text).expect("a valid name");
     let mut images = vec![(name("disk0".to_owned()), plan.clone())];

@@ -11,10 +11,10 @@ use mvps_core::format::buffer_metadata::BufferMetadata;
 use mvps_core::ids::{BufferStoreId, ImageId, Lsn, PageNumber};
 
 use super::Driver;
+use crate::environment::tripwire::Tripwire;
 use crate::journal::Choice;
 use crate::model::Disk;
 use crate::workload::server::Status;
-use crate::world::tripwire::Tripwire;
 
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_mins(1);

@@ -1,4 +1,4 @@
-//! All images of the world: each has a model of its own, and here is what concerns several.
+//! All images of a run: each has a model of its own, and here is what concerns several.
 //!
 //! An object belongs to the image that its name says, and may be needed by the clones of that.
 
@@ -13,11 +13,11 @@ use mvps_core::ids::ImageId;
 use super::Model;
 use super::content::Pages;
 use super::deletion::needs;
+use crate::environment::objects::LandingOracle;
+use crate::environment::request::Request;
 use crate::journal::Journal;
-use crate::world::objects::LandingOracle;
-use crate::world::request::Request;
 
-/// See the module's text.
+/// The models of all images.
 pub struct Images {
     models: BTreeMap<ImageId, Arc<Model>>,
     journal: Journal,

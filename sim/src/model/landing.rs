@@ -19,10 +19,10 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::content::Pages;
 use super::history::BranchId;
 use super::{Model, State};
+use crate::environment::clock::SimClock;
+use crate::environment::spawner::InlineSpawner;
 use crate::plan::root_keys;
 use crate::random::RandomStream;
-use crate::world::clock::SimClock;
-use crate::world::spawner::InlineSpawner;
 
 /// Publications of a tenure in a row at the same LSN: images are small.
 const IDLE_PUBLICATIONS_MAX: u64 = 200;

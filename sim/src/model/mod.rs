@@ -3,8 +3,8 @@
 //! The model sees what crosses a trait (a buffer batch, a sync, an object that lands) at the
 //! instant it happens, and what clients are told. It keeps the total order of commits of every
 //! history, and checks each event against it:
-//! - [`operations`]: a commit is exactly one request, whole; what is acknowledged holds; `twins`:
-//!   which of those that asked for the same.
+//! - [`operations`]: a commit is exactly one request, whole; what is acknowledged holds;
+//!   `interchangeable`: which of those that asked for the same.
 //! - [`reads`]: what a read returns is what some position in its window holds.
 //! - [`servers`]: what an opened image must hold; what a disk may drop.
 //! - [`landing`]: what may land in the object store; `tenures`: whose history it continues.
@@ -16,13 +16,13 @@ pub mod content;
 mod deletion;
 pub mod history;
 pub mod images;
+mod interchangeable;
 pub mod landing;
 pub mod operations;
 mod readers;
 pub mod reads;
 pub mod servers;
 mod tenures;
-mod twins;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -35,7 +35,7 @@ use self::history::{BranchId, History};
 use self::operations::Operation;
 use crate::journal::Journal;
 
-/// See the module's text.
+/// What is known of one image, and the oracles that judge by it.
 pub struct Model {
     image: ImageId,
     state: Mutex<State>,
@@ -112,7 +112,7 @@ struct State {
     operations: BTreeMap<u64, Operation>,
     next_operation: u64,
     /// Answered, and one that is not answered asked for the same.
-    answered_twins: Vec<Operation>,
+    answered_interchangeable: Vec<Operation>,
     /// Commits whose clients were told that a rollback took them back.
     taken_back: Vec<(BranchId, Lsn)>,
     /// Somebody got damaged bytes from the store, or may get them from a disk.

@@ -25,7 +25,7 @@ impl Model {
         state.disk(machine).power_cut |= power_cut;
         let lives = |operation: &Operation| machine_of(&operation.server) != machine;
         state.operations.retain(|_, operation| lives(operation));
-        state.answered_twins.retain(lives);
+        state.answered_interchangeable.retain(lives);
     }
 
     /// The machine goes on after a pause.

@@ -14,7 +14,7 @@ use crate::random::RandomStream;
 /// Nothing is worth keeping in a cache of this size.
 const NO_CACHE_BYTES: u64 = 8 << 10;
 
-/// See the module's text.
+/// The theme of a seed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Focus {
     /// Nothing in particular.

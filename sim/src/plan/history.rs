@@ -17,7 +17,7 @@ pub enum Second {
     Apart(PageSize),
 }
 
-/// See the module's text.
+/// Who works on history in a seed, and on which images.
 #[derive(Debug, Clone, Copy)]
 pub struct HistoryPlan {
     /// Operators who give commands about history at the same time.
@@ -91,7 +91,7 @@ impl HistoryPlan {
 }
 
 impl Plan {
-    /// The plan for another image of the same world, that goes by `page_size`.
+    /// The plan for another image of the same run, whose page size is `page_size`.
     #[must_use]
     pub fn for_second(&self, page_size: PageSize) -> Self {
         let seed = self.seed;

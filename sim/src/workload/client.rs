@@ -8,23 +8,23 @@ use madsim::time::sleep;
 use mvps_core::engine::{Acknowledge, Attachment, Durability, EngineError};
 use tokio::sync::watch;
 
-use super::hand::Hand;
+use super::request_generator::RequestGenerator;
+use crate::environment::machine::Site;
 use crate::journal::Choice;
 use crate::model::content::Effect;
 use crate::model::operations::{OperationId, durability_of};
-use crate::world::machine::Site;
 
-/// See the module's text.
+/// A client that calls the engine.
 pub struct Client {
-    hand: Hand,
+    generator: RequestGenerator,
     pub(super) attachment: Attachment,
 }
 
 impl Deref for Client {
-    type Target = Hand;
+    type Target = RequestGenerator;
 
-    fn deref(&self) -> &Hand {
-        &self.hand
+    fn deref(&self) -> &RequestGenerator {
+        &self.generator
     }
 }
 
@@ -39,7 +39,7 @@ impl Client {
         strict: bool,
     ) -> Self {
         Self {
-            hand: Hand::new(site, server, number, strict),
+            generator: RequestGenerator::new(site, server, number, strict),
             attachment,
         }
     }

@@ -1,6 +1,6 @@
 //! Collectors at work: real passes of `mvps_core::collector` over the whole store, one after the
 //! other, on machines of their own. A pass is killed at any request, frozen for an hour, doubled,
-//! sleeps between deciding and deleting, or cannot read some of the manifests. What it deletes is
+//! pauses between deciding and deleting, or cannot read some of the manifests. What it deletes is
 //! judged as it lands (`model/deletion.rs`).
 
 use std::sync::{Arc, Mutex};
@@ -12,13 +12,13 @@ use mvps_core::collector::{CollectionPolicy, CollectionReport, Collector, Silent
 use mvps_core::env::{ObjectStore, StoreError};
 use mvps_core::store::{Patience, RetryingStore};
 
-use super::program::{Marks, rest, run_program};
+use super::one_shot::{Marks, rest, run_one_shot};
+use crate::environment::machine::{Machine, Process, Site};
+use crate::environment::pausing_store::PausingStore;
+use crate::environment::request::Request;
+use crate::environment::store_frontend::StoreFrontend;
+use crate::environment::unreadable_objects::UnreadableObjects;
 use crate::random::RandomStream;
-use crate::world::front::Front;
-use crate::world::machine::{Machine, Process, Site};
-use crate::world::misread::Misread;
-use crate::world::request::Request;
-use crate::world::sleepy::Sleepy;
 
 /// How long a collector asks a store that does not answer.
 const PATIENCE: Patience = Patience::For(Duration::from_secs(120));
@@ -27,10 +27,10 @@ const PATIENCE: Patience = Patience::For(Duration::from_secs(120));
 const BUSY_PASSES: u64 = 100;
 
 /// Passes of a thousand that cannot read some manifests.
-const MISREADING_PASSES: u64 = 200;
+const PASSES_WITH_UNREADABLE: u64 = 200;
 
 /// How many manifests of a thousand such a pass cannot read.
-const MISREADS: u64 = 60;
+const UNREADABLE_MANIFESTS: u64 = 60;
 
 /// One collector's machine, and who starts passes on it.
 pub struct Collecting {
@@ -65,9 +65,9 @@ impl Collecting {
             killed: "a collector was killed",
             frozen: "a collector was frozen",
         };
-        let program = |process| Pass::new(&self.site, &process).run();
+        let work = |process| Pass::new(&self.site, &process).run();
         let journal = &self.site.journal;
-        run_program(journal, &self.machine, &self.random, &marks, program).await;
+        run_one_shot(journal, &self.machine, &self.random, &marks, work).await;
     }
 }
 
@@ -93,9 +93,9 @@ impl Pass {
     async fn run(self) {
         let collector = self.collector(self.policy(), true);
         if self.random.chance(200) {
-            let twin = self.collector(self.policy(), true);
+            let second = self.collector(self.policy(), true);
             self.site.journal.mark("two passes ran at once");
-            let (one, other) = join(collector.collect(None), twin.collect(None)).await;
+            let (one, other) = join(collector.collect(None), second.collect(None)).await;
             self.tell(one);
             self.tell(other);
         } else {
@@ -138,24 +138,26 @@ impl Pass {
         )
     }
 
-    /// The store to a pass that sleeps, or misreads.
+    /// The store as a pass sees it that pauses, and cannot read some manifests.
     fn hindered(&self) -> Arc<dyn ObjectStore> {
         let journal = &self.site.journal;
-        let mut objects: Arc<dyn ObjectStore> = Arc::new(Front(Sleepy {
+        let mut objects: Arc<dyn ObjectStore> = Arc::new(StoreFrontend(PausingStore {
             journal: journal.clone(),
             objects: Arc::clone(&self.process.environment.objects),
             random: Arc::clone(&self.random),
-            sleeps: |request| matches!(request, Request::Delete(_) | Request::AbortUpload(..)),
+            pauses_before: |request| {
+                matches!(request, Request::Delete(_) | Request::AbortUpload(..))
+            },
             chance: 300,
             mark: "a paused collector deleted late",
         }));
-        if self.random.chance(MISREADING_PASSES) {
-            objects = Arc::new(Front(Misread {
+        if self.random.chance(PASSES_WITH_UNREADABLE) {
+            objects = Arc::new(StoreFrontend(UnreadableObjects {
                 journal: journal.clone(),
                 client: self.process.name.clone(),
                 objects,
                 random: Arc::clone(&self.random),
-                chance: MISREADS,
+                chance: UNREADABLE_MANIFESTS,
                 known: Mutex::default(),
             }));
         }

@@ -12,9 +12,9 @@ use mvps_core::engine::protocol::ManifestStore;
 use mvps_core::engine::{EngineError, Host, Image};
 use mvps_core::ids::Version;
 
-use super::program::rest;
+use super::one_shot::rest;
+use crate::environment::machine::{Process, Site};
 use crate::random::RandomStream;
-use crate::world::machine::{Process, Site};
 
 /// Requests after which a server has peace.
 const BUSY_REQUESTS: u64 = 10;

@@ -19,9 +19,9 @@ use tokio::sync::{mpsc, watch};
 use super::history::keep_history;
 use super::nbd_client::NbdClient;
 use super::server::{Orders, Status, read_back};
+use crate::environment::machine::{Process, Site};
+use crate::environment::wire::{self, WireFaults};
 use crate::random::RandomStream;
-use crate::world::machine::{Process, Site};
-use crate::world::wire::{self, WireFaults};
 
 /// What tokens are signed with.
 pub const SECRET: &[u8] = b"the simulation's secret, which is no secret at all";
@@ -114,15 +114,15 @@ impl Images for SimImages {
 
 /// Where clients of one process connect.
 #[derive(Clone)]
-pub struct Doorbell {
-    accepted: mpsc::Sender<(wire::End, PeerName)>,
+pub struct Connector {
+    connections: mpsc::Sender<(wire::End, PeerName)>,
 }
 
-struct Door {
-    rung: mpsc::Receiver<(wire::End, PeerName)>,
+struct ConnectionQueue {
+    connections: mpsc::Receiver<(wire::End, PeerName)>,
 }
 
-impl Doorbell {
+impl Connector {
     /// A connection to the server; `None` if it does not listen any more.
     pub async fn connect(
         &self,
@@ -132,15 +132,15 @@ impl Doorbell {
         random: RandomStream,
     ) -> Option<wire::End> {
         let (ours, theirs) = wire::connection(name, faults, random, &site.journal);
-        let sent = self.accepted.send((theirs, PeerName(name.to_owned())));
+        let sent = self.connections.send((theirs, PeerName(name.to_owned())));
         sent.await.is_ok().then_some(ours)
     }
 }
 
 #[async_trait]
-impl Listener for Door {
+impl Listener for ConnectionQueue {
     async fn accept(&mut self) -> io::Result<(Box<dyn Connection>, PeerName)> {
-        match self.rung.recv().await {
+        match self.connections.recv().await {
             Some((end, peer)) => Ok((Box::new(end), peer)),
             None => std::future::pending().await,
         }
@@ -183,15 +183,18 @@ pub async fn serve_nbd(
         TokenKeys::from_secret(SECRET).expect("there is a secret"),
         config,
     );
-    let (accepted, rung) = mpsc::channel(BACKLOG_MAX);
-    let doorbell = Doorbell { accepted };
+    let (connections, accepted) = mpsc::channel(BACKLOG_MAX);
+    let connector = Connector { connections };
     let listening = server.clone();
-    process
-        .node
-        .spawn(async move { listening.listen(Box::new(Door { rung })).await });
+    process.node.spawn(async move {
+        let queue = ConnectionQueue {
+            connections: accepted,
+        };
+        listening.listen(Box::new(queue)).await;
+    });
     let clients: Vec<_> = (0..site.plan.clients)
         .map(|number| {
-            let client = NbdClient::new(&site, &process, number, doorbell.clone(), orders.strict);
+            let client = NbdClient::new(&site, &process, number, connector.clone(), orders.strict);
             process.node.spawn(client.run(orders.stop.clone()))
         })
         .collect();
@@ -222,4 +225,4 @@ pub async fn serve_nbd(
 }
 
 /// How long a client waits for a server that does not let it in.
-pub const KNOCK_AGAIN: Duration = Duration::from_millis(500);
+pub const RECONNECT_PAUSE: Duration = Duration::from_millis(500);

@@ -14,9 +14,9 @@ use mvps_core::ids::Version;
 use mvps_core::token::Shown;
 use tokio::sync::watch;
 
-use super::program::{Marks, rest, run_program};
+use super::one_shot::{Marks, rest, run_one_shot};
+use crate::environment::machine::{Machine, Process, Site};
 use crate::random::RandomStream;
-use crate::world::machine::{Machine, Process, Site};
 
 /// Little of what is read stays in memory.
 const CACHE_BYTES: u64 = 16 << 10;
@@ -30,7 +30,7 @@ const LINGER_MAX: Duration = Duration::from_mins(10);
 /// Most reads of one version.
 const READS_MAX: u64 = 12;
 
-/// See the module's text.
+/// Readers on one machine, one after the other.
 pub struct Readers {
     sites: Vec<Arc<Site>>,
     machine: Machine,
@@ -66,7 +66,7 @@ impl Readers {
             let journal = &site.journal;
             let sites = self.sites.clone();
             let id = self.machine.name.clone();
-            let program = |process: Process| {
+            let work = |process: Process| {
                 let random = RandomStream::new(plan.seed, &format!("reading {}", process.name));
                 let site = Arc::clone(site);
                 let reading = Reading {
@@ -79,7 +79,7 @@ impl Readers {
                     reading.run(&sites).await;
                 }
             };
-            let name = run_program(journal, &self.machine, &self.random, &marks, program).await;
+            let name = run_one_shot(journal, &self.machine, &self.random, &marks, work).await;
             site.model.reader_ended(&name);
         }
     }

@@ -10,8 +10,8 @@ use tokio::sync::watch;
 use super::client::Client;
 use super::history::keep_history;
 use super::nbd_server::serve_nbd;
+use crate::environment::machine::{Process, Site};
 use crate::random::RandomStream;
-use crate::world::machine::{Process, Site};
 
 /// How a server is doing.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,4 +1,5 @@
-//! What every client needs, however it talks to the server: choices, names, and the pace.
+//! The requests of a client, however it talks to the server: what they are, their names, and the
+//! pauses between them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,27 +8,27 @@ use bytes::Bytes;
 use madsim::time::sleep;
 use mvps_core::engine::{Acknowledge, Durability};
 
+use crate::environment::machine::Site;
 use crate::model::content::{Effect, stamped};
 use crate::model::operations::OperationId;
 use crate::plan::BUSY_OPERATIONS;
 use crate::random::RandomStream;
-use crate::world::machine::Site;
 
 /// A pause of a client that has sent a lot.
 const IDLE: Duration = Duration::from_secs(20);
 
-/// See the module's text.
-pub struct Hand {
+/// Generates the requests of one client.
+pub struct RequestGenerator {
     pub(super) site: Arc<Site>,
     pub(super) server: String,
     pub(super) name: String,
     pub(super) random: RandomStream,
-    /// Every error is a failure: nothing is wrong with the world.
+    /// Every error is a failure: nothing is wrong in the environment.
     pub(super) strict: bool,
 }
 
-impl Hand {
-    /// The hand of client `number` of `server`.
+impl RequestGenerator {
+    /// The generator of client `number` of `server`.
     #[must_use]
     pub fn new(site: &Arc<Site>, server: &str, number: u64, strict: bool) -> Self {
         let name = format!("{server}:{number}");

@@ -36,7 +36,7 @@ pub struct Site {
     pub store: Arc<StoreService>,
 }
 
-/// See the module's text.
+/// A machine: its node, its disk, and the process that runs on it.
 pub struct Machine {
     /// Its name.
     pub name: String,
@@ -56,7 +56,7 @@ pub struct Machine {
 pub struct Process {
     /// Machine and number: the name by which the model and the store know it.
     pub name: String,
-    /// Its world.
+    /// The environment that its code sees.
     pub environment: Environment,
     /// Where its tasks run.
     pub node: NodeHandle,
@@ -78,7 +78,7 @@ impl Machine {
         }
     }
 
-    /// A new process; the one before was killed, or is another program on the same machine.
+    /// Starts a process; the one before was killed, or is another program on the same machine.
     #[must_use]
     pub fn start(&self) -> Process {
         let number = self.incarnations.fetch_add(1, Ordering::SeqCst) + 1;

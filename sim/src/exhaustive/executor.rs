@@ -30,10 +30,10 @@ pub enum Pause {
 
 /// What tasks reach of their executor.
 #[derive(Clone, Default)]
-pub struct Handle(Arc<Mutex<Desk>>);
+pub struct Handle(Arc<Mutex<State>>);
 
 #[derive(Default)]
-struct Desk {
+struct State {
     now: Duration,
     next: u64,
     ready: VecDeque<u64>,
@@ -42,7 +42,7 @@ struct Desk {
     timers: BTreeMap<(Duration, u64), Waker>,
 }
 
-impl Desk {
+impl State {
     fn number(&mut self) -> u64 {
         self.next += 1;
         self.next
@@ -56,7 +56,7 @@ impl Desk {
 }
 
 impl Handle {
-    fn desk(&self) -> MutexGuard<'_, Desk> {
+    fn state(&self) -> MutexGuard<'_, State> {
         // A task that panics ends its world, never the bookkeeping.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -64,23 +64,23 @@ impl Handle {
     /// Virtual time since the world began.
     #[must_use]
     pub fn now(&self) -> Duration {
-        self.desk().now
+        self.state().now
     }
 
     /// Starts a task of `process`.
     pub fn spawn(&self, process: ProcessId, task: BoxFuture<'static, ()>) {
-        let mut desk = self.desk();
-        let number = desk.number();
-        desk.arrivals.push((number, process, task));
-        desk.wake(number);
+        let mut state = self.state();
+        let number = state.number();
+        state.arrivals.push((number, process, task));
+        state.wake(number);
     }
 
     /// Ends after `duration` of virtual time.
     #[must_use]
     pub fn sleep(&self, duration: Duration) -> Sleep {
-        let mut desk = self.desk();
-        let at = (desk.now.saturating_add(duration), desk.number());
-        drop(desk);
+        let mut state = self.state();
+        let at = (state.now.saturating_add(duration), state.number());
+        drop(state);
         Sleep {
             handle: self.clone(),
             at,
@@ -98,19 +98,19 @@ impl Future for Sleep {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
-        let mut desk = self.handle.desk();
-        if desk.now >= self.at.0 {
-            desk.timers.remove(&self.at);
+        let mut state = self.handle.state();
+        if state.now >= self.at.0 {
+            state.timers.remove(&self.at);
             return Poll::Ready(());
         }
-        desk.timers.insert(self.at, context.waker().clone());
+        state.timers.insert(self.at, context.waker().clone());
         Poll::Pending
     }
 }
 
 impl Drop for Sleep {
     fn drop(&mut self) {
-        let gone = self.handle.desk().timers.remove(&self.at);
+        let gone = self.handle.state().timers.remove(&self.at);
         // A waker is dropped outside of the lock: it may hold the last reference to the handle.
         drop(gone);
     }
@@ -127,7 +127,7 @@ impl Wake for TaskWaker {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        self.handle.desk().wake(self.task);
+        self.handle.state().wake(self.task);
     }
 }
 
@@ -137,7 +137,7 @@ struct Task {
     waker: Waker,
 }
 
-/// See the module's text.
+/// Runs the tasks of all processes on one thread, in virtual time.
 #[derive(Default)]
 pub struct Executor {
     handle: Handle,
@@ -171,7 +171,7 @@ impl Executor {
     }
 
     fn admit(&mut self) {
-        let arrivals = std::mem::take(&mut self.handle.desk().arrivals);
+        let arrivals = std::mem::take(&mut self.handle.state().arrivals);
         for (number, process, future) in arrivals {
             if self.dead.contains(&process) {
                 continue;
@@ -190,9 +190,9 @@ impl Executor {
     }
 
     fn next_ready(&mut self) -> Option<u64> {
-        let mut desk = self.handle.desk();
-        let task = desk.ready.pop_front()?;
-        desk.queued.remove(&task);
+        let mut state = self.handle.state();
+        let task = state.ready.pop_front()?;
+        state.queued.remove(&task);
         Some(task)
     }
 
@@ -214,16 +214,16 @@ impl Executor {
 
     /// Lets the next timer fire, unless it is due after `deadline`.
     fn advance(&self, deadline: Duration) -> bool {
-        let mut desk = self.handle.desk();
-        let Some((at, _)) = desk.timers.first_key_value() else {
+        let mut state = self.handle.state();
+        let Some((at, _)) = state.timers.first_key_value() else {
             return false;
         };
         if at.0 > deadline {
             return false;
         }
-        let ((at, _), waker) = desk.timers.pop_first().expect("it was there just now");
-        desk.now = desk.now.max(at);
-        drop(desk);
+        let ((at, _), waker) = state.timers.pop_first().expect("it was there just now");
+        state.now = state.now.max(at);
+        drop(state);
         waker.wake();
         true
     }
@@ -253,9 +253,9 @@ impl Executor {
     /// `process` goes on.
     pub fn thaw(&mut self, process: ProcessId) {
         self.frozen.remove(&process);
-        let mut desk = self.handle.desk();
+        let mut state = self.handle.state();
         for task in self.waiting.drain(..) {
-            desk.wake(task);
+            state.wake(task);
         }
     }
 }
@@ -263,7 +263,7 @@ impl Executor {
 impl Drop for Executor {
     fn drop(&mut self) {
         // Tasks hold the handle, and the handle may hold tasks.
-        let arrivals = std::mem::take(&mut self.handle.desk().arrivals);
+        let arrivals = std::mem::take(&mut self.handle.state().arrivals);
         drop(arrivals);
     }
 }

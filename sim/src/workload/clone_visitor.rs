@@ -1,5 +1,5 @@
-//! Servers of clones: one comes by for a while now and then, writes, so that the clone goes its own
-//! way, and leaves it clean, or dies.
+//! Servers of clones: now and then a server opens a clone, lets clients write to it, so that the clone
+//! goes its own way, and closes it clean, or dies.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,10 +11,10 @@ use mvps_core::env::memory::Crash;
 use mvps_core::store::{Patience, RetryingStore};
 use tokio::sync::watch;
 
-use super::program::rest;
+use super::one_shot::rest;
 use super::server::{Orders, Status, serve};
+use crate::environment::machine::{Machine, Site};
 use crate::random::RandomStream;
-use crate::world::machine::{Machine, Site};
 
 /// Visits after which there are pauses.
 const BUSY_VISITS: u64 = 8;
@@ -25,15 +25,15 @@ const VISIT_MAX: Duration = Duration::from_secs(20);
 /// Longest time to get in, and to leave.
 const PATIENCE: Duration = Duration::from_mins(10);
 
-/// See the module's text.
-pub struct Guest {
+/// Serves one clone now and then.
+pub struct CloneVisitor {
     site: Arc<Site>,
     machine: Machine,
     random: RandomStream,
 }
 
-impl Guest {
-    /// A guest on a machine called `name`, of the image of `site`.
+impl CloneVisitor {
+    /// A visitor on a machine called `name`, of the image of `site`.
     #[must_use]
     pub fn new(site: &Arc<Site>, name: &str) -> Self {
         Self {

@@ -4,8 +4,8 @@
 //! small alphabet; its undisturbed run shows every call of the object store and of the buffer
 //! store; at each of them the process dies or falls asleep, the call lost, carried out or late, the
 //! buffer store kept, torn at every place or gone; another server goes on, and the oracles are
-//! asked. Reading order: [`workload`], [`point`], [`world`] and `judge`, [`enumerate`]; beneath
-//! them `environment`, `executor`.
+//! asked. Reading order: [`workload`], [`point`], [`run`], [`world`] and `judge`, [`enumerate`];
+//! beneath them [`process`] and [`executor`].
 //!
 //! What makes it small is counted, not drawn. A run does the same every time, so a workload that
 //! begins like a shorter one passes the same calls until its last operation begins: only stops from
@@ -17,10 +17,11 @@
 mod client;
 pub mod command;
 pub mod enumerate;
-pub mod environment;
 pub mod executor;
 mod judge;
 pub mod point;
+pub mod process;
 pub mod progress;
+pub mod run;
 pub mod workload;
 pub mod world;

@@ -7,7 +7,7 @@ use tokio::sync::Notify;
 
 use crate::journal::Journal;
 
-/// See the module's text. Clones are the same wire.
+/// Stops a machine's processes dead at one of their calls. Clones share it.
 #[derive(Clone)]
 pub struct Tripwire {
     state: Arc<Mutex<State>>,

@@ -7,8 +7,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use super::point::{Disk, Point, points};
+use super::run::{run, trace};
 use super::workload::{ALPHABET, Letter, Word, name, parse, words};
-use super::world::{Trace, Violation, run, trace};
+use super::world::{Trace, Violation};
 use crate::runner::message;
 
 /// So many failures are shown; one mistake fails thousands of worlds.

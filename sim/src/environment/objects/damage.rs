@@ -5,9 +5,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use mvps_core::env::{ObjectEntry, StoreError};
 
-use super::{Reply, StoreService, unavailable};
+use super::{StoreService, unavailable};
+use crate::environment::request::{Answer, Request};
+use crate::environment::store_frontend::Reply;
 use crate::journal;
-use crate::world::request::{Answer, Request};
 
 /// Longest time that a stale listing is behind.
 const STALENESS: Duration = Duration::from_secs(20);

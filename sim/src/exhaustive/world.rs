@@ -1,28 +1,22 @@
-//! One world: a workload, a process that stops somewhere, a server that goes on, and the oracles.
+//! One small world: a server that runs a workload, and the process, disk and store under it.
 //!
-//! A server runs the workload, and stops at a call. Its buffer store is what the world says. Then
-//! another server opens the image: on the same buffer store without anybody's help, or on an
-//! empty one, where it must be refused as long as somebody is in office, and let in after a
-//! takeover. What it finds must be one state of the workload (oracles 2, 3), no older than what
-//! was promised (1). It writes, checkpoints and closes while what was under way lands late or
-//! the first server wakes up; what it serves never changes by that (6). A third server with an
-//! empty buffer store finds exactly what the second one left.
+//! [`World::work`] runs the workload until the process stops at its call, or is at rest. Everything
+//! else happens in `judge`: another server goes on, and the oracles are asked.
 
 use std::cell::RefCell;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use mvps_core::engine::{EngineConfig, Host, Intent, OpeningRequest};
+use mvps_core::engine::Host;
 use mvps_core::env::memory::{MemoryBufferStores, MemoryObjectStore};
 use tokio::sync::oneshot;
 
 use super::client;
-use super::environment::{Process, Shared, image_id, process};
 use super::executor::{Executor, Pause, ProcessId};
-use super::judge::judge;
 use super::point::{Call, Point, Risk};
+use super::process::{Process, Shared, config, process};
 use super::progress::Progress;
-use super::workload::{Letter, PAGES, page_size};
+use super::workload::Letter;
 
 /// The longest that anything may take in virtual time, time-outs and repetitions included.
 pub(super) const LIMIT: Duration = Duration::from_hours(1);
@@ -51,31 +45,7 @@ pub struct Violation {
     pub events: Vec<String>,
 }
 
-/// Where images are opened with.
-#[must_use]
-pub fn config() -> EngineConfig {
-    EngineConfig {
-        // No world waits for a timer: checkpoints are operations of the workload.
-        checkpoint_interval: Duration::from_hours(24 * 365),
-        cache_bytes: 1 << 20,
-        compression: None,
-        owner: "small world".to_owned(),
-        ..EngineConfig::default()
-    }
-}
-
-/// What every server asks for.
-#[must_use]
-pub fn opening_request() -> OpeningRequest {
-    OpeningRequest {
-        image: image_id(),
-        page_size: page_size(),
-        image_size_bytes: Some(PAGES << page_size().bits()),
-        intent: Intent::CreateOrGrow,
-    }
-}
-
-/// See the module's text.
+/// A world while it runs.
 pub(super) struct World {
     pub(super) executor: Executor,
     pub(super) shared: Shared,
@@ -86,43 +56,8 @@ pub(super) struct World {
     pub(super) disk: MemoryBufferStores,
 }
 
-/// Runs `word` undisturbed.
-///
-/// # Errors
-/// If an operation fails, which none may.
-pub fn trace(word: &[Letter]) -> Result<Trace, Violation> {
-    let mut world = World::new(None, false);
-    let outcome = world.work(word, false);
-    outcome.map_err(|what| world.violated(what))?;
-    let known = world.progress.known();
-    Ok(Trace {
-        calls: world.first.gate.calls(),
-        starts: known.starts.clone(),
-        rest: world.first.gate.risk(),
-    })
-}
-
-/// Runs the world of `word` and `point`, whose undisturbed run was `trace`; with a log of its
-/// events if that is `told`.
-///
-/// # Errors The first promise that does not hold.
-pub fn run(
-    word: &[Letter],
-    trace: &Trace,
-    point: Point,
-    told: bool,
-) -> Result<Vec<String>, Violation> {
-    let mut world = World::new(Some(point), told);
-    let stops = point.call < trace.calls.len();
-    let worked = world.work(word, stops);
-    match worked.and_then(|()| judge(&mut world, point)) {
-        Ok(()) => Ok(world.events()),
-        Err(what) => Err(world.violated(what)),
-    }
-}
-
 impl World {
-    fn new(point: Option<Point>, told: bool) -> Self {
+    pub(super) fn new(point: Option<Point>, told: bool) -> Self {
         let executor = Executor::default();
         let shared = Shared {
             handle: executor.handle(),
@@ -143,13 +78,13 @@ impl World {
         }
     }
 
-    fn events(&self) -> Vec<String> {
+    pub(super) fn events(&self) -> Vec<String> {
         let log = self.shared.log.as_ref();
         log.map(|log| log.lock().unwrap_or_else(PoisonError::into_inner).clone())
             .unwrap_or_default()
     }
 
-    fn violated(&self, what: String) -> Violation {
+    pub(super) fn violated(&self, what: String) -> Violation {
         Violation {
             what,
             events: self.events(),
@@ -157,7 +92,7 @@ impl World {
     }
 
     /// Runs the workload until the process stops, or is at rest.
-    fn work(&mut self, word: &[Letter], stops: bool) -> Result<(), String> {
+    pub(super) fn work(&mut self, word: &[Letter], stops: bool) -> Result<(), String> {
         let host = Host::new(self.first.environment.clone(), config().cache_bytes);
         let gate = Arc::clone(&self.first.gate);
         let task = client::run(

@@ -3,12 +3,12 @@
 pub mod buffers;
 pub mod clock;
 pub mod fate;
-pub mod front;
 pub mod machine;
-pub mod misread;
 pub mod objects;
+pub mod pausing_store;
 pub mod request;
-pub mod sleepy;
 pub mod spawner;
+pub mod store_frontend;
 pub mod tripwire;
+pub mod unreadable_objects;
 pub mod wire;

@@ -11,16 +11,16 @@ use mvps_core::env::ObjectStore;
 use mvps_core::format::codec::{ENVELOPE_TRAILER_BYTES, ObjectSeed};
 use mvps_core::format::object_name::parse_manifest_key;
 
-use super::front::{Ask, Reply};
 use super::request::{Answer, Request};
+use super::store_frontend::{Reply, RequestHandler};
 use crate::journal::Journal;
 use crate::random::RandomStream;
 
 /// Where an envelope says its format version.
 const VERSION_AT: usize = 4;
 
-/// See the module's text.
-pub struct Misread {
+/// A store that gives one client some manifests unreadable.
+pub struct UnreadableObjects {
     /// Records.
     pub journal: Journal,
     /// Who reads.
@@ -36,8 +36,8 @@ pub struct Misread {
 }
 
 #[async_trait]
-impl Ask for Misread {
-    async fn ask(&self, request: Request) -> Reply {
+impl RequestHandler for UnreadableObjects {
+    async fn handle(&self, request: Request) -> Reply {
         let key = request.key().to_owned();
         let is_manifest = matches!(request, Request::Get(_)) && parse_manifest_key(&key).is_ok();
         let reply = request.carry_out(&*self.objects).await;
@@ -48,7 +48,7 @@ impl Ask for Misread {
     }
 }
 
-impl Misread {
+impl UnreadableObjects {
     fn read(&self, key: String, body: Bytes) -> Bytes {
         let mut known = self.known.lock().expect("nothing panics under this lock");
         let unreadable = known.entry(key).or_insert_with_key(|key| {

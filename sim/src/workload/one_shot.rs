@@ -1,5 +1,5 @@
-//! Programs that run and end: collectors, operators' commands, readers. Each runs as a process on
-//! a machine of its own, where it may be killed at any request, or frozen in the middle.
+//! One-shot processes: a pass of a collector, a command of an operator, a reader. Each runs on a
+//! machine of its own, where it may be killed at any request, or frozen in the middle.
 
 use std::time::Duration;
 
@@ -7,26 +7,26 @@ use madsim::time::{sleep, timeout};
 use mvps_core::env::memory::Crash;
 use tokio::sync::oneshot;
 
+use crate::environment::machine::{Machine, Process};
 use crate::journal::Journal;
 use crate::random::RandomStream;
-use crate::world::machine::{Machine, Process};
 
-/// Calls of its environment after which a program is killed, at most.
+/// Calls of its environment after which such a process is killed, at most.
 const CALLS_MAX: u64 = 60;
 
-/// A program is frozen within this time.
+/// The process is frozen within this time.
 const FREEZE_WITHIN: Duration = Duration::from_mins(1);
 
 /// Longest time that it is.
 const FROZEN_MAX: Duration = Duration::from_hours(1);
 
-/// No program takes longer, naps and freezes included: whoever does hangs, and is killed.
-const PROGRAM_LIMIT: Duration = Duration::from_hours(24);
+/// No such process takes longer, naps and freezes included: whoever does hangs, and is killed.
+const ONE_SHOT_LIMIT: Duration = Duration::from_hours(24);
 
 /// Longest pause of somebody who has done enough: the rest of the seed is about servers.
 const REST: Duration = Duration::from_mins(20);
 
-/// A pause before the next program, of which there were `done`. After `busy_max` it is long.
+/// A pause before the next process, of which there were `done`. After `busy_max` it is long.
 pub async fn rest(random: &RandomStream, done: u64, busy_max: u64, pause_max: Duration) {
     let longest = if done < busy_max { pause_max } else { REST };
     sleep(random.duration(Duration::from_millis(50), longest)).await;
@@ -35,7 +35,7 @@ pub async fn rest(random: &RandomStream, done: u64, busy_max: u64, pause_max: Du
     }
 }
 
-/// What a coverage mark says when such a program was killed, and when it was frozen.
+/// The coverage marks for a process that was killed, and for one that was frozen.
 pub struct Marks {
     /// Killed.
     pub killed: &'static str,
@@ -43,14 +43,14 @@ pub struct Marks {
     pub frozen: &'static str,
 }
 
-/// Runs `program` on `machine` to its end, which may be sooner than it thinks. Returns the name of
+/// Runs `work` as a process on `machine` to its end, which may come early. Returns the name of
 /// its process.
-pub async fn run_program<F>(
+pub async fn run_one_shot<F>(
     journal: &Journal,
     machine: &Machine,
     random: &RandomStream,
     marks: &Marks,
-    program: impl FnOnce(Process) -> F,
+    work: impl FnOnce(Process) -> F,
 ) -> String
 where
     F: Future<Output = ()> + Send + 'static,
@@ -58,9 +58,9 @@ where
     let process = machine.start();
     let (name, node) = (process.name.clone(), process.node.clone());
     let (done, mut end) = oneshot::channel();
-    let program = program(process);
+    let work = work(process);
     node.spawn(async move {
-        program.await;
+        work.await;
         // Whoever waited may have killed the process.
         let _ = done.send(());
     });
@@ -81,11 +81,11 @@ where
                 machine.pause();
                 sleep(random.duration(Duration::from_secs(1), FROZEN_MAX)).await;
                 machine.resume();
-                let _ = timeout(PROGRAM_LIMIT, end).await;
+                let _ = timeout(ONE_SHOT_LIMIT, end).await;
             }
         }
         _ => {
-            let _ = timeout(PROGRAM_LIMIT, end).await;
+            let _ = timeout(ONE_SHOT_LIMIT, end).await;
         }
     }
     // Nothing of it goes on but what the store has been sent.

@@ -1,5 +1,5 @@
-//! Who is in the world of a seed: a driver for each image that is served all the time, collectors,
-//! operators who keep history, readers, guests of clones; and the end, when everything comes right.
+//! The scenario of a seed: a driver for each image that is served all the time, collectors, operators
+//! who work on history, readers, visitors of clones; and the end, when everything comes right.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,12 +10,12 @@ use madsim::time::timeout;
 use tokio::sync::watch;
 
 use crate::driver::Driver;
+use crate::environment::machine::{Machine, Site};
 use crate::model::images::Images;
-use crate::workload::archivist::Archivist;
+use crate::workload::clone_visitor::CloneVisitor;
 use crate::workload::collectors::{Collecting, collect_all};
-use crate::workload::guest::Guest;
+use crate::workload::history_operator::HistoryOperator;
 use crate::workload::reader::Readers;
-use crate::world::machine::{Machine, Site};
 
 /// Prefixes of the names of machines, one for each image that is served all the time.
 const PREFIXES: [&str; 2] = ["", "second-"];
@@ -29,16 +29,16 @@ const PASSES_MAX: u64 = 8;
 /// Retained versions of one image that are read back at the end.
 const READ_BACK_MAX: usize = 24;
 
-/// See the module's text.
-pub struct World {
+/// Everybody who takes part in the run of a seed.
+pub struct Scenario {
     sites: Vec<Arc<Site>>,
     images: Arc<Images>,
     /// How many of the images are served all the time.
     mains: usize,
 }
 
-impl World {
-    /// A world of these images.
+impl Scenario {
+    /// The scenario of these images.
     #[must_use]
     pub fn new(sites: Vec<Arc<Site>>, images: Arc<Images>) -> Self {
         let copies = usize::try_from(sites[0].plan.history.copies).expect("few");
@@ -86,7 +86,7 @@ impl World {
         let site = &self.sites[0];
         let count = usize::try_from(site.plan.collectors).expect("one or two");
         for name in ["collector", "sweeper"].into_iter().take(count) {
-            // It works until the world ends.
+            // It works until the run ends.
             drop(spawn(Collecting::new(site, name).run()));
         }
         if count > 1 {
@@ -99,9 +99,10 @@ impl World {
         let plan = &self.sites[0].plan.history;
         let mut others = Vec::new();
         for number in 0..plan.archivists {
+            // This name and the next two are identities of streams (`random.rs`): they stay.
             let name = format!("archivist{number}");
-            let archivist = Archivist::new(&self.sites, self.mains, &name);
-            others.push(spawn(archivist.run(stopped.clone())));
+            let operator = HistoryOperator::new(&self.sites, self.mains, &name);
+            others.push(spawn(operator.run(stopped.clone())));
         }
         for number in 0..plan.readers {
             let readers = Readers::new(&self.sites, &format!("reader{number}"));
@@ -109,8 +110,8 @@ impl World {
         }
         if plan.guests {
             for site in &self.sites[self.mains..] {
-                let guest = Guest::new(site, &format!("guest-{}", site.image));
-                others.push(spawn(guest.run(stopped.clone())));
+                let visitor = CloneVisitor::new(site, &format!("guest-{}", site.image));
+                others.push(spawn(visitor.run(stopped.clone())));
             }
         }
         others

@@ -1,6 +1,6 @@
-//! An operator who keeps history: snapshots, clones, rollbacks, growth and deletions through the
-//! real `mvps_core::admin`, one command after the other, on any image of the world. A command may
-//! be killed, frozen, or sleep before it publishes; so may another archivist's at the same time.
+//! An operator who works on history: snapshots, clones, rollbacks, growth and deletions through the
+//! real `mvps_core::admin`, one command after the other, on any image of the run. A command may be
+//! killed, frozen, or pause before it publishes; so may another operator's at the same time.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,18 +13,18 @@ use mvps_core::store::{Patience, RetryingStore};
 use mvps_core::token::Shown;
 use tokio::sync::watch;
 
-use super::program::{Marks, rest, run_program};
+use super::one_shot::{Marks, rest, run_one_shot};
+use crate::environment::machine::{Machine, Process, Site};
+use crate::environment::pausing_store::PausingStore;
+use crate::environment::request::Request;
+use crate::environment::store_frontend::StoreFrontend;
 use crate::plan::root_keys_exchanged;
 use crate::random::RandomStream;
-use crate::world::front::Front;
-use crate::world::machine::{Machine, Process, Site};
-use crate::world::request::Request;
-use crate::world::sleepy::Sleepy;
 
 /// How long a command asks a store that does not answer.
 const PATIENCE: Patience = Patience::For(Duration::from_secs(60));
 
-/// Commands after which an archivist has pauses.
+/// Commands after which an operator has pauses.
 const BUSY_COMMANDS: u64 = 60;
 
 /// Names of snapshots that an image has at most.
@@ -33,9 +33,9 @@ const SNAPSHOTS_MAX: u64 = 4;
 /// Versions of an image that commands are about.
 const VERSIONS_MAX: usize = 6;
 
-/// See the module's text.
-pub struct Archivist {
-    /// Every image of the world, the main ones first.
+/// An operator who gives commands about history.
+pub struct HistoryOperator {
+    /// Every image of the run, the main ones first.
     sites: Vec<Arc<Site>>,
     /// How many of them are not clones' names.
     mains: usize,
@@ -43,8 +43,8 @@ pub struct Archivist {
     random: RandomStream,
 }
 
-impl Archivist {
-    /// An archivist on a machine called `name`. The first `mains` of `sites` are served all the
+impl HistoryOperator {
+    /// An operator on a machine called `name`. The first `mains` of `sites` are served all the
     /// time; the others are names for clones.
     #[must_use]
     pub fn new(sites: &[Arc<Site>], mains: usize, name: &str) -> Self {
@@ -69,8 +69,8 @@ impl Archivist {
             if *stop.borrow() {
                 return;
             }
-            let program = |process| Command::new(&self.sites, self.mains, process).run();
-            run_program(&site.journal, &self.machine, &self.random, &marks, program).await;
+            let work = |process| Command::new(&self.sites, self.mains, process).run();
+            run_one_shot(&site.journal, &self.machine, &self.random, &marks, work).await;
         }
     }
 }
@@ -131,11 +131,11 @@ impl Command {
 
     fn store(&self) -> RetryingStore {
         let environment = &self.process.environment;
-        let objects: Arc<dyn ObjectStore> = Arc::new(Front(Sleepy {
+        let objects: Arc<dyn ObjectStore> = Arc::new(StoreFrontend(PausingStore {
             journal: self.sites[0].journal.clone(),
             objects: Arc::clone(&environment.objects),
             random: Arc::clone(&self.random),
-            sleeps: |request| matches!(request, Request::Create(..)),
+            pauses_before: |request| matches!(request, Request::Create(..)),
             chance: 150,
             mark: "an operator's publication came late",
         }));

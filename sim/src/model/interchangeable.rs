@@ -1,5 +1,6 @@
-//! Requests that ask for the same at the same time: the order of commits does not tell which of
-//! them is which, so a commit is first taken for one of them, and answers tell more.
+//! Interchangeable requests: several that ask for the same at the same time. The order of commits
+//! does not tell which of them is which, so a commit is first taken for one of them, and answers tell
+//! more.
 //!
 //! Must never: give a request a place whose commit is not exactly its effect, that was taken before
 //! it was sent, or that its answer does not cover: what is committed later than that, or is not as
@@ -52,9 +53,9 @@ impl Model {
             place.is_some_and(|lsn| self.may_be(&state.history, on, own, lsn))
         };
         let mut others = state.operations.iter();
-        let twin = others.find(|(number, other)| **number != id.0 && is_own(other));
-        let twin = *twin?.0;
-        let other = state.operations.get_mut(&twin)?;
+        let found = others.find(|(number, other)| **number != id.0 && is_own(other));
+        let found = *found?.0;
+        let other = state.operations.get_mut(&found)?;
         let place = (other.lsn.take(), other.branch.take());
         let own = state.operations.get_mut(&id.0)?;
         (own.lsn, own.branch) = place;
@@ -72,11 +73,11 @@ impl Model {
             let waits = other.submitted && !other.over && other.lsn.is_none();
             waits && other.server == own.server && self.may_be(&state.history, branch, other, lsn)
         };
-        let twin = state.operations.iter().find(|(_, other)| is_its(other));
-        let Some(twin) = twin.map(|(number, _)| *number) else {
+        let found = state.operations.iter().find(|(_, other)| is_its(other));
+        let Some(found) = found.map(|(number, _)| *number) else {
             return false;
         };
-        let other = state.operations.get_mut(&twin).expect("it was found");
+        let other = state.operations.get_mut(&found).expect("it was found");
         (other.lsn, other.branch) = (Some(lsn), Some(branch));
         let own = state.operations.get_mut(&id.0).expect("it was sent");
         (own.lsn, own.branch) = (None, None);
@@ -107,15 +108,18 @@ impl Model {
         lsn: Lsn,
     ) -> Option<Lsn> {
         let own = &state.operations[&id.0];
-        let twins = state.operations.values().chain(&state.answered_twins);
-        let places = twins
+        let others = state
+            .operations
+            .values()
+            .chain(&state.answered_interchangeable);
+        let places = others
             .filter(|other| other.lsn.is_some_and(|place| place < lsn))
-            .filter(|other| self.are_twins(&state.history, own, other));
+            .filter(|other| self.are_interchangeable(&state.history, own, other));
         let first = places.filter_map(|other| other.lsn).min()?;
         let (server, on) = (own.server.clone(), own.branch);
         let all = state.operations.values_mut();
         let holder = all
-            .chain(&mut state.answered_twins)
+            .chain(&mut state.answered_interchangeable)
             .find(|other| other.lsn == Some(first) && other.branch == on && other.server == server);
         let holder = holder?;
         holder.lsn = Some(lsn);
@@ -131,17 +135,17 @@ impl Model {
     /// A request was answered; it is kept as long as one that is not answered may have its place.
     pub(super) fn answered(&self, state: &mut State, id: OperationId) {
         let answered = state.operations.remove(&id.0).expect("it was sent");
-        let mut kept = std::mem::take(&mut state.answered_twins);
+        let mut kept = std::mem::take(&mut state.answered_interchangeable);
         kept.push(answered);
         kept.retain(|one| {
             let mut others = state.operations.values();
-            others.any(|other| self.are_twins(&state.history, one, other))
+            others.any(|other| self.are_interchangeable(&state.history, one, other))
         });
-        state.answered_twins = kept;
+        state.answered_interchangeable = kept;
     }
 
     /// Whether each may have been committed in the other's place.
-    fn are_twins(&self, history: &History, one: &Operation, other: &Operation) -> bool {
+    fn are_interchangeable(&self, history: &History, one: &Operation, other: &Operation) -> bool {
         let (Some(place), Some(others), Some(branch)) = (one.lsn, other.lsn, one.branch) else {
             return false;
         };

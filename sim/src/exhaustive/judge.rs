@@ -11,12 +11,12 @@ use mvps_core::env::memory::{Crash, MemoryBufferStores, SeededEntropy};
 use mvps_core::format::manifest::{Manifest, Office};
 use mvps_core::format::object_name::{manifests_prefix, parse_manifest_key};
 
-use super::environment::{Process, image_id, process};
 use super::executor::{Pause, ProcessId};
 use super::point::{Disk, Fate, Point};
+use super::process::{Process, config, image_id, opening_request, process};
 use super::progress::Known;
 use super::workload::{Image, PAGES, page_size};
-use super::world::{LIMIT, World, config, opening_request};
+use super::world::{LIMIT, World};
 use crate::model::content::{Effect, stamped};
 
 /// A deposed server that can look must know after so long (protocol §3.8).

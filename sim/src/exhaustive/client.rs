@@ -6,10 +6,9 @@ use mvps_core::engine::{
     Acknowledge, Attachment, Durability, EngineError, Host, OpenError, Transaction, open,
 };
 
-use super::environment::{Gate, Shared};
+use super::process::{Gate, Shared, config, opening_request};
 use super::progress::Progress;
 use super::workload::{Letter, name, page_size};
-use super::world::{config, opening_request};
 use crate::model::content::Effect;
 
 /// Opens the image, does what `word` says, and reports to `progress`.

@@ -11,7 +11,7 @@ use crate::random::RandomStream;
 /// Computations that take a moment, per thousand; the others end before anything else happens.
 const SLOW_COMPUTATIONS: u64 = 200;
 
-/// See the module's text.
+/// Spawns tasks on one incarnation of a machine.
 pub struct SimSpawner {
     node: NodeHandle,
     random: RandomStream,

@@ -8,7 +8,7 @@ use mvps_core::ids::Lsn;
 
 use super::workload::{Image, Letter};
 
-/// See the module's text.
+/// What the client did and was told, shared with those who judge.
 #[derive(Default)]
 pub struct Progress(Mutex<Known>);
 

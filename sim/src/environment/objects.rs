@@ -6,22 +6,19 @@
 //! Invariant: whatever changes the store is shown to the landing oracle at that instant.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::ops::Range;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use madsim::runtime::NodeHandle;
 use madsim::time::sleep;
 use mvps_core::env::memory::MemoryObjectStore;
-use mvps_core::env::{
-    ObjectEntry, ObjectStore, OperationKind, PartTag, StoreError, UploadEntry, UploadId,
-};
+use mvps_core::env::{OperationKind, StoreError};
 use tokio::sync::oneshot;
 
 use super::fate::{self, Fate};
 use super::request::{Answer, Request};
+use super::store_frontend::{Reply, RequestHandler, StoreFrontend};
 use super::tripwire::Tripwire;
 use crate::journal::{self, Choice, Journal};
 use crate::model::machine_of;
@@ -45,8 +42,6 @@ pub trait LandingOracle: Send + Sync {
     fn damaged(&self);
 }
 
-type Reply = Result<Answer, StoreError>;
-
 /// The service.
 pub struct StoreService {
     contents: Arc<MemoryObjectStore>,
@@ -55,13 +50,13 @@ pub struct StoreService {
     random: RandomStream,
     oracle: Arc<dyn LandingOracle>,
     profile: StoreProfile,
-    weather: Mutex<Weather>,
+    active: Mutex<ActiveFaults>,
     /// Keys that were created lately, and when: what a stale listing leaves out.
     recent: Mutex<VecDeque<(Duration, String)>>,
 }
 
 #[derive(Default)]
-struct Weather {
+struct ActiveFaults {
     rates: StoreFaults,
     /// Nobody reaches the store before this time.
     outage_until: Duration,
@@ -79,9 +74,9 @@ impl StoreService {
         (rates, profile): (StoreFaults, StoreProfile),
         oracle: Arc<dyn LandingOracle>,
     ) -> Arc<Self> {
-        let weather = Weather {
+        let active = ActiveFaults {
             rates,
-            ..Weather::default()
+            ..ActiveFaults::default()
         };
         let contents = MemoryObjectStore::new();
         contents.allow_small_parts();
@@ -95,13 +90,13 @@ impl StoreService {
             random,
             oracle,
             profile,
-            weather: Mutex::new(weather),
+            active: Mutex::new(active),
             recent: Mutex::default(),
         })
     }
 
-    fn weather(&self) -> std::sync::MutexGuard<'_, Weather> {
-        self.weather.lock().expect("nothing panics under this lock")
+    fn active(&self) -> std::sync::MutexGuard<'_, ActiveFaults> {
+        self.active.lock().expect("nothing panics under this lock")
     }
 
     /// What is stored, past every fault.
@@ -113,42 +108,42 @@ impl StoreService {
     /// The store as `client` sees it.
     #[must_use]
     pub fn client(self: &Arc<Self>, client: &str, tripwire: &Tripwire) -> SimObjectStore {
-        SimObjectStore {
+        StoreFrontend(StoreClient {
             service: Arc::clone(self),
             client: client.to_owned(),
             tripwire: tripwire.clone(),
-        }
+        })
     }
 
     /// Nobody reaches the store for `duration`.
     pub fn outage(&self, duration: Duration) {
         self.journal.fault("store", "store: outage");
-        self.weather().outage_until = journal::now() + duration;
+        self.active().outage_until = journal::now() + duration;
     }
 
     /// `client` does not reach the store for `duration`.
     pub fn cut_off(&self, client: &str, duration: Duration) {
         self.journal.fault(client, "store: cut off");
         let until = journal::now() + duration;
-        self.weather().cut_off.insert(client.to_owned(), until);
+        self.active().cut_off.insert(client.to_owned(), until);
     }
 
     /// No more faults from now on; requests that are under way meet theirs.
     pub fn heal(&self) {
-        let mut weather = self.weather();
-        weather.rates = StoreFaults::default();
-        weather.outage_until = Duration::ZERO;
-        weather.cut_off.clear();
+        let mut active = self.active();
+        active.rates = StoreFaults::default();
+        active.outage_until = Duration::ZERO;
+        active.cut_off.clear();
     }
 
     fn draw_fate(&self, client: &str, request: &Request) -> Fate {
         let now = journal::now();
-        let weather = self.weather();
-        let cut_off = weather
+        let active = self.active();
+        let cut_off = active
             .cut_off
             .get(machine_of(client))
             .is_some_and(|until| now < *until);
-        let fate = if now < weather.outage_until || cut_off {
+        let fate = if now < active.outage_until || cut_off {
             if self.random.chance(700) {
                 Fate::Refused
             } else {
@@ -162,7 +157,7 @@ impl StoreService {
                 deletes: matches!(request, Request::Delete(_)),
                 completes: matches!(request, Request::CompleteUpload(..)),
             };
-            fate::draw(&self.random, &weather.rates, kind)
+            fate::draw(&self.random, &active.rates, kind)
         };
         if fate != Fate::Served && !self.journal.happens(Choice::Fault) {
             return Fate::Served;
@@ -170,7 +165,7 @@ impl StoreService {
         if fate != Fate::Served {
             self.oracle.trouble(client);
         }
-        drop(weather);
+        drop(active);
         if let Some(fault) = fate.fault() {
             self.journal.fault(client, fault);
         }
@@ -318,14 +313,18 @@ fn outcome(reply: &Reply) -> String {
 }
 
 /// The store as one client sees it.
-pub struct SimObjectStore {
+pub type SimObjectStore = StoreFrontend<StoreClient>;
+
+/// Sends each request of one client to the service, which carries it out on its own node.
+pub struct StoreClient {
     service: Arc<StoreService>,
     client: String,
     tripwire: Tripwire,
 }
 
-impl SimObjectStore {
-    async fn ask(&self, request: Request) -> Reply {
+#[async_trait]
+impl RequestHandler for StoreClient {
+    async fn handle(&self, request: Request) -> Reply {
         let call = tripwire_name(&request);
         self.tripwire.pass(&self.client, call).await;
         let (to, reply) = oneshot::channel();
@@ -352,94 +351,5 @@ fn tripwire_name(request: &Request) -> &'static str {
         | Request::CompleteUpload(..)
         | Request::AbortUpload(..) => "crash: at an upload",
         Request::Delete(_) => "crash: at a delete",
-    }
-}
-
-macro_rules! answer {
-    ($reply:expr, $variant:ident) => {
-        match $reply.await? {
-            Answer::$variant(value) => Ok(value),
-            other => unreachable!("another request's answer: {other:?}"),
-        }
-    };
-}
-
-#[async_trait]
-impl ObjectStore for SimObjectStore {
-    async fn put(&self, key: &str, body: Bytes) -> Result<(), StoreError> {
-        self.ask(Request::Put(key.to_owned(), body)).await.map(drop)
-    }
-
-    async fn create(&self, key: &str, body: Bytes) -> Result<(), StoreError> {
-        self.ask(Request::Create(key.to_owned(), body))
-            .await
-            .map(drop)
-    }
-
-    async fn start_upload(&self, key: &str) -> Result<UploadId, StoreError> {
-        answer!(self.ask(Request::StartUpload(key.to_owned())), Upload)
-    }
-
-    async fn upload_part(
-        &self,
-        key: &str,
-        upload: &UploadId,
-        number: u32,
-        body: Bytes,
-    ) -> Result<PartTag, StoreError> {
-        let request = Request::UploadPart(key.to_owned(), upload.clone(), number, body);
-        answer!(self.ask(request), Part)
-    }
-
-    async fn complete_upload(
-        &self,
-        key: &str,
-        upload: &UploadId,
-        parts: &[PartTag],
-    ) -> Result<(), StoreError> {
-        let request = Request::CompleteUpload(key.to_owned(), upload.clone(), parts.to_vec());
-        self.ask(request).await.map(drop)
-    }
-
-    async fn abort_upload(&self, key: &str, upload: &UploadId) -> Result<(), StoreError> {
-        let request = Request::AbortUpload(key.to_owned(), upload.clone());
-        self.ask(request).await.map(drop)
-    }
-
-    async fn list_uploads(&self, prefix: &str) -> Result<Vec<UploadEntry>, StoreError> {
-        answer!(self.ask(Request::ListUploads(prefix.to_owned())), Uploads)
-    }
-
-    async fn get(&self, key: &str) -> Result<Bytes, StoreError> {
-        answer!(self.ask(Request::Get(key.to_owned())), Body)
-    }
-
-    async fn get_range(&self, key: &str, range: Range<u64>) -> Result<Bytes, StoreError> {
-        answer!(self.ask(Request::GetRange(key.to_owned(), range)), Body)
-    }
-
-    async fn list(
-        &self,
-        prefix: &str,
-        start_after: Option<&str>,
-        limit: usize,
-    ) -> Result<Vec<ObjectEntry>, StoreError> {
-        let after = start_after.map(str::to_owned);
-        answer!(
-            self.ask(Request::List(prefix.to_owned(), after, limit)),
-            Entries
-        )
-    }
-
-    async fn list_folders(&self, prefix: &str) -> Result<Vec<String>, StoreError> {
-        answer!(self.ask(Request::ListFolders(prefix.to_owned())), Folders)
-    }
-
-    async fn delete(&self, keys: &[String]) -> Vec<Result<(), StoreError>> {
-        match self.ask(Request::Delete(keys.to_vec())).await {
-            Ok(Answer::Deleted(results)) => results,
-            Ok(other) => unreachable!("another request's answer: {other:?}"),
-            Err(error) => keys.iter().map(|_| Err(error.clone())).collect(),
-        }
     }
 }

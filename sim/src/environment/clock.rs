@@ -15,7 +15,7 @@ const EPOCH_MS: i64 = 1_767_225_600_000;
 
 const MILLION: u128 = 1_000_000;
 
-/// See the module's text.
+/// The clock of one process.
 pub struct SimClock {
     origin: Duration,
     /// Microseconds that this clock counts in a second.

@@ -1,4 +1,5 @@
-//! An object store made of one function from request to reply.
+//! An object store made of one function from request to reply: every method of the trait becomes a
+//! [`Request`], and a handler answers it.
 
 use std::ops::Range;
 
@@ -11,15 +12,15 @@ use super::request::{Answer, Request};
 /// What a request comes back with.
 pub type Reply = Result<Answer, StoreError>;
 
-/// Carries out requests, its own way.
+/// Carries out requests in its own way.
 #[async_trait]
-pub trait Ask: Send + Sync + 'static {
-    /// Carries out `request`. The answer is the one that belongs to it.
-    async fn ask(&self, request: Request) -> Reply;
+pub trait RequestHandler: Send + Sync + 'static {
+    /// Carries out `request`, and returns the answer that belongs to it.
+    async fn handle(&self, request: Request) -> Reply;
 }
 
-/// See the module's text.
-pub struct Front<A>(pub A);
+/// The object store whose requests a handler carries out.
+pub struct StoreFrontend<A>(pub A);
 
 macro_rules! answer {
     ($reply:expr, $variant:ident) => {
@@ -31,19 +32,19 @@ macro_rules! answer {
 }
 
 #[async_trait]
-impl<A: Ask> ObjectStore for Front<A> {
+impl<A: RequestHandler> ObjectStore for StoreFrontend<A> {
     async fn put(&self, key: &str, body: Bytes) -> Result<(), StoreError> {
         let request = Request::Put(key.to_owned(), body);
-        self.0.ask(request).await.map(drop)
+        self.0.handle(request).await.map(drop)
     }
 
     async fn create(&self, key: &str, body: Bytes) -> Result<(), StoreError> {
         let request = Request::Create(key.to_owned(), body);
-        self.0.ask(request).await.map(drop)
+        self.0.handle(request).await.map(drop)
     }
 
     async fn start_upload(&self, key: &str) -> Result<UploadId, StoreError> {
-        answer!(self.0.ask(Request::StartUpload(key.to_owned())), Upload)
+        answer!(self.0.handle(Request::StartUpload(key.to_owned())), Upload)
     }
 
     async fn upload_part(
@@ -54,7 +55,7 @@ impl<A: Ask> ObjectStore for Front<A> {
         body: Bytes,
     ) -> Result<PartTag, StoreError> {
         let request = Request::UploadPart(key.to_owned(), upload.clone(), number, body);
-        answer!(self.0.ask(request), Part)
+        answer!(self.0.handle(request), Part)
     }
 
     async fn complete_upload(
@@ -64,24 +65,30 @@ impl<A: Ask> ObjectStore for Front<A> {
         parts: &[PartTag],
     ) -> Result<(), StoreError> {
         let request = Request::CompleteUpload(key.to_owned(), upload.clone(), parts.to_vec());
-        self.0.ask(request).await.map(drop)
+        self.0.handle(request).await.map(drop)
     }
 
     async fn abort_upload(&self, key: &str, upload: &UploadId) -> Result<(), StoreError> {
         let request = Request::AbortUpload(key.to_owned(), upload.clone());
-        self.0.ask(request).await.map(drop)
+        self.0.handle(request).await.map(drop)
     }
 
     async fn list_uploads(&self, prefix: &str) -> Result<Vec<UploadEntry>, StoreError> {
-        answer!(self.0.ask(Request::ListUploads(prefix.to_owned())), Uploads)
+        answer!(
+            self.0.handle(Request::ListUploads(prefix.to_owned())),
+            Uploads
+        )
     }
 
     async fn get(&self, key: &str) -> Result<Bytes, StoreError> {
-        answer!(self.0.ask(Request::Get(key.to_owned())), Body)
+        answer!(self.0.handle(Request::Get(key.to_owned())), Body)
     }
 
     async fn get_range(&self, key: &str, range: Range<u64>) -> Result<Bytes, StoreError> {
-        answer!(self.0.ask(Request::GetRange(key.to_owned(), range)), Body)
+        answer!(
+            self.0.handle(Request::GetRange(key.to_owned(), range)),
+            Body
+        )
     }
 
     async fn list(
@@ -92,15 +99,18 @@ impl<A: Ask> ObjectStore for Front<A> {
     ) -> Result<Vec<ObjectEntry>, StoreError> {
         let after = start_after.map(str::to_owned);
         let request = Request::List(prefix.to_owned(), after, limit);
-        answer!(self.0.ask(request), Entries)
+        answer!(self.0.handle(request), Entries)
     }
 
     async fn list_folders(&self, prefix: &str) -> Result<Vec<String>, StoreError> {
-        answer!(self.0.ask(Request::ListFolders(prefix.to_owned())), Folders)
+        answer!(
+            self.0.handle(Request::ListFolders(prefix.to_owned())),
+            Folders
+        )
     }
 
     async fn delete(&self, keys: &[String]) -> Vec<Result<(), StoreError>> {
-        match self.0.ask(Request::Delete(keys.to_vec())).await {
+        match self.0.handle(Request::Delete(keys.to_vec())).await {
             Ok(Answer::Deleted(results)) => results,
             Ok(other) => unreachable!("another request's answer: {other:?}"),
             Err(error) => keys.iter().map(|_| Err(error.clone())).collect(),

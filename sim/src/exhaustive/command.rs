@@ -1,4 +1,4 @@
-//! `worlds --ops K [--part I/N | --only WORLD]`.
+//! `exhaustive --ops K [--part I/N | --only WORLD]`.
 #![expect(
     clippy::print_stdout,
     clippy::print_stderr,
@@ -34,7 +34,9 @@ pub fn main(operations: usize, part: Part) -> ExitCode {
     }
     for (world, violation) in &report.failures {
         println!("---- {world}\n{}", violation.what);
-        println!("  replay: cargo run -p sim --release --features sim -- worlds --only {world}");
+        println!(
+            "  replay: cargo run -p sim --release --features sim -- exhaustive --only {world}"
+        );
     }
     if report.failures.is_empty() {
         ExitCode::SUCCESS

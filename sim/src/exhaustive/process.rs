@@ -10,6 +10,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
+use mvps_core::engine::{EngineConfig, Intent, OpeningRequest};
 use mvps_core::env::memory::{MemoryBufferStores, MemoryObjectStore, SeededEntropy};
 use mvps_core::env::{
     BufferBatch, BufferError, BufferHandle, BufferStore, BufferStores, BufferUsage, Clock,
@@ -20,8 +21,9 @@ use mvps_core::ids::{Generation, ImageId};
 use super::executor::{Handle, ProcessId};
 use super::point::{Call, Fate, Risk};
 use super::progress::Progress;
-use crate::world::front::{Ask, Front, Reply};
-use crate::world::request::Request;
+use super::workload::{PAGES, page_size};
+use crate::environment::request::Request;
+use crate::environment::store_frontend::{Reply, RequestHandler, StoreFrontend};
 
 /// Half of what a request to the object store takes: long enough that clients get on with
 /// something while a checkpoint is under way.
@@ -37,6 +39,30 @@ const EPOCH_MS: u64 = 1_767_225_600_000;
 #[must_use]
 pub fn image_id() -> ImageId {
     ImageId::parse("disk0").expect("a valid name")
+}
+
+/// What images are opened with.
+#[must_use]
+pub fn config() -> EngineConfig {
+    EngineConfig {
+        // No world waits for a timer: checkpoints are operations of the workload.
+        checkpoint_interval: Duration::from_hours(24 * 365),
+        cache_bytes: 1 << 20,
+        compression: None,
+        owner: "small world".to_owned(),
+        ..EngineConfig::default()
+    }
+}
+
+/// What every server asks for.
+#[must_use]
+pub fn opening_request() -> OpeningRequest {
+    OpeningRequest {
+        image: image_id(),
+        page_size: page_size(),
+        image_size_bytes: Some(PAGES << page_size().bits()),
+        intent: Intent::CreateOrGrow,
+    }
 }
 
 /// What all processes of a world share.
@@ -229,14 +255,14 @@ pub fn process(
             ..State::default()
         }),
     });
-    let clock = Arc::new(WorldClock(shared.handle.clone()));
+    let clock = Arc::new(VirtualClock(shared.handle.clone()));
     disk.set_delays(Arc::clone(&clock) as _, Duration::ZERO, SYNC);
     let environment = Environment {
         clock,
         entropy: Arc::new(SeededEntropy::new(u64::from(id.0))),
-        spawner: Arc::new(WorldSpawner(shared.handle.clone(), id)),
-        objects: Arc::new(Front(WorldObjects(Arc::clone(&gate)))),
-        buffers: Arc::new(WorldBuffers {
+        spawner: Arc::new(ExecutorSpawner(shared.handle.clone(), id)),
+        objects: Arc::new(StoreFrontend(GatedObjects(Arc::clone(&gate)))),
+        buffers: Arc::new(GatedBuffers {
             gate: Arc::clone(&gate),
             disk: disk.clone(),
             progress,
@@ -250,9 +276,9 @@ pub fn process(
     }
 }
 
-struct WorldClock(Handle);
+struct VirtualClock(Handle);
 
-impl Clock for WorldClock {
+impl Clock for VirtualClock {
     fn now(&self) -> Moment {
         Moment(self.0.now())
     }
@@ -272,9 +298,9 @@ impl Clock for WorldClock {
     }
 }
 
-struct WorldSpawner(Handle, ProcessId);
+struct ExecutorSpawner(Handle, ProcessId);
 
-impl Spawner for WorldSpawner {
+impl Spawner for ExecutorSpawner {
     fn spawn(&self, _name: &'static str, task: BoxFuture<'static, ()>) {
         self.0.spawn(self.1, task);
     }
@@ -284,11 +310,11 @@ impl Spawner for WorldSpawner {
     }
 }
 
-struct WorldObjects(Arc<Gate>);
+struct GatedObjects(Arc<Gate>);
 
 #[async_trait]
-impl Ask for WorldObjects {
-    async fn ask(&self, request: Request) -> Reply {
+impl RequestHandler for GatedObjects {
+    async fn handle(&self, request: Request) -> Reply {
         let shared = &self.0.shared;
         shared.handle.sleep(WAY).await;
         let what = || format!("{} {}", request.kind().name(), request.key());
@@ -316,18 +342,18 @@ impl Ask for WorldObjects {
     }
 }
 
-struct WorldBuffers {
+struct GatedBuffers {
     gate: Arc<Gate>,
     disk: MemoryBufferStores,
     progress: Option<Arc<Progress>>,
 }
 
 #[async_trait]
-impl BufferStores for WorldBuffers {
+impl BufferStores for GatedBuffers {
     async fn open(&self, image: &ImageId) -> Result<Recovered, BufferError> {
         let what = || "buffer open".to_owned();
         let recovered = self.gate.local(what, false, self.disk.open(image)).await?;
-        let store = WorldBuffer {
+        let store = GatedBuffer {
             gate: Arc::clone(&self.gate),
             store: recovered.store,
             progress: self.progress.clone(),
@@ -343,14 +369,14 @@ impl BufferStores for WorldBuffers {
     }
 }
 
-struct WorldBuffer {
+struct GatedBuffer {
     gate: Arc<Gate>,
     store: Arc<dyn BufferStore>,
     progress: Option<Arc<Progress>>,
 }
 
 #[async_trait]
-impl BufferStore for WorldBuffer {
+impl BufferStore for GatedBuffer {
     async fn commit(&self, batch: BufferBatch) -> Result<(), BufferError> {
         let what = || format!("buffer commit to LSN {}", batch.last_lsn);
         let lsns: Vec<_> = batch.records.iter().map(|record| record.at.lsn).collect();
