@@ -29,8 +29,10 @@ use crate::coverage;
 use crate::exhaustive::{self, enumerate::Part};
 use crate::fidelity;
 use crate::journal::Timeline;
-use crate::mutants::{self, MUTANT_VARIABLE, Search};
-use crate::runner::{Outcome, Summary, run_apart, run_here, run_many, run_twice, run_twice_as};
+use crate::mutants::{self, Search};
+use crate::runner::{
+    MUTANT_VARIABLE, Outcome, Summary, run_apart, run_here, run_many, run_twice, run_twice_as,
+};
 use crate::shrink;
 
 /// Seeds that once found a bug, or that reach something rare.

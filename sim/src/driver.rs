@@ -13,13 +13,15 @@ use madsim::time::{sleep, timeout};
 use mvps_core::admin;
 use mvps_core::encryption::RootKeys;
 use mvps_core::engine::protocol::{ManifestStore, Opener};
-use mvps_core::env::memory::Crash;
+use mvps_core::env::memory::{BufferCopy, Crash};
 use mvps_core::store::{Patience, ProbeError, RetryingStore};
 use tokio::sync::watch;
 
 use crate::environment::machine::{Machine, Process, Site};
+use crate::model::Disk;
 use crate::random::RandomStream;
-use crate::workload::server::{Orders, Status, serve};
+use crate::workload::orders::{Orders, Status};
+use crate::workload::server::serve;
 
 /// How long an operator waits for a command.
 const OPERATOR_PATIENCE: Duration = Duration::from_secs(300);
@@ -28,6 +30,16 @@ const OPERATOR_PATIENCE: Duration = Duration::from_secs(300);
 struct Running {
     status: watch::Receiver<Status>,
     stop: watch::Sender<bool>,
+}
+
+/// A buffer store as it was.
+struct OldCopy {
+    machine: usize,
+    copy: BufferCopy,
+    /// What the model knew of it.
+    known: Disk,
+    /// Nothing can be opened from it.
+    hopeless: bool,
 }
 
 /// Drives the servers of one image.
@@ -42,7 +54,7 @@ pub struct Driver {
     in_charge: usize,
     /// How often it was refused in a row.
     refusals: u32,
-    copies: Vec<events::OldCopy>,
+    copies: Vec<OldCopy>,
     /// Machines whose buffer store is of no more use.
     hopeless: Vec<bool>,
 }

@@ -17,10 +17,12 @@ use crate::environment::objects::{LandingOracle, StoreService};
 use crate::journal::{self, Fault, Journal, Timeline};
 use crate::model::Model;
 use crate::model::images::Images;
-use crate::mutants::MUTANT_VARIABLE;
 use crate::plan::{Plan, Second};
 use crate::random::{RandomStream, stream};
 use crate::scenario::Scenario;
+
+/// Names the variant that a seed's process runs.
+pub const MUTANT_VARIABLE: &str = "SIM_MUTANT";
 
 /// Every landing is read back whole one time in this many.
 const CONTENT_CHECKS: u64 = 3;

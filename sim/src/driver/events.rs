@@ -10,11 +10,10 @@ use mvps_core::env::{BufferBatch, BufferRecord, BufferStores, PageRun, RecordRef
 use mvps_core::format::buffer_metadata::BufferMetadata;
 use mvps_core::ids::{BufferStoreId, ImageId, Lsn, PageNumber};
 
-use super::Driver;
+use super::{Driver, OldCopy};
 use crate::environment::tripwire::Tripwire;
 use crate::journal::Choice;
-use crate::model::Disk;
-use crate::workload::server::Status;
+use crate::workload::orders::Status;
 
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_mins(1);
@@ -22,16 +21,6 @@ const HOUR: Duration = Duration::from_hours(1);
 
 /// Old copies of buffer stores that are kept.
 const COPIES_MAX: usize = 4;
-
-/// A buffer store as it was.
-pub(super) struct OldCopy {
-    machine: usize,
-    copy: BufferCopy,
-    /// What the model knew of it.
-    known: Disk,
-    /// Nothing can be opened from it.
-    hopeless: bool,
-}
 
 impl Driver {
     /// Draws an event, and lets it happen.

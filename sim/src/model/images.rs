@@ -10,9 +10,9 @@ use mvps_core::format::manifest::{Manifest, Office};
 use mvps_core::format::object_name::{ObjectName, manifests_prefix, parse_manifest_key};
 use mvps_core::ids::ImageId;
 
-use super::Model;
 use super::content::Pages;
-use super::deletion::needs;
+use super::published::needs;
+use super::state::Model;
 use crate::environment::objects::LandingOracle;
 use crate::environment::request::Request;
 use crate::journal::Journal;

@@ -10,8 +10,8 @@ use mvps_core::ids::Lsn;
 
 use super::content::{Pages, apply};
 use super::history::{BranchId, History};
-use super::operations::{Operation, OperationId};
-use super::{Model, State};
+use super::operation::{Operation, OperationId};
+use super::state::{Model, State};
 
 impl Model {
     /// The commit `at` is no waiting request's effect. If it is that of one that an earlier commit was

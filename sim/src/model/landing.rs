@@ -18,7 +18,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::content::Pages;
 use super::history::BranchId;
-use super::{Model, State};
+use super::state::{Model, State};
 use crate::environment::clock::SimClock;
 use crate::environment::spawner::InlineSpawner;
 use crate::plan::root_keys;

@@ -8,8 +8,8 @@ use mvps_core::ids::Lsn;
 
 use super::content::{Effect, apply};
 use super::history::BranchId;
-use super::operations::{OperationId, size_of};
-use super::{Model, State};
+use super::operation::{OperationId, size_of};
+use super::state::{Model, State};
 use crate::journal;
 
 /// How long after a request to the store went wrong a server may not know that it is deposed.

@@ -3,8 +3,8 @@
 use mvps_core::format::manifest::Office;
 use mvps_core::ids::{Generation, Lsn, TenureId};
 
-use super::operations::Operation;
-use super::{Disk, Model, Server, machine_of};
+use super::operation::Operation;
+use super::state::{Disk, Model, Server, machine_of};
 use crate::journal;
 
 impl Model {

@@ -5,10 +5,9 @@ use mvps_core::format::manifest::{Manifest, Office};
 use mvps_core::ids::{Lsn, Version};
 
 use super::content::Pages;
-use super::deletion::{Landed, retains};
 use super::history::BranchId;
-use super::readers::same_map;
-use super::{Model, State};
+use super::published::{Landed, retains, same_map};
+use super::state::{Model, State};
 use crate::journal;
 
 impl Model {

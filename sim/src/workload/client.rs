@@ -12,7 +12,7 @@ use super::request_generator::RequestGenerator;
 use crate::environment::machine::Site;
 use crate::journal::Choice;
 use crate::model::content::Effect;
-use crate::model::operations::{OperationId, durability_of};
+use crate::model::operation::{OperationId, durability_of};
 
 /// A client that calls the engine.
 pub struct Client {

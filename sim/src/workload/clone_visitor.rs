@@ -12,7 +12,8 @@ use mvps_core::store::{Patience, RetryingStore};
 use tokio::sync::watch;
 
 use super::one_shot::rest;
-use super::server::{Orders, Status, serve};
+use super::orders::{Orders, Status};
+use super::server::serve;
 use crate::environment::machine::{Machine, Site};
 use crate::random::RandomStream;
 

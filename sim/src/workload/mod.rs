@@ -3,11 +3,13 @@
 pub mod client;
 pub mod clone_visitor;
 pub mod collectors;
+pub mod connector;
 pub mod history;
 pub mod history_operator;
 pub mod nbd_client;
 pub mod nbd_server;
 pub mod one_shot;
+pub mod orders;
 pub mod reader;
 pub mod request_generator;
 pub mod server;

@@ -14,13 +14,13 @@ use mvps_core::token::{DurabilityClaim, NewToken};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::watch;
 
-use super::nbd_server::{Connector, RECONNECT_PAUSE, SECRET};
+use super::connector::{Connector, RECONNECT_PAUSE, SECRET};
 use super::request_generator::RequestGenerator;
 use crate::environment::machine::{Process, Site};
 use crate::environment::wire::WireFaults;
 use crate::journal::Choice;
 use crate::model::content::Effect;
-use crate::model::operations::OperationId;
+use crate::model::operation::OperationId;
 
 mod transactions;
 

@@ -10,7 +10,7 @@ use mvps_core::engine::{Acknowledge, Durability};
 
 use crate::environment::machine::Site;
 use crate::model::content::{Effect, stamped};
-use crate::model::operations::OperationId;
+use crate::model::operation::OperationId;
 use crate::plan::BUSY_OPERATIONS;
 use crate::random::RandomStream;
 

@@ -4,7 +4,7 @@ use mvps_core::engine::{EngineError, Transaction};
 
 use super::client::{Client, brief};
 use crate::model::content::Effect;
-use crate::model::operations::{OperationId, durability_of};
+use crate::model::operation::{OperationId, durability_of};
 
 /// Most steps of a transaction.
 const STEPS_MAX: u64 = 8;

@@ -5,7 +5,7 @@ use mvps_core::nbd::Errno;
 
 use super::NbdClient;
 use crate::model::content::Effect;
-use crate::model::operations::OperationId;
+use crate::model::operation::OperationId;
 
 /// Most steps of a transaction.
 const STEPS_MAX: u64 = 8;
