@@ -37,7 +37,7 @@ use crate::shrink;
 
 /// Seeds that once found a bug, or that reach something rare.
 pub const REGRESSION_SEEDS: &[u64] = &[
-    // Two damaged reads of a manifest in a row, and an office ended.
+    // Two damaged reads of a manifest in a row, and a tenure ended.
     1_000_010, // A version that expires while a server opens it to roll back to.
     3_000_961,
     // Errors of the model: who of those that asked for the same was committed where.

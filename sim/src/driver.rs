@@ -1,4 +1,4 @@
-//! What happens to servers: started, stopped, killed, paused, deposed, robbed of their disks.
+//! What happens to servers: started, stopped, killed, paused, taken over from, robbed of their disks.
 //!
 //! Plays the operator too: a server that is refused is helped by a takeover, an adoption, or by
 //! moving its buffer store away, as the refusal says.

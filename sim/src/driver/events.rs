@@ -59,7 +59,7 @@ impl Driver {
                 self.nap(SECOND, 2 * HOUR).await;
                 self.resume(machine);
             }
-            4 => self.depose().await,
+            4 => self.take_over_elsewhere().await,
             5 => {
                 self.crash(machine, Crash::PowerCut);
                 self.site.journal.fault("driver", "buffer: lost whole");
@@ -67,7 +67,7 @@ impl Driver {
                 self.take_over().await;
             }
             6 => self.roll_back(),
-            7 => self.depose_and_adopt().await,
+            7 => self.take_over_and_adopt().await,
             8 => {
                 let duration = self.random.duration(SECOND, 10 * MINUTE);
                 self.site.store.outage(duration);
@@ -141,7 +141,7 @@ impl Driver {
     }
 
     /// Another machine takes over, while the first one lives, sleeps, is cut off, or is dead.
-    async fn depose(&mut self) {
+    async fn take_over_elsewhere(&mut self) {
         let machine = self.in_charge;
         let name = self.machines[machine].name.clone();
         match self.random.below(4) {
@@ -176,7 +176,7 @@ impl Driver {
         }
     }
 
-    async fn depose_and_adopt(&mut self) {
+    async fn take_over_and_adopt(&mut self) {
         let machine = self.in_charge;
         let crash = self.random.pick(&[Crash::ProcessKill, Crash::PowerCut]);
         self.crash(machine, crash);

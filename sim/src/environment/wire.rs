@@ -17,8 +17,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use crate::journal::{self, Journal};
 use crate::random::RandomStream;
 
-/// What is under way one way before the sender has to wait.
-const ROOM_BYTES: usize = 128 << 10;
+/// Bytes under way in one direction before the sender has to wait.
+const IN_FLIGHT_BYTES_MAX: usize = 128 << 10;
 
 /// Longest time that a piece is under way.
 const LATENCY_MAX: Duration = Duration::from_millis(30);
@@ -34,18 +34,18 @@ pub struct WireFaults {
 
 /// One direction.
 #[derive(Default)]
-struct Way {
+struct Direction {
     pieces: VecDeque<(Duration, Vec<u8>)>,
     bytes: usize,
     /// The sender says no more.
     ended: bool,
     /// The receiver is gone.
-    deaf: bool,
+    receiver_gone: bool,
     reader: Option<Waker>,
     writer: Option<Waker>,
 }
 
-impl Way {
+impl Direction {
     fn wake(&mut self) {
         let wakers = [self.reader.take(), self.writer.take()];
         wakers.into_iter().flatten().for_each(Waker::wake);
@@ -53,7 +53,7 @@ impl Way {
 }
 
 struct Wire {
-    ways: [Way; 2],
+    directions: [Direction; 2],
     faults: WireFaults,
     cut: bool,
     random: RandomStream,
@@ -81,7 +81,7 @@ pub fn connection(
         journal.fault(name, "nbd: split and coalesced");
     }
     let wire = Arc::new(Mutex::new(Wire {
-        ways: [Way::default(), Way::default()],
+        directions: [Direction::default(), Direction::default()],
         faults,
         cut: false,
         random,
@@ -112,7 +112,7 @@ impl Wire {
             self.faults.cut_after = None;
             self.cut = true;
             self.journal.fault(&self.name, "nbd: cut in mid-request");
-            self.ways.iter_mut().for_each(Way::wake);
+            self.directions.iter_mut().for_each(Direction::wake);
         }
     }
 
@@ -129,9 +129,9 @@ impl Drop for End {
     fn drop(&mut self) {
         let side = self.side;
         let mut wire = self.wire();
-        wire.ways[side].ended = true;
-        wire.ways[1 - side].deaf = true;
-        wire.ways.iter_mut().for_each(Way::wake);
+        wire.directions[side].ended = true;
+        wire.directions[1 - side].receiver_gone = true;
+        wire.directions.iter_mut().for_each(Direction::wake);
     }
 }
 
@@ -155,11 +155,11 @@ impl AsyncRead for End {
                 return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
             }
             let now = journal::now();
-            let Some((ready_at, piece)) = wire.ways[side].pieces.front() else {
-                if wire.ways[side].ended {
+            let Some((ready_at, piece)) = wire.directions[side].pieces.front() else {
+                if wire.directions[side].ended {
                     return Poll::Ready(Ok(()));
                 }
-                wire.ways[side].reader = Some(context.waker().clone());
+                wire.directions[side].reader = Some(context.waker().clone());
                 return Poll::Pending;
             };
             if *ready_at > now {
@@ -169,15 +169,15 @@ impl AsyncRead for End {
                 continue;
             }
             let taken = wire.piece(piece.len().min(into.remaining()));
-            let way = &mut wire.ways[side];
-            let (_, piece) = way.pieces.front_mut().expect("it was there just now");
+            let direction = &mut wire.directions[side];
+            let (_, piece) = direction.pieces.front_mut().expect("it was there just now");
             into.put_slice(&piece[..taken]);
             piece.drain(..taken);
             if piece.is_empty() {
-                way.pieces.pop_front();
+                direction.pieces.pop_front();
             }
-            way.bytes -= taken;
-            if let Some(writer) = way.writer.take() {
+            direction.bytes -= taken;
+            if let Some(writer) = direction.writer.take() {
                 writer.wake();
             }
             return Poll::Ready(Ok(()));
@@ -193,22 +193,27 @@ impl AsyncWrite for End {
     ) -> Poll<io::Result<usize>> {
         let side = self.side;
         let mut wire = self.wire();
-        if wire.cut || wire.ways[side].deaf {
+        if wire.cut || wire.directions[side].receiver_gone {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
         }
-        let room = ROOM_BYTES.saturating_sub(wire.ways[side].bytes);
-        if room == 0 {
-            wire.ways[side].writer = Some(context.waker().clone());
+        let left = IN_FLIGHT_BYTES_MAX.saturating_sub(wire.directions[side].bytes);
+        if left == 0 {
+            wire.directions[side].writer = Some(context.waker().clone());
             return Poll::Pending;
         }
-        let taken = wire.piece(bytes.len().min(room));
+        let taken = wire.piece(bytes.len().min(left));
         let latency = wire.random.duration(Duration::from_micros(10), LATENCY_MAX);
-        let way = &mut wire.ways[side];
-        let earlier = way.pieces.back().map_or(Duration::ZERO, |(at, _)| *at);
+        let direction = &mut wire.directions[side];
+        let earlier = direction
+            .pieces
+            .back()
+            .map_or(Duration::ZERO, |(at, _)| *at);
         let ready_at = earlier.max(journal::now() + latency);
-        way.pieces.push_back((ready_at, bytes[..taken].to_vec()));
-        way.bytes += taken;
-        if let Some(reader) = way.reader.take() {
+        direction
+            .pieces
+            .push_back((ready_at, bytes[..taken].to_vec()));
+        direction.bytes += taken;
+        if let Some(reader) = direction.reader.take() {
             reader.wake();
         }
         wire.spend(taken);
@@ -222,8 +227,8 @@ impl AsyncWrite for End {
     fn poll_shutdown(self: Pin<&mut Self>, _context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let side = self.side;
         let mut wire = self.wire();
-        wire.ways[side].ended = true;
-        wire.ways[side].wake();
+        wire.directions[side].ended = true;
+        wire.directions[side].wake();
         Poll::Ready(Ok(()))
     }
 }

@@ -84,8 +84,8 @@ impl Report {
         for (outcome, count) in other.outcomes {
             *self.outcomes.entry(outcome).or_default() += count;
         }
-        let room = FAILURES_MAX.saturating_sub(self.failures.len());
-        self.failures.extend(other.failures.into_iter().take(room));
+        let left = FAILURES_MAX.saturating_sub(self.failures.len());
+        self.failures.extend(other.failures.into_iter().take(left));
     }
 }
 

@@ -19,8 +19,8 @@ use super::workload::{Image, PAGES, page_size};
 use super::world::{LIMIT, World};
 use crate::model::content::{Effect, stamped};
 
-/// A deposed server that can look must know after so long (protocol §3.8).
-const DEPOSED: std::time::Duration = std::time::Duration::from_secs(11);
+/// A superseded server that reaches the store must know after so long (protocol §3.8).
+const FENCED_WITHIN: std::time::Duration = std::time::Duration::from_secs(11);
 
 /// The number of the write by which the second server shows that it works.
 const LAST_WORD: u64 = 1000;
@@ -100,10 +100,10 @@ impl World {
     ) -> Result<(Process, Attachment), String> {
         let mut second = process(&self.shared, (ProcessId(2), "second"), disk, None, None);
         if fate == Disk::Lost {
-            let in_office = self
+            let is_served = self
                 .newest()?
                 .is_some_and(|newest| newest.office == Office::InOffice);
-            if in_office {
+            if is_served {
                 match self.open(&second)? {
                     Err(OpenError::Office(OfficeError::Refused(_))) => {}
                     Ok(_) => return Err("oracle 2: opened, with the loss undeclared".to_owned()),
@@ -198,7 +198,7 @@ impl World {
         Ok(())
     }
 
-    /// The first server goes on until its workload ends; then it must learn that it is deposed.
+    /// The first server goes on until its workload ends; then it must learn that it is fenced.
     fn wake(&mut self) -> Result<(), String> {
         self.shared.note("world", "first wakes up");
         self.executor.thaw(self.first.id);
@@ -206,7 +206,7 @@ impl World {
         let deadline = self.shared.handle.now() + LIMIT;
         let ended = || progress.known().end.is_some();
         if self.executor.run(deadline, ended) == Pause::Idle {
-            return Err("oracle 11 (liveness): the deposed server hangs".to_owned());
+            return Err("oracle 11 (liveness): the superseded server hangs".to_owned());
         }
         let Some(attachment) = progress.known().attachment.take() else {
             return Ok(());
@@ -214,14 +214,14 @@ impl World {
         let clock = Arc::clone(&self.first.environment.clock);
         let first = (self.first.id, self.first.name);
         let written = self.finish_as(first, "writing", async move {
-            clock.sleep(DEPOSED).await;
+            clock.sleep(FENCED_WITHIN).await;
             let data = stamped(LAST_WORD + 1, 0, page_size().bytes(), true);
             attachment.write(0, data, Acknowledge::Buffered).await
         })?;
         match written {
             Err(EngineError::Fenced { .. } | EngineError::Closed) => Ok(()),
             Err(error) => Err(format!("oracle 7 (fencing): it is told {error}")),
-            Ok(()) => Err("oracle 7 (fencing): a deposed server acknowledges a write".to_owned()),
+            Ok(()) => Err("oracle 7 (fencing): a fenced writer acknowledges a write".to_owned()),
         }
     }
 

@@ -16,7 +16,7 @@ use super::state::{Model, State};
 impl Model {
     /// The commit `at` is no waiting request's effect. If it is that of one that an earlier commit was
     /// taken for, and that place may be another's, each gets its own. Whose the commit is then.
-    pub(super) fn make_room(
+    pub(super) fn reassign(
         &self,
         state: &mut State,
         server: &str,

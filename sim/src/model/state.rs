@@ -59,7 +59,7 @@ pub(super) struct Server {
     pub(super) branch_at_start: Option<BranchId>,
     /// Which disk that was.
     pub(super) disk_at_start: u64,
-    /// Its time in office.
+    /// Its tenure: its time as the active writer.
     pub(super) tenure: Option<TenureId>,
     /// A client was told that it is fenced.
     pub(super) fenced: Option<Duration>,

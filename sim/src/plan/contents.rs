@@ -75,7 +75,7 @@ pub struct Events {
     pub lose_buffer: u64,
     /// The buffer store is replaced by an old copy of itself.
     pub roll_back: u64,
-    /// A buffer store that was deposed is adopted.
+    /// The buffer store of a fenced writer is adopted.
     pub adopt: u64,
     /// Nobody reaches the object store for minutes.
     pub outage: u64,

@@ -109,7 +109,7 @@ pub(super) fn config(random: &RandomStream, page_size: PageSize, pages: u64) -> 
     }
 }
 
-/// Folds and cleaning at every scale; drawn apart, so that the rest of a seed's plan stays what it
+/// Map compaction and cleaning at every scale; drawn apart, so that the rest of a seed's plan stays what it
 /// was without them.
 pub(super) fn compaction(seed: u64, page_size: PageSize) -> CompactionSettings {
     let random = RandomStream::new(seed, "compaction");

@@ -1,6 +1,6 @@
 //! Themes: what a seed is about.
 //!
-//! Some situations need several rare things at once (a deposed server that stays busy; reads that
+//! Some situations need several rare things at once (a superseded server that stays busy; reads that
 //! checkpoints overtake; a collector, long transactions and a server that is cut off). Half of the
 //! seeds draw everything by themselves, the others make one such coincidence likely.
 
@@ -11,7 +11,7 @@ use crate::random::RandomStream;
 pub enum Focus {
     /// Nothing in particular.
     Anything,
-    /// Servers are deposed and stay busy.
+    /// Servers are superseded and stay busy.
     Deposed,
     /// Partial writes of pages that checkpoints move meanwhile.
     Patches,

@@ -161,8 +161,8 @@ impl Client {
         self.note(format_args!("{} checkpoint", id.0));
         self.site.model.flush_sent(id, &self.server);
         let outcome = self.attachment.image().checkpoint().await.map(drop);
-        // What a checkpoint reports is in the store; unlike a flush it does not ask who is in
-        // office, because its publication did.
+        // What a checkpoint reports is in the store; unlike a flush it does not ask who is
+        // the active writer, because its publication did.
         self.answered(id, Some(Durability::ObjectStore), outcome)
     }
 

@@ -164,7 +164,7 @@ pub async fn serve_nbd(
         report(Status::Failed("the image is still open".to_owned()));
     } else if !asked {
         report(Status::Failed("its clients gave up".to_owned()));
-    } else if site.model.left_office(&process.name) {
+    } else if site.model.handed_back(&process.name) {
         report(Status::Closed);
     } else {
         report(Status::Failed("it did not leave office".to_owned()));

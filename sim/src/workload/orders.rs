@@ -9,7 +9,7 @@ use crate::environment::machine::{Process, Site};
 /// How a server is doing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Status {
-    /// It takes office.
+    /// It opens the image, and becomes the active writer.
     Opening,
     /// Clients use it.
     Serving,
