@@ -38,7 +38,7 @@ pub const ALL: &[&str] = &[
     "rollback takes back before it is published",
     "merging never comes to an end",
     "cleaning resurrects overwritten pages",
-    "fold loses holes",
+    "map compaction loses holes",
     "clone published before its pin",
     "pin of a clone's clone only in the parent",
     "snapshot delete that forgets pins",
@@ -50,7 +50,8 @@ pub const ALL: &[&str] = &[
     "the epoch in office is settled",
 ];
 
-/// Variants of collection, history, fencing and connections that this crate's own tests must fail under, too.
+/// Variants of collection, history, fencing and connections that this crate's own tests must fail
+/// under, too.
 pub const TESTED: &[&str] = &[
     "clone published before its pin",
     "pin of a clone's clone only in the parent",

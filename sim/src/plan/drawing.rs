@@ -109,8 +109,8 @@ pub(super) fn config(random: &RandomStream, page_size: PageSize, pages: u64) -> 
     }
 }
 
-/// Map compaction and cleaning at every scale; drawn apart, so that the rest of a seed's plan stays what it
-/// was without them.
+/// Map compaction and cleaning at every scale; drawn apart, so that the rest of a seed's plan stays
+/// what it was without them.
 pub(super) fn compaction(seed: u64, page_size: PageSize) -> CompactionSettings {
     let random = RandomStream::new(seed, "compaction");
     let page = page_size.bytes() as u64;
@@ -122,8 +122,8 @@ pub(super) fn compaction(seed: u64, page_size: PageSize) -> CompactionSettings {
         step_bytes: page * random.pick(&[2, 16, 1000]),
         small_segment_bytes: random.pick(&[0, 32 << 20]),
         small_segments_max: usize::try_from(random.pick(&[3, 16])).expect("small"),
-        fold_for_space_bytes: page * random.pick(&[1, 16]),
-        tail_segments_worth_a_fold: usize::try_from(random.pick(&[2, 16])).expect("small"),
+        compact_map_for_space_bytes: page * random.pick(&[1, 16]),
+        tail_segments_worth_compaction: usize::try_from(random.pick(&[2, 16])).expect("small"),
         tail_segments_max: usize::try_from(random.pick(&[4, 256])).expect("small"),
     }
 }

@@ -227,7 +227,7 @@ async fn a_store_that_fails_is_asked_again_by_the_next_reader() {
 #[tokio::test]
 async fn a_sequential_reader_finds_the_next_pages_in_memory() {
     let mut world = written(4096).await;
-    world.fold().await;
+    world.compact().await;
     let map = world.opened().await;
     let mut waited = 0;
     for first in (0..4096).step_by(32) {

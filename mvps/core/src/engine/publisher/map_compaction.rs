@@ -1,12 +1,12 @@
-//! Folding: what segments since the last fold changed becomes leaves of a new map object.
+//! Map compaction: what segments changed since the last one becomes leaves of a new map object.
 //!
-//! Job: decide when a fold is worth its price and which leaves it writes ([`is_due`],
-//! [`FoldPlan`]: pure), carry it out ([`fold`]), and say what changes in the manifest
-//! ([`Folded::apply_to`]). A fold writes index entries, never data.
+//! Job: decide when a map compaction is worth its price and which leaves it writes ([`is_due`],
+//! [`MapCompactionPlan`]: pure), carry it out ([`compact`]), and say what changes in the manifest
+//! ([`CompactedMap::apply_to`]). A map compaction writes index entries, never data.
 //!
-//! Invariants: after a fold the overlay is empty, and the live pages of every segment are exactly
-//! the pages that the leaves point to. The number of map objects is bounded: a fold also writes the
-//! leaves of map objects that are mostly dead, or too many, again.
+//! Invariants: after a map compaction the overlay is empty, and the live pages of every segment are
+//! exactly the pages that the leaves point to. The number of map objects is bounded: a map
+//! compaction also writes the leaves of map objects that are mostly dead, or too many, again.
 //!
 //! Must never: touch the manifest of an earlier version, or drop a segment that a leaf points to.
 
@@ -25,27 +25,30 @@ use crate::engine::read::Map;
 mod execute;
 mod merge;
 
-pub use execute::{FoldError, FoldRequest, fold};
+pub use execute::{MapCompactionError, MapCompactionRequest, compact};
 
-/// Fewer segments than this are not worth a fold: reading their indexes at opening is cheap.
-pub const TAIL_SEGMENTS_WORTH_A_FOLD: usize = 16;
+/// Fewer segments than this are not worth a map compaction: reading their indexes at opening is
+/// cheap.
+pub const TAIL_SEGMENTS_WORTH_COMPACTION: usize = 16;
 
-/// More segments than this are folded whatever it costs: opening reads one index for each.
+/// More segments than this are compacted whatever it costs: opening reads one index for each.
 pub const TAIL_SEGMENTS_MAX: usize = 256;
 
-/// A larger overlay is folded whatever it costs: an entry takes about 70 bytes of memory.
+/// A larger overlay is compacted whatever it costs: an entry takes about 70 bytes of memory.
 pub const OVERLAY_ENTRIES_MAX: usize = 1 << 20;
 
-/// Between the two limits on segments, a fold may write one byte of leaves for this many bytes of
-/// data that the segments stored: the map costs at most a quarter on top of the data.
+/// Between the two limits on segments, a map compaction may write one byte of leaves for this many
+/// bytes of data that the segments stored: the map costs at most a quarter on top of the data.
 const DATA_BYTES_PER_LEAF_BYTE: u64 = 4;
 
-/// For the sake of space, a fold may write one byte of leaves for this many bytes of data that were
-/// stored since the last one or wait to be dropped: about four percent on top of the data.
+/// For the sake of space, a map compaction may write one byte of leaves for this many bytes of data
+/// that were stored since the last one or wait to be dropped: about four percent on top of the
+/// data.
 const MOVED_BYTES_PER_LEAF_BYTE: u64 = 24;
 
-/// Fewer dead bytes than this are not worth a fold of their own, even where little else is stored.
-pub const DEAD_BYTES_WORTH_A_FOLD: u64 = 4 << 20;
+/// Fewer dead bytes than this are not worth a compaction of their own, even where little else is
+/// stored.
+pub const DEAD_BYTES_WORTH_COMPACTION: u64 = 4 << 20;
 
 /// Encoded length of a leaf's entry in the root, about.
 const ROOT_LEAF_BYTES: u64 = 10;
@@ -57,20 +60,21 @@ pub const MAP_OBJECTS_MAX: usize = 16;
 /// A map object of which less than one part in this many is alive is written again.
 const MOSTLY_DEAD_DIVISOR: u64 = 4;
 
-/// What the decision to fold depends on.
+/// What the decision to compact the map depends on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct FoldState {
-    /// Segments since the last fold.
+pub struct MapCompactionState {
+    /// Segments since the last map compaction.
     pub tail_segments: usize,
     /// Their bytes in object storage.
     pub tail_bytes: u64,
     /// Entries of the overlay.
     pub overlay_entries: usize,
-    /// Estimate of the bytes that the fold would write.
+    /// Estimate of the bytes that the map compaction would write.
     pub leaf_bytes: u64,
     /// Bytes of all segments.
     pub stored_bytes: u64,
-    /// Bytes that the fold would find dead, as far as that can be seen without reading a leaf.
+    /// Bytes that the map compaction would find dead, as far as that can be seen without reading a
+    /// leaf.
     pub dead: DeadBytes,
 }
 
@@ -83,34 +87,34 @@ pub struct DeadBytes {
     pub older: u64,
 }
 
-/// What a fold is good for beside a shorter tail, and from which length a tail is long.
+/// What a map compaction is good for beside a shorter tail, and from which length a tail is long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct FoldIncentive {
-    /// Bytes of segments that wait for the fold to be dropped, if a fold for the sake of space is
-    /// wanted now.
+pub struct MapCompactionIncentive {
+    /// Bytes of segments that wait for the compaction to be dropped, if one for the sake of space
+    /// is wanted now.
     pub reclaimable_bytes: Option<u64>,
-    /// Least bytes of the tail and of what waits that such a fold is made for.
+    /// Least bytes of the tail and of what waits that such a map compaction is made for.
     pub space_bytes_min: u64,
-    /// See [`TAIL_SEGMENTS_WORTH_A_FOLD`].
+    /// See [`TAIL_SEGMENTS_WORTH_COMPACTION`].
     pub tail_segments_worth: usize,
     /// See [`TAIL_SEGMENTS_MAX`].
     pub tail_segments_max: usize,
 }
 
-impl Default for FoldIncentive {
+impl Default for MapCompactionIncentive {
     fn default() -> Self {
         Self {
             reclaimable_bytes: None,
             space_bytes_min: 0,
-            tail_segments_worth: TAIL_SEGMENTS_WORTH_A_FOLD,
+            tail_segments_worth: TAIL_SEGMENTS_WORTH_COMPACTION,
             tail_segments_max: TAIL_SEGMENTS_MAX,
         }
     }
 }
 
-/// Whether to fold now.
+/// Whether to compact the map now.
 #[must_use]
-pub fn is_due(state: &FoldState, incentive: &FoldIncentive) -> bool {
+pub fn is_due(state: &MapCompactionState, incentive: &MapCompactionIncentive) -> bool {
     let long = state.tail_segments >= incentive.tail_segments_max;
     if long || state.overlay_entries > OVERLAY_ENTRIES_MAX {
         return true;
@@ -120,13 +124,15 @@ pub fn is_due(state: &FoldState, incentive: &FoldIncentive) -> bool {
     {
         return true;
     }
-    // Nothing is dropped, and no segment is known to be mostly dead, before a fold has counted.
+    // Nothing is dropped, and no segment is known to be mostly dead, before a map compaction has
+    // counted.
     let Some(reclaimable_bytes) = incentive.reclaimable_bytes else {
         return false;
     };
-    // Most of the image is gone, as after a discard of the disk: nothing else would bring a fold.
+    // Most of the image is gone, as after a discard of the disk: nothing else would bring a map
+    // compaction.
     let dead_bytes = state.dead.tail + state.dead.older;
-    if dead_bytes >= DEAD_BYTES_WORTH_A_FOLD
+    if dead_bytes >= DEAD_BYTES_WORTH_COMPACTION
         && dead_bytes >= state.stored_bytes / 2
         && state.leaf_bytes <= dead_bytes / MOVED_BYTES_PER_LEAF_BYTE
     {
@@ -168,9 +174,9 @@ fn choose_rewrites(uses: &[MapObjectUse], objects_max: usize) -> BTreeSet<MapObj
     rewrites
 }
 
-/// Which leaves a fold writes.
+/// Which leaves a map compaction writes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FoldPlan {
+pub struct MapCompactionPlan {
     /// Leaves that the overlay changes, ascending.
     changed: BTreeSet<LeafNumber>,
     /// Leaves that do not change, but move because their map objects are given up.
@@ -179,7 +185,7 @@ pub struct FoldPlan {
     leaf_bytes: u64,
 }
 
-impl FoldPlan {
+impl MapCompactionPlan {
     /// The plan for this map, of the version that `manifest` publishes or is about to. Takes time
     /// in proportion to the overlay: tens of milliseconds when it is largest.
     #[must_use]
@@ -204,10 +210,10 @@ impl FoldPlan {
 
     /// What [`is_due`] decides on.
     #[must_use]
-    pub fn state(&self, map: &Map, manifest: &Manifest) -> FoldState {
+    pub fn state(&self, map: &Map, manifest: &Manifest) -> MapCompactionState {
         let in_tail = |id: &SegmentId| manifest.tail.contains(id);
         let tail = manifest.segments.iter().filter(|entry| in_tail(&entry.id));
-        FoldState {
+        MapCompactionState {
             tail_segments: manifest.tail.len(),
             tail_bytes: tail.map(|entry| entry.size_bytes).sum(),
             overlay_entries: map.overlay_entries(),
@@ -243,7 +249,7 @@ fn changed_leaves(map: &Map) -> BTreeSet<LeafNumber> {
     changed
 }
 
-/// What a fold would find dead, without reading a leaf.
+/// What a map compaction would find dead, without reading a leaf.
 fn dead_bytes(map: &Map, manifest: &Manifest) -> DeadBytes {
     let locations = map.overlay().iter().filter_map(|(_, location)| *location);
     let alive: BTreeSet<SegmentId> = locations.map(|location| location.frame.segment).collect();
@@ -338,9 +344,9 @@ fn most_bytes(changed: &BTreeSet<LeafNumber>, moved: &BTreeSet<LeafNumber>) -> u
     (changed.len() + moved.len()) as u64 * LEAF_MAX_BYTES as u64
 }
 
-/// What a fold did.
+/// What a map compaction did.
 #[derive(Clone)]
-pub struct Folded {
+pub struct CompactedMap {
     /// The map after it: the same content, an empty overlay.
     pub map: Map,
     /// The map object that it wrote.
@@ -350,19 +356,19 @@ pub struct Folded {
     /// Live pages of every segment that has any.
     pub live_pages: BTreeMap<SegmentId, u32>,
     /// Segments that were in the map before.
-    pub folded: BTreeSet<SegmentId>,
+    pub compacted: BTreeSet<SegmentId>,
 }
 
-impl Folded {
-    /// Changes the manifest of the version that the fold was made for: new root, new live counts,
-    /// no tail, and what nothing points to any more goes from `segments` and `maps` to `retired`.
-    /// Segments that were added to the manifest while the fold ran stay as they are: apply their
-    /// indexes to [`Folded::map`] with [`Map::with_segment`].
+impl CompactedMap {
+    /// Changes the manifest of the version that the map compaction was made for: new root, new live
+    /// counts, no tail, and what nothing points to any more goes from `segments` and `maps` to
+    /// `retired`. Segments that were added to the manifest while the map compaction ran stay as
+    /// they are: apply their indexes to [`CompactedMap::map`] with [`Map::with_segment`].
     pub fn apply_to(&self, manifest: &mut Manifest) {
         let mut retired = Vec::new();
-        manifest.tail.retain(|id| !self.folded.contains(id));
+        manifest.tail.retain(|id| !self.compacted.contains(id));
         manifest.segments.retain_mut(|entry| {
-            if !self.folded.contains(&entry.id) {
+            if !self.compacted.contains(&entry.id) {
                 return true;
             }
             entry.live_pages = self.live_pages.get(&entry.id).copied().unwrap_or(0);

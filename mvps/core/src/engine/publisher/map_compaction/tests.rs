@@ -11,9 +11,9 @@ fn pages(first: u64, count: u64, tag: u8) -> Write {
 }
 
 #[test]
-fn a_fold_is_due_when_it_is_cheap_or_overdue() {
+fn a_map_compaction_is_due_when_it_is_cheap_or_overdue() {
     let check = |tail_segments, tail_bytes, overlay_entries, leaf_bytes, expected| {
-        let state = FoldState {
+        let state = MapCompactionState {
             tail_segments,
             tail_bytes,
             overlay_entries,
@@ -21,7 +21,7 @@ fn a_fold_is_due_when_it_is_cheap_or_overdue() {
             stored_bytes: tail_bytes,
             dead: DeadBytes::default(),
         };
-        let incentive = FoldIncentive::default();
+        let incentive = MapCompactionIncentive::default();
         assert_eq!(is_due(&state, &incentive), expected, "{state:?}");
     };
     check(0, 0, 0, 0, false);
@@ -35,9 +35,9 @@ fn a_fold_is_due_when_it_is_cheap_or_overdue() {
 }
 
 #[test]
-fn a_fold_is_due_for_space_when_it_costs_little_of_what_it_settles() {
+fn a_map_compaction_is_due_for_space_when_it_costs_little_of_what_it_settles() {
     let check = |tail_segments, tail_bytes, reclaimable_bytes, leaf_bytes, expected| {
-        let state = FoldState {
+        let state = MapCompactionState {
             tail_segments,
             tail_bytes,
             overlay_entries: 1_000,
@@ -45,10 +45,10 @@ fn a_fold_is_due_for_space_when_it_costs_little_of_what_it_settles() {
             stored_bytes: tail_bytes,
             dead: DeadBytes::default(),
         };
-        let incentive = FoldIncentive {
+        let incentive = MapCompactionIncentive {
             reclaimable_bytes,
             space_bytes_min: 1_000,
-            ..FoldIncentive::default()
+            ..MapCompactionIncentive::default()
         };
         let due = is_due(&state, &incentive);
         assert_eq!(due, expected, "{state:?} {incentive:?}");
@@ -63,10 +63,10 @@ fn a_fold_is_due_for_space_when_it_costs_little_of_what_it_settles() {
 }
 
 #[test]
-fn a_fold_is_due_when_most_of_the_image_is_known_to_be_dead() {
+fn a_map_compaction_is_due_when_most_of_the_image_is_known_to_be_dead() {
     const MIB: u64 = 1 << 20;
     let check = |(tail, older), stored_bytes, leaf_bytes, reclaimable_bytes, expected| {
-        let state = FoldState {
+        let state = MapCompactionState {
             tail_segments: 1,
             tail_bytes: MIB,
             overlay_entries: 1_000,
@@ -74,10 +74,10 @@ fn a_fold_is_due_when_most_of_the_image_is_known_to_be_dead() {
             stored_bytes,
             dead: DeadBytes { tail, older },
         };
-        let incentive = FoldIncentive {
+        let incentive = MapCompactionIncentive {
             reclaimable_bytes,
             space_bytes_min: 256 * MIB,
-            ..FoldIncentive::default()
+            ..MapCompactionIncentive::default()
         };
         let due = is_due(&state, &incentive);
         assert_eq!(due, expected, "{state:?} {incentive:?}");
@@ -100,7 +100,7 @@ fn a_fold_is_due_when_most_of_the_image_is_known_to_be_dead() {
 async fn what_is_dead_is_seen_without_reading_a_leaf() {
     let mut world = TestWorld::new();
     let state = |world: &TestWorld| {
-        let plan = FoldPlan::new(&world.map, &world.manifest);
+        let plan = MapCompactionPlan::new(&world.map, &world.manifest);
         plan.state(&world.map, &world.manifest).dead
     };
     let sizes = |world: &TestWorld| -> Vec<u64> {
@@ -114,7 +114,7 @@ async fn what_is_dead_is_seen_without_reading_a_leaf() {
     world.checkpoint(&[pages(99, 1, 3)]).await;
     let (tail, older) = (sizes(&world)[0], 0);
     assert_eq!(state(&world), DeadBytes { tail, older });
-    world.fold().await;
+    world.compact().await;
     assert_eq!(state(&world), DeadBytes::default());
     // Leaves that a hole covers: none, and then all; holes that meet are one.
     let older: u64 = sizes(&world).iter().sum();
@@ -153,17 +153,17 @@ fn dead_and_surplus_map_objects_are_written_again() {
 }
 
 #[tokio::test]
-async fn a_fold_writes_only_what_changed() {
+async fn a_map_compaction_writes_only_what_changed() {
     let mut world = TestWorld::new();
     let everywhere: Vec<Write> = (0..40)
         .map(|leaf| pages(leaf * LEAF_PAGES, 100, 1))
         .collect();
     world.checkpoint(&everywhere).await;
-    let first = world.fold().await;
+    let first = world.compact().await;
     world
         .checkpoint(&[pages(5 * LEAF_PAGES, 1, 2), pages(90 * LEAF_PAGES, 1, 2)])
         .await;
-    let second = world.fold().await;
+    let second = world.compact().await;
     assert!(second.object.size_bytes * 8 < first.object.size_bytes);
     let in_second = |leaf: &&RootLeaf| leaf.map == second.object.id;
     let moved: Vec<u64> = second
@@ -184,7 +184,7 @@ async fn what_nothing_points_to_any_more_is_retired() {
     let mut world = TestWorld::new();
     world.checkpoint(&[pages(0, 100, 1)]).await;
     world.checkpoint(&[pages(0, 100, 2)]).await;
-    world.fold().await;
+    world.compact().await;
     let live: Vec<_> = world
         .manifest
         .segments
@@ -199,7 +199,7 @@ async fn what_nothing_points_to_any_more_is_retired() {
             count: 1 << 30,
         }])
         .await;
-    world.fold().await;
+    world.compact().await;
     assert!(world.manifest.segments.is_empty());
     assert_eq!(
         world.manifest.maps.len(),
@@ -229,7 +229,7 @@ async fn the_number_of_map_objects_is_bounded() {
         world
             .checkpoint(&at.map(|first| pages(first, 60, tag)))
             .await;
-        written_bytes += world.fold().await.object.size_bytes;
+        written_bytes += world.compact().await.object.size_bytes;
         assert!(world.manifest.maps.len() <= MAP_OBJECTS_MAX);
     }
     let live_bytes: u64 = world
@@ -250,7 +250,7 @@ async fn the_number_of_map_objects_is_bounded() {
 }
 
 #[tokio::test]
-async fn segments_written_while_a_fold_ran_are_applied_to_its_map() {
+async fn segments_written_while_a_map_compaction_ran_are_applied_to_its_map() {
     let mut world = TestWorld::new();
     world.checkpoint(&[pages(0, 100, 1)]).await;
     let before = (world.map.clone(), world.manifest.clone());
@@ -258,13 +258,13 @@ async fn segments_written_while_a_fold_ran_are_applied_to_its_map() {
     let late = world.write_segments(&[pages(50, 100, 2)]).await.remove(0);
     let after = (world.map.clone(), world.manifest.clone());
     (world.map, world.manifest) = before;
-    let folded = world.fold().await;
+    let compacted = world.compact().await;
     (world.map, world.manifest) = after;
-    folded.apply_to(&mut world.manifest);
+    compacted.apply_to(&mut world.manifest);
     assert_eq!(world.manifest.tail, [SegmentId(1)]);
     assert_eq!(world.manifest.segments.len(), 2);
     let name = world.manifest.segments[1].name.clone();
-    let map = folded.map.with_segment(SegmentId(1), name, &late.index);
+    let map = compacted.map.with_segment(SegmentId(1), name, &late.index);
     assert_eq!(late.index.frames.len(), 7);
     world
         .assert_content(&map, &world.cold_reader(), 0, 300)
@@ -280,17 +280,17 @@ async fn a_map_object_can_be_read_alone() {
     world
         .checkpoint(&[pages(10, 20, 1), pages(LEAF_PAGES - 5, 10, 1)])
         .await;
-    let folded = world.fold().await;
-    let name = &folded.object.name;
+    let compacted = world.compact().await;
+    let name = &compacted.object.name;
     let body = world.objects.peek(&name.key()).unwrap();
-    assert_eq!(body.len() as u64, folded.object.size_bytes);
+    assert_eq!(body.len() as u64, compacted.object.size_bytes);
     let seed = name.seed();
     let at = |span: ByteSpan| span.offset as usize..span.offset as usize + span.bytes as usize;
     MapHeader::decode(seed, &body[..crate::format::map_object::MAP_HEADER_BYTES]).unwrap();
     let footer_at = body.len() - crate::format::map_object::MAP_FOOTER_BYTES;
     let footer = MapFooter::decode(seed, &body[footer_at..]).unwrap();
-    assert_eq!((footer.leaves, footer.root), (2, Some(folded.root.span)));
-    let root = Root::decode(seed, &body[at(folded.root.span)]).unwrap();
+    assert_eq!((footer.leaves, footer.root), (2, Some(compacted.root.span)));
+    let root = Root::decode(seed, &body[at(compacted.root.span)]).unwrap();
     for entry in &root.leaves {
         let leaf = Leaf::decode(seed, entry.leaf, &body[at(entry.span)]).unwrap();
         assert!(!leaf.extents.is_empty());
@@ -301,26 +301,29 @@ async fn a_map_object_can_be_read_alone() {
 async fn wrong_live_counts_are_noticed() {
     let mut world = TestWorld::new();
     world.checkpoint(&[pages(0, 100, 1)]).await;
-    world.fold().await;
+    world.compact().await;
     world.checkpoint(&[pages(0, 50, 2)]).await;
     world.manifest.segments[0].live_pages = 49;
-    let plan = FoldPlan::new(&world.map, &world.manifest);
+    let plan = MapCompactionPlan::new(&world.map, &world.manifest);
     let name = world.names(ObjectKind::Map)();
     let upload = UploadWriter::new(world.store.clone(), world.spawner.clone(), name.key());
     let (map, manifest) = (&world.map, &world.manifest);
-    let request = FoldRequest {
+    let request = MapCompactionRequest {
         map,
         manifest,
         plan: &plan,
         name,
         upload,
     };
-    let failed = fold(request).await.err();
-    assert!(matches!(failed, Some(FoldError::Read(_))), "{failed:?}");
+    let failed = compact(request).await.err();
+    assert!(
+        matches!(failed, Some(MapCompactionError::Read(_))),
+        "{failed:?}"
+    );
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_fold_that_cannot_write_changes_nothing() {
+async fn a_map_compaction_that_cannot_write_changes_nothing() {
     let mut world = TestWorld::new();
     world.checkpoint(&[pages(0, 100, 1)]).await;
     world.objects.set_script(|operation| match operation.kind {
@@ -329,17 +332,20 @@ async fn a_fold_that_cannot_write_changes_nothing() {
         }),
         _ => crate::env::memory::Verdict::Obey,
     });
-    let plan = FoldPlan::new(&world.map, &world.manifest);
+    let plan = MapCompactionPlan::new(&world.map, &world.manifest);
     let name = world.names(ObjectKind::Map)();
     let upload = UploadWriter::new(world.store.clone(), world.spawner.clone(), name.key());
-    let request = FoldRequest {
+    let request = MapCompactionRequest {
         map: &world.map,
         manifest: &world.manifest,
         plan: &plan,
         name,
         upload,
     };
-    assert!(matches!(fold(request).await, Err(FoldError::Write(_))));
+    assert!(matches!(
+        compact(request).await,
+        Err(MapCompactionError::Write(_))
+    ));
     world
         .assert_content(&world.map, &world.reader, 0, 300)
         .await;

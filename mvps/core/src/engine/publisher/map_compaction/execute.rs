@@ -1,4 +1,4 @@
-//! Carries out a fold: reads the old leaves, writes the new ones and the root.
+//! Carries out a map compaction: reads the old leaves, writes the new ones and the root.
 //!
 //! Memory is bounded by [`OLD_LEAVES_IN_FLIGHT_MAX`] leaves, the upload's parts and the root.
 
@@ -9,7 +9,7 @@ use futures_util::FutureExt;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 
 use super::merge::{PageBalance, merge_leaf};
-use super::{FoldPlan, Folded};
+use super::{CompactedMap, MapCompactionPlan};
 use crate::engine::read::Map;
 use crate::env::StoreError;
 use crate::format::codec::ObjectSeed;
@@ -24,36 +24,38 @@ use crate::store::UploadWriter;
 /// Old leaves fetched at the same time, at most 64 KiB each.
 const OLD_LEAVES_IN_FLIGHT_MAX: usize = 8;
 
-/// Why a fold failed. Nothing was published; the map goes on as it was.
+/// Why a map compaction failed. Nothing was published; the map goes on as it was.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum FoldError {
+pub enum MapCompactionError {
     /// An old leaf could not be read.
-    #[error("folding the map: {0}")]
+    #[error("compacting the map: {0}")]
     Read(#[from] ReadError),
     /// The new map object could not be written.
     #[error("writing a map object: {0}")]
     Write(#[from] StoreError),
 }
 
-/// What to fold, and into what.
-pub struct FoldRequest<'a> {
-    /// The map to be folded.
+/// What to compact, and into what.
+pub struct MapCompactionRequest<'a> {
+    /// The map to be compacted.
     pub map: &'a Map,
     /// The manifest that this map is of: its segments, tail and map objects.
     pub manifest: &'a Manifest,
     /// Which leaves to write.
-    pub plan: &'a FoldPlan,
+    pub plan: &'a MapCompactionPlan,
     /// The name of the new map object.
     pub name: ObjectName,
     /// Writes the object of that name; nothing was written yet.
     pub upload: UploadWriter,
 }
 
-/// Folds the map.
+/// Compacts the map.
 ///
 /// # Errors
-/// [`FoldError`].
-pub async fn fold(request: FoldRequest<'_>) -> Result<Folded, FoldError> {
+/// [`MapCompactionError`].
+pub async fn compact(
+    request: MapCompactionRequest<'_>,
+) -> Result<CompactedMap, MapCompactionError> {
     let id = request.manifest.next_map;
     let (map, manifest) = (request.map, request.manifest);
     let mut object = MapObjectWriter::begin(id, request.name, request.upload, manifest).await?;
@@ -112,33 +114,35 @@ fn conclude(
     object: MapObjectEntry,
     root_entry: RootEntry,
     live_pages: BTreeMap<SegmentId, u32>,
-) -> Folded {
+) -> CompactedMap {
     let mut names: BTreeMap<MapObjectId, ObjectName> = BTreeMap::new();
     names.insert(object.id, object.name.clone());
     let used: BTreeSet<MapObjectId> = root.leaves.iter().map(|leaf| leaf.map).collect();
     let old_names = map.objects().iter().filter(|(id, _)| used.contains(id));
     names.extend(old_names.map(|(id, name)| (*id, name.clone())));
-    Folded {
-        map: map.folded(Arc::new(root), Arc::new(names), &live_pages),
+    CompactedMap {
+        map: map.compacted(Arc::new(root), Arc::new(names), &live_pages),
         object,
         root: root_entry,
         live_pages,
-        folded: manifest.segments.iter().map(|entry| entry.id).collect(),
+        compacted: manifest.segments.iter().map(|entry| entry.id).collect(),
     }
 }
 
 /// Live pages of the segments that the base points to; the tail's pages are not in the base.
 fn live_pages_before(manifest: &Manifest) -> BTreeMap<SegmentId, u32> {
     let tail: BTreeSet<SegmentId> = manifest.tail.iter().copied().collect();
-    let folded = manifest
+    let compacted = manifest
         .segments
         .iter()
         .filter(|entry| !tail.contains(&entry.id));
-    folded.map(|entry| (entry.id, entry.live_pages)).collect()
+    compacted
+        .map(|entry| (entry.id, entry.live_pages))
+        .collect()
 }
 
 /// The manifest's live counts and its leaves contradict each other.
-fn miscounted(map: &Map, manifest: &Manifest) -> FoldError {
+fn miscounted(map: &Map, manifest: &Manifest) -> MapCompactionError {
     let root = manifest
         .root
         .and_then(|root| Some((root, map.objects().get(&root.map)?)));
@@ -157,7 +161,7 @@ fn miscounted(map: &Map, manifest: &Manifest) -> FoldError {
             reason,
         },
     };
-    FoldError::Read(error)
+    MapCompactionError::Read(error)
 }
 
 /// The new map object while it is being written.

@@ -1,4 +1,4 @@
-//! One leaf of the fold: the old leaf under the overlay.
+//! One leaf of the map compaction: the old leaf under the overlay.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -26,7 +26,7 @@ pub(super) fn merge_leaf(
     {
         let first = first.0 - leaf_first;
         let value = match value {
-            Some(None) if crate::mutant::is("fold loses holes") => None,
+            Some(None) if crate::mutant::is("map compaction loses holes") => None,
             value => value,
         };
         match (value, old) {
