@@ -9,7 +9,7 @@ use mvps_core::engine::{Acknowledge, Attachment, Durability, EngineError, Host, 
 use mvps_core::env::memory::{Crash, MemoryBufferStores, SeededEntropy};
 use mvps_core::format::manifest::{Manifest, Office};
 use mvps_core::format::object_name::{manifests_prefix, parse_manifest_key};
-use mvps_core::protocol::{ManifestStore, OpenError as OfficeError};
+use mvps_core::protocol::{ManifestStore, OpeningError};
 
 use super::executor::{Pause, ProcessId};
 use super::point::{Disk, Fate, Point};
@@ -105,7 +105,7 @@ impl World {
                 .is_some_and(|newest| newest.office == Office::InOffice);
             if is_served {
                 match self.open(&second)? {
-                    Err(OpenError::Office(OfficeError::Refused(_))) => {}
+                    Err(OpenError::Opening(OpeningError::Refused(_))) => {}
                     Ok(_) => return Err("oracle 2: opened, with the loss undeclared".to_owned()),
                     Err(error) => return Err(format!("oracle 11 (liveness): {error}")),
                 }

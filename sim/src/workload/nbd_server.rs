@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use mvps_core::engine::{Host, Intent, OpenError, OpeningRequest, Since, open};
 use mvps_core::ids::ImageId;
-use mvps_core::protocol::OpenError as OfficeError;
+use mvps_core::protocol::OpeningError;
 use mvps_core::session::{
     EngineImages, ImageFacts, Images, OpenFailure, ServedImage, Server, ServerConfig,
 };
@@ -51,7 +51,7 @@ impl Images for SimImages {
         let opened = open(&self.host, &request, self.site.plan.config.clone()).await;
         let image = match opened {
             Ok(image) => image,
-            Err(OpenError::Office(OfficeError::Refused(refusal))) => {
+            Err(OpenError::Opening(OpeningError::Refused(refusal))) => {
                 let reason = format!("{:?}", refusal.reason);
                 self.site.model.not_let_in(&self.process.name, &reason);
                 self.report(Status::Refused(reason.clone()));

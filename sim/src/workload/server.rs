@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use mvps_core::engine::{Host, OpenError, open};
-use mvps_core::protocol::OpenError as OfficeError;
+use mvps_core::protocol::OpeningError;
 use mvps_core::store::probe_conditional_create;
 use tokio::sync::watch;
 
@@ -41,7 +41,7 @@ pub async fn serve(
     let config = site.plan.config.clone();
     let image = match open(&host, &opening_request(&site), config).await {
         Ok(image) => image,
-        Err(OpenError::Office(OfficeError::Refused(refusal))) => {
+        Err(OpenError::Opening(OpeningError::Refused(refusal))) => {
             let reason = format!("{:?}", refusal.reason);
             site.model.not_let_in(&process.name, &reason);
             report(Status::Refused(reason));

@@ -15,7 +15,7 @@ pub const IMAGE_TRANSACTIONS_MAX_BYTES: u64 = OPEN_TRANSACTIONS_MAX_BYTES / 2;
 
 /// The room of one image within that of its process. Clones are the same room.
 #[derive(Debug, Clone)]
-pub struct TransactionRoom {
+pub struct TransactionBudget {
     image: Arc<Account>,
     process: Arc<Account>,
 }
@@ -50,13 +50,13 @@ impl Account {
     }
 }
 
-impl Default for TransactionRoom {
+impl Default for TransactionBudget {
     fn default() -> Self {
         Self::with_limits(IMAGE_TRANSACTIONS_MAX_BYTES, OPEN_TRANSACTIONS_MAX_BYTES)
     }
 }
 
-impl TransactionRoom {
+impl TransactionBudget {
     /// Room of an image of another process, with these limits in bytes.
     #[must_use]
     pub fn with_limits(image: u64, process: u64) -> Self {
@@ -94,16 +94,16 @@ impl TransactionRoom {
 
 /// What one transaction has of the room, until dropped.
 #[derive(Debug, Default)]
-pub struct TakenRoom {
-    room: OnceLock<TransactionRoom>,
+pub struct TransactionReservation {
+    room: OnceLock<TransactionBudget>,
     bytes: AtomicU64,
 }
 
-impl TakenRoom {
+impl TransactionReservation {
     /// Takes `bytes` more of `room`, the same one each time; `false`, and nothing is taken, if there
     /// is not enough.
     #[must_use]
-    pub fn grow(&self, room: &TransactionRoom, bytes: u64) -> bool {
+    pub fn grow(&self, room: &TransactionBudget, bytes: u64) -> bool {
         if !room.try_take(bytes) {
             return false;
         }
@@ -119,7 +119,7 @@ impl TakenRoom {
     }
 }
 
-impl Drop for TakenRoom {
+impl Drop for TransactionReservation {
     fn drop(&mut self) {
         if let Some(room) = self.room.get() {
             room.give_back(self.bytes());
@@ -133,8 +133,11 @@ mod tests {
 
     #[test]
     fn room_is_shared_and_given_back() {
-        let room = TransactionRoom::with_limits(100, 100);
-        let (one, two) = (TakenRoom::default(), TakenRoom::default());
+        let room = TransactionBudget::with_limits(100, 100);
+        let (one, two) = (
+            TransactionReservation::default(),
+            TransactionReservation::default(),
+        );
         assert!(one.grow(&room, 60));
         assert!(!two.grow(&room.clone(), 41));
         assert_eq!(two.bytes(), 0);
@@ -147,8 +150,11 @@ mod tests {
 
     #[test]
     fn one_image_leaves_room_to_others() {
-        let room = TransactionRoom::with_limits(60, 100);
-        let (one, two) = (TakenRoom::default(), TakenRoom::default());
+        let room = TransactionBudget::with_limits(60, 100);
+        let (one, two) = (
+            TransactionReservation::default(),
+            TransactionReservation::default(),
+        );
         assert!(one.grow(&room, 60));
         assert!(!one.grow(&room, 1));
         let other = room.of_another_image();
