@@ -137,8 +137,8 @@ async fn a_list_of_changes_goes_over_tls() {
     assert!(applied, "{said}");
     // In the clear; without a certificate; to a server of another name, or of another authority.
     let elsewhere = [&trusting[..], &["--tls-server-name", "elsewhere.example"]].concat();
-    let stranger = [&["--tls-ca", &own_cert][..], &own].concat();
-    for flags in [&[][..], &["--tls-ca", &ca], &elsewhere, &stranger] {
+    let other_authority = [&["--tls-ca", &own_cert][..], &own].concat();
+    for flags in [&[][..], &["--tls-ca", &ca], &elsewhere, &other_authority] {
         let (applied, said) = apply(flags);
         assert!(!applied && !said.is_empty(), "{flags:?}: {said}");
     }

@@ -1,12 +1,14 @@
-//! The command line. What names the object store is as in `mvps`, environment variables included,
-//! so that a collector can run in the environment of a server.
+//! The command line. The object store is named as in `mvps`, environment variables included, so
+//! that a collector can run in the environment of a server. Two flags have shorter names here:
+//! `--bucket` and `--prefix`; the longer ones of `mvps` work, too.
 
-use std::path::PathBuf;
+use std::ffi::OsString;
 use std::time::Duration;
 
-use clap::Parser;
 use clap::builder::BoolishValueParser;
-use mvps::cli::{ImageStoreArgs, ImageStoreKind, LogArgs, OutputArgs, parse_span};
+use clap::{Arg, Args, Command, FromArgMatches as _};
+use mvps::cli::{LogArgs, ObjectStoreArgs, OutputArgs};
+use mvps::quantity::parse_span;
 use mvps_core::collector::CollectionPolicy;
 use mvps_core::collector::expiry::ExpiryPolicy;
 use mvps_core::collector::policy::ABANDON_AFTER;
@@ -18,35 +20,11 @@ const DAY: Duration = Duration::from_secs(86_400);
 ///
 /// One pass over all images, or over one. Safe beside running servers and other collectors, and
 /// safe to kill at any time.
-#[derive(Debug, Clone, Parser)]
-#[command(name = "mvps-gc", version)]
+#[derive(Debug, Clone, Args)]
 pub struct CollectorArgs {
-    /// Where images live [default: s3 if there is a bucket, local if there is a path].
-    #[arg(long, env = "MVPS_TE_IMAGE_STORE", value_name = "KIND")]
-    pub image_store: Option<ImageStoreKind>,
-    /// Bucket. Credentials come from the AWS default chain; S3_ENDPOINT names another endpoint.
-    #[arg(
-        long,
-        alias = "image-store-s3-bucket",
-        env = "MVPS_TE_IMAGE_STORE_S3_BUCKET",
-        value_name = "BUCKET"
-    )]
-    pub bucket: Option<String>,
-    /// Put before every key, for example prod/.
-    #[arg(
-        long,
-        alias = "image-store-s3-prefix",
-        env = "MVPS_TE_IMAGE_STORE_S3_PREFIX",
-        value_name = "PREFIX"
-    )]
-    pub prefix: Option<String>,
-    /// Folder of a local object store.
-    #[arg(long, env = "MVPS_TE_IMAGE_STORE_LOCAL_PATH", value_name = "DIR")]
-    pub image_store_local_path: Option<PathBuf>,
-    /// Accept an object store that ignores If-None-Match. Publications can then overwrite each
-    /// other; only for a store that no server uses while this runs.
-    #[arg(long, env = "MVPS_TE_UNSAFE_NO_FENCING", value_parser = BoolishValueParser::new())]
-    pub unsafe_no_fencing: bool,
+    /// Object store.
+    #[command(flatten)]
+    pub object_store: ObjectStoreArgs,
     /// Forget versions that were replaced at least this many days ago; 0 forgets every version
     /// that was replaced. Snapshots and what readers and clones pin are kept.
     #[arg(long, env = "MVPS_TE_THRESHOLD_INACTIVE_DAYS", value_name = "DAYS")]
@@ -90,16 +68,16 @@ pub struct CollectorArgs {
 }
 
 impl CollectorArgs {
-    /// The object store, in the words of `mvps`.
-    #[must_use]
-    pub fn images(&self) -> ImageStoreArgs {
-        ImageStoreArgs {
-            image_store: self.image_store,
-            image_store_s3_bucket: self.bucket.clone(),
-            image_store_s3_prefix: self.prefix.clone(),
-            image_store_local_path: self.image_store_local_path.clone(),
-            unsafe_no_fencing: self.unsafe_no_fencing,
-        }
+    /// Parses a whole command line, the program's name first.
+    ///
+    /// # Errors
+    /// What clap says; also for `--help` and `--version`, which it prints.
+    pub fn parse(
+        arguments: impl IntoIterator<Item = impl Into<OsString> + Clone>,
+    ) -> Result<Self, clap::Error> {
+        let mut command = command();
+        let matches = command.try_get_matches_from_mut(arguments)?;
+        Self::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
     }
 
     /// What is wanted of the collection.
@@ -117,14 +95,27 @@ impl CollectorArgs {
     }
 }
 
+/// The flags, with the shorter names.
+fn command() -> Command {
+    let renamed =
+        |short: &'static str, long: &'static str| move |flag: Arg| flag.long(short).alias(long);
+    CollectorArgs::augment_args(Command::new("mvps-gc").version(env!("CARGO_PKG_VERSION")))
+        .mut_arg(
+            "image_store_s3_bucket",
+            renamed("bucket", "image-store-s3-bucket"),
+        )
+        .mut_arg(
+            "image_store_s3_prefix",
+            renamed("prefix", "image-store-s3-prefix"),
+        )
+}
+
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
-
     use super::*;
 
     fn parse(line: &str) -> Result<CollectorArgs, clap::Error> {
-        CollectorArgs::try_parse_from(line.split(' '))
+        CollectorArgs::parse(line.split(' '))
     }
 
     #[test]
@@ -149,7 +140,22 @@ mod tests {
         ] {
             parse(line).expect_err(line);
         }
-        CollectorArgs::command().debug_assert();
+        command().debug_assert();
+    }
+
+    #[test]
+    fn both_names_of_bucket_and_prefix_are_understood() {
+        for line in [
+            "mvps-gc --bucket b --prefix p/ --threshold-inactive-days 1",
+            "mvps-gc --image-store-s3-bucket b --image-store-s3-prefix p \
+             --threshold-inactive-days 1",
+        ] {
+            let args = CollectorArgs::parse(line.split_whitespace()).expect(line);
+            let choice = args.object_store.choice().expect(line);
+            assert_eq!(choice.to_string(), "s3://b/p/");
+        }
+        let help = command().render_long_help().to_string();
+        assert!(help.contains("--bucket <BUCKET>") && help.contains("--prefix <PREFIX>"));
     }
 
     #[test]

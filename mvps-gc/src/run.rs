@@ -6,9 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use clap::Parser as _;
 use mvps::cli::OutputFormat;
-use mvps::daemon::{ImageStoreChoice, open_object_store};
+use mvps::daemon::open_object_store;
 use mvps::logging;
 use mvps::runtime::{OsEntropy, TokioClock};
 use mvps_core::collector::{CollectionReport, Collector, Observer};
@@ -23,7 +22,10 @@ const OBJECT_STORE_PATIENCE: Duration = Duration::from_secs(120);
 /// The binary: parses the process's arguments, carries them out, and reports what went wrong.
 #[must_use]
 pub fn main() -> ExitCode {
-    let args = CollectorArgs::parse();
+    let args = match CollectorArgs::parse(std::env::args_os()) {
+        Ok(args) => args,
+        Err(error) => error.exit(),
+    };
     match carry_out(&args) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
@@ -36,7 +38,7 @@ pub fn main() -> ExitCode {
 }
 
 fn carry_out(args: &CollectorArgs) -> anyhow::Result<bool> {
-    logging::start(&args.log)?;
+    logging::start(&args.log.settings())?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
@@ -75,8 +77,7 @@ pub async fn open_collector(
     args: &CollectorArgs,
     observer: Arc<dyn Observer>,
 ) -> anyhow::Result<Collector> {
-    let choice = ImageStoreChoice::from_args(&args.images())?;
-    let objects = open_object_store(&choice).await?;
+    let objects = open_object_store(&args.object_store.choice()?).await?;
     let clock = Arc::new(TokioClock::new());
     let entropy = Arc::new(OsEntropy);
     let requests_max = usize::from(args.concurrency);
@@ -84,7 +85,7 @@ pub async fn open_collector(
         RetryingStore::with_requests_max(objects, clock.clone(), entropy.clone(), requests_max)
             .with_patience(Patience::For(OBJECT_STORE_PATIENCE));
     if !args.dry_run {
-        probe_conditional_create(&store, args.unsafe_no_fencing)
+        probe_conditional_create(&store, args.object_store.unsafe_no_fencing)
             .await
             // The error's own text has its source's already.
             .map_err(|error| anyhow::anyhow!("nothing was changed: {error}"))?;

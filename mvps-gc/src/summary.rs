@@ -1,6 +1,6 @@
 //! What a pass did, for people.
 
-use mvps::cli::ByteSize;
+use mvps::quantity::ByteSize;
 use mvps_core::collector::{CollectionReport, ImageCollection};
 
 /// A few lines: one for each image to which something was done or on which something failed, and

@@ -5,23 +5,29 @@
 use anyhow::Context as _;
 use tracing_subscriber::EnvFilter;
 
-use crate::cli::{LogArgs, LogFormat};
+/// How to log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogSettings {
+    /// A level, or a filter as tracing has them.
+    pub filter: String,
+    /// One JSON object per event, instead of one line for people.
+    pub json: bool,
+}
 
 /// Starts logging for the rest of the process, panics included.
 ///
 /// # Errors
 /// If the filter cannot be understood, or logging was started already.
-pub fn start(arguments: &LogArgs) -> anyhow::Result<()> {
-    let filter = filter(&arguments.log_level)?;
+pub fn start(settings: &LogSettings) -> anyhow::Result<()> {
+    let filter = filter(&settings.filter)?;
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr);
-    let started = match arguments.log_format {
-        LogFormat::Human => {
-            let colours = std::io::IsTerminal::is_terminal(&std::io::stderr());
-            builder.with_ansi(colours).try_init()
-        }
-        LogFormat::Json => builder.json().flatten_event(true).try_init(),
+    let started = if settings.json {
+        builder.json().flatten_event(true).try_init()
+    } else {
+        let colours = std::io::IsTerminal::is_terminal(&std::io::stderr());
+        builder.with_ansi(colours).try_init()
     };
     started.map_err(|error| anyhow::anyhow!("logging cannot be started: {error}"))?;
     std::panic::set_hook(Box::new(|panic| {

@@ -20,7 +20,7 @@ use crate::plan::{Plan, Second};
 /// Numbers of choices.
 pub type Numbers = BTreeSet<u64>;
 
-/// See the module's text.
+/// A run of a seed with some numbers of its plan set and some choices left out.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Case {
     /// What it shows, for people.

@@ -10,8 +10,8 @@ use std::process::{Command, ExitCode, Stdio};
 
 use crate::case::Case;
 use crate::journal::{Choice, Journal, PLANTED_VARIABLE, Timeline};
-use crate::mutants::{self, MUTANT_VARIABLE};
-use crate::runner::{Outcome, run_plan_here};
+use crate::mutants;
+use crate::runner::{MUTANT_VARIABLE, Outcome, run_plan_here};
 use crate::shrink::{FAILURE, Shrinker, Verdict, oracle_of};
 
 /// Where cases are.

@@ -9,8 +9,8 @@
 //! shrink --seed N [--variant NAME] [--runs R]   a failing seed as a small case in sim/cases
 //! case [--quiet] PATH                  replay a case, with its timeline
 //! cases [--variants]                   every case; also that each catches its variant
-//! worlds [--ops K] [--part I/N]        small worlds, all of them, or one part of N
-//! worlds --only WORLD                  one of them, with its events
+//! exhaustive [--ops K] [--part I/N]    small worlds, all of them, or one part of N
+//! exhaustive --only WORLD              one of them, with its events
 //! planted                              a planted failure is made small
 //! fidelity                             the simulated stores against the suites of real ones
 //! ```
@@ -26,16 +26,18 @@ use std::time::{Duration, Instant};
 
 use crate::cases;
 use crate::coverage;
+use crate::exhaustive::{self, enumerate::Part};
 use crate::fidelity;
 use crate::journal::Timeline;
-use crate::mutants::{self, MUTANT_VARIABLE, Search};
-use crate::runner::{Outcome, Summary, run_apart, run_here, run_many, run_twice, run_twice_as};
+use crate::mutants::{self, Search};
+use crate::runner::{
+    MUTANT_VARIABLE, Outcome, Summary, run_apart, run_here, run_many, run_twice, run_twice_as,
+};
 use crate::shrink;
-use crate::worlds::{self, enumerate::Part};
 
 /// Seeds that once found a bug, or that reach something rare.
 pub const REGRESSION_SEEDS: &[u64] = &[
-    // Two damaged reads of a manifest in a row, and an office ended.
+    // Two damaged reads of a manifest in a row, and a tenure ended.
     1_000_010, // A version that expires while a server opens it to roll back to.
     3_000_961,
     // Errors of the model: who of those that asked for the same was committed where.
@@ -76,7 +78,7 @@ pub fn test_main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let outcomes = [
-        worlds::command::main(worlds::command::TEST_OPERATIONS, Part::WHOLE),
+        exhaustive::command::main(exhaustive::command::TEST_OPERATIONS, Part::WHOLE),
         fidelity::main(),
         cases::check_all(false),
         first_seeds(),
@@ -174,18 +176,18 @@ fn run(arguments: &[String]) -> Result<ExitCode, String> {
         Some("cases") => Ok(cases::check_all(
             arguments.iter().any(|it| it == "--variants"),
         )),
-        Some("worlds") => {
+        Some("exhaustive") => {
             if let Ok(name) = std::env::var(MUTANT_VARIABLE) {
                 mutants::select(&name);
             }
             if let Some(world) = text_of(arguments, "--only") {
-                return Ok(worlds::command::only(world));
+                return Ok(exhaustive::command::only(world));
             }
             let operations = number("--ops")?.and_then(|it| usize::try_from(it).ok());
-            let operations = operations.unwrap_or(worlds::command::OPERATIONS);
+            let operations = operations.unwrap_or(exhaustive::command::OPERATIONS);
             let part = text_of(arguments, "--part").map_or(Some(Part::WHOLE), Part::parse);
             let part = part.ok_or("--part needs I/N, from 1/N to N/N")?;
-            Ok(worlds::command::main(operations, part))
+            Ok(exhaustive::command::main(operations, part))
         }
         Some("fidelity") => Ok(fidelity::main()),
         Some("planted") => {
@@ -213,7 +215,7 @@ fn run(arguments: &[String]) -> Result<ExitCode, String> {
 const USAGE: &str = "run --seed N [--quiet | --block B] | swarm --minutes M [--from N] | \
                      batch --seeds K [--from N] | coverage | mutants [--seeds K] [--only NAME] | \
                      shrink --seed N [--variant NAME] [--runs R] | case [--quiet] PATH | \
-                     cases [--variants] | worlds [--ops K] [--part I/N | --only WORLD] | planted | fidelity";
+                     cases [--variants] | exhaustive [--ops K] [--part I/N | --only WORLD] | planted | fidelity";
 
 fn text_of<'a>(arguments: &'a [String], name: &str) -> Option<&'a str> {
     let at = arguments.iter().position(|it| it == name)?;

@@ -1,4 +1,4 @@
-//! What happens to servers: started, stopped, killed, paused, deposed, robbed of their disks.
+//! What happens to servers: started, stopped, killed, paused, taken over from, robbed of their disks.
 //!
 //! Plays the operator too: a server that is refused is helped by a takeover, an adoption, or by
 //! moving its buffer store away, as the refusal says.
@@ -12,14 +12,16 @@ use std::time::Duration;
 use madsim::time::{sleep, timeout};
 use mvps_core::admin;
 use mvps_core::encryption::RootKeys;
-use mvps_core::env::memory::Crash;
+use mvps_core::env::memory::{BufferCopy, Crash};
 use mvps_core::protocol::{ManifestStore, Opener};
 use mvps_core::store::{Patience, ProbeError, RetryingStore};
 use tokio::sync::watch;
 
-use crate::draws::Draws;
-use crate::workload::server::{Orders, Status, serve};
-use crate::world::machine::{Machine, Process, Site};
+use crate::environment::machine::{Machine, Process, Site};
+use crate::model::Disk;
+use crate::random::RandomStream;
+use crate::workload::orders::{Orders, Status};
+use crate::workload::server::serve;
 
 /// How long an operator waits for a command.
 const OPERATOR_PATIENCE: Duration = Duration::from_secs(300);
@@ -30,10 +32,20 @@ struct Running {
     stop: watch::Sender<bool>,
 }
 
-/// See the module's text.
+/// A buffer store as it was.
+struct OldCopy {
+    machine: usize,
+    copy: BufferCopy,
+    /// What the model knew of it.
+    known: Disk,
+    /// Nothing can be opened from it.
+    hopeless: bool,
+}
+
+/// Drives the servers of one image.
 pub struct Driver {
     site: Arc<Site>,
-    draws: Draws,
+    random: RandomStream,
     machines: Vec<Machine>,
     running: Vec<Option<Running>>,
     paused: Vec<bool>,
@@ -42,7 +54,7 @@ pub struct Driver {
     in_charge: usize,
     /// How often it was refused in a row.
     refusals: u32,
-    copies: Vec<events::OldCopy>,
+    copies: Vec<OldCopy>,
     /// Machines whose buffer store is of no more use.
     hopeless: Vec<bool>,
 }
@@ -57,7 +69,7 @@ impl Driver {
             .collect();
         Self {
             site: Arc::clone(site),
-            draws: Draws::new(site.plan.seed, &format!("{prefix}driver")),
+            random: RandomStream::new(site.plan.seed, &format!("{prefix}driver")),
             running: machines.iter().map(|_| None).collect(),
             paused: vec![false; machines.len()],
             machines,
@@ -74,7 +86,7 @@ impl Driver {
         for _ in 0..self.site.plan.rounds {
             self.settle_in().await;
             let pause = self
-                .draws
+                .random
                 .duration(Duration::from_millis(1), self.site.plan.round_max);
             self.wait_for(pause, |status| {
                 !matches!(status, Status::Opening | Status::Serving)
@@ -128,7 +140,7 @@ impl Driver {
 
     fn crash(&mut self, machine: usize, crash: Crash) {
         self.resume(machine);
-        self.machines[machine].crash(crash, &self.draws);
+        self.machines[machine].crash(crash, &self.random);
         self.running[machine] = None;
     }
 
@@ -239,7 +251,7 @@ impl Driver {
         self.site.journal.fault("operator", "operator: adopt");
         let process = self.machines[machine].start();
         let name = process.name.clone();
-        // The program runs on the machine, whose crash ends it.
+        // The command runs on the machine, whose crash ends it.
         let (done, end) = tokio::sync::oneshot::channel();
         let (node, image) = (process.node.clone(), self.site.image.clone());
         node.spawn(async move {
@@ -274,15 +286,15 @@ impl Driver {
             if machine == self.in_charge || self.running[machine].is_none() {
                 continue;
             }
-            if self.paused[machine] && self.draws.chance(400) {
+            if self.paused[machine] && self.random.chance(400) {
                 self.resume(machine);
-            } else if self.draws.chance(250) {
+            } else if self.random.chance(250) {
                 self.crash(machine, Crash::ProcessKill);
             }
         }
     }
 
     async fn nap(&self, least: Duration, most: Duration) {
-        sleep(self.draws.duration(least, most)).await;
+        sleep(self.random.duration(least, most)).await;
     }
 }

@@ -19,15 +19,15 @@ use mvps_core::env::memory::{
 };
 use mvps_core::env::{BufferStores, ObjectStore};
 
-use crate::draws::Draws;
+use crate::environment::buffers::SimBufferStores;
+use crate::environment::objects::{LandingOracle, SimObjectStore, StoreService};
+use crate::environment::request::Request;
+use crate::environment::tripwire::Tripwire;
+use crate::exhaustive::executor::{Executor, ProcessId};
+use crate::exhaustive::process::{Shared, process};
 use crate::journal::{Journal, Timeline};
 use crate::plan::{StoreFaults, StoreProfile};
-use crate::world::buffers::SimBufferStores;
-use crate::world::objects::{LandingOracle, SimObjectStore, StoreService};
-use crate::world::request::Request;
-use crate::world::tripwire::Tripwire;
-use crate::worlds::environment::{Shared, process};
-use crate::worlds::executor::{Executor, ProcessId};
+use crate::random::RandomStream;
 
 /// Lists of calls for each store.
 const SEEDS: u64 = 40;
@@ -69,8 +69,8 @@ fn store() -> (Arc<StoreService>, SimObjectStore) {
     let journal = Journal::new(Timeline::Off);
     let node = Handle::current().create_node().name("store").build();
     let profile = (StoreFaults::default(), StoreProfile::default());
-    let draws = Draws::new(1, "fidelity");
-    let service = StoreService::new(node, journal.clone(), draws, profile, Arc::new(NoOracle));
+    let random = RandomStream::new(1, "fidelity");
+    let service = StoreService::new(node, journal.clone(), random, profile, Arc::new(NoOracle));
     // Seeds upload small objects in parts; a real store would not let them.
     service.contents().refuse_small_parts();
     let client = service.client("client", &Tripwire::new(&journal));
@@ -117,7 +117,7 @@ impl BufferBench for SimBench {
             tripwire: Tripwire::new(&journal),
             journal,
             model: None,
-            draws: Arc::new(Draws::new(number, "disk")),
+            random: Arc::new(RandomStream::new(number, "disk")),
             longest: Duration::from_millis(20),
         })
     }

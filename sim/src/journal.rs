@@ -54,11 +54,11 @@ impl Choice {
     }
 }
 
-/// See the module's text. Clones share it.
+/// The record of a run. Clones share it.
 #[derive(Clone)]
-pub struct Journal(Arc<Mutex<Pages>>);
+pub struct Journal(Arc<Mutex<State>>);
 
-struct Pages {
+struct State {
     digest: Xxh3,
     events: u64,
     blocks: Vec<u64>,
@@ -100,7 +100,7 @@ impl Journal {
     /// An empty journal.
     #[must_use]
     pub fn new(timeline: Timeline) -> Self {
-        Self(Arc::new(Mutex::new(Pages {
+        Self(Arc::new(Mutex::new(State {
             digest: Xxh3::new(),
             events: 0,
             blocks: Vec::new(),
@@ -124,35 +124,35 @@ impl Journal {
         only: BTreeMap<Choice, BTreeSet<u64>>,
         skips: BTreeMap<Choice, BTreeSet<u64>>,
     ) -> Self {
-        let mut pages = self.pages();
-        pages.only = only;
-        pages.skips = skips;
-        drop(pages);
+        let mut state = self.state();
+        state.only = only;
+        state.skips = skips;
+        drop(state);
         self
     }
 
     /// Numbers a choice that was drawn, and says whether it is carried out.
     #[must_use]
     pub fn happens(&self, choice: Choice) -> bool {
-        let mut pages = self.pages();
-        let next = pages.choices.entry(choice).or_default();
+        let mut state = self.state();
+        let next = state.choices.entry(choice).or_default();
         let number = *next;
         *next += 1;
         let listed = |lists: &BTreeMap<Choice, BTreeSet<u64>>| {
             lists.get(&choice).map(|numbers| numbers.contains(&number))
         };
-        listed(&pages.only).unwrap_or(true) && !listed(&pages.skips).unwrap_or(false)
+        listed(&state.only).unwrap_or(true) && !listed(&state.skips).unwrap_or(false)
     }
 
     /// How many choices of each kind were drawn, in the order of [`Choice::ALL`].
     #[must_use]
     pub fn choices(&self) -> Vec<u64> {
-        let pages = self.pages();
-        let count = |choice| pages.choices.get(&choice).copied().unwrap_or(0);
+        let state = self.state();
+        let count = |choice| state.choices.get(&choice).copied().unwrap_or(0);
         Choice::ALL.map(count).to_vec()
     }
 
-    fn pages(&self) -> MutexGuard<'_, Pages> {
+    fn state(&self) -> MutexGuard<'_, State> {
         self.0
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner)
@@ -161,26 +161,26 @@ impl Journal {
     /// Records that `what` happened at `node`.
     pub fn note(&self, node: &str, what: fmt::Arguments<'_>) {
         let line = format!("{} {node:<9} {what}", clock(now()));
-        let mut pages = self.pages();
-        pages.digest.update(line.as_bytes());
-        let block = pages.events / BLOCK_EVENTS;
-        if pages.timeline == Timeline::All || pages.timeline == Timeline::Block(block) {
+        let mut state = self.state();
+        state.digest.update(line.as_bytes());
+        let block = state.events / BLOCK_EVENTS;
+        if state.timeline == Timeline::All || state.timeline == Timeline::Block(block) {
             print_line(&line);
         }
-        pages.events += 1;
-        if pages.events.is_multiple_of(BLOCK_EVENTS) {
-            let digest = pages.digest.digest();
-            pages.blocks.push(digest);
+        state.events += 1;
+        if state.events.is_multiple_of(BLOCK_EVENTS) {
+            let digest = state.digest.digest();
+            state.blocks.push(digest);
         }
-        if pages.tail.len() == TAIL_EVENTS {
-            pages.tail.pop_front();
+        if state.tail.len() == TAIL_EVENTS {
+            state.tail.pop_front();
         }
-        let met = pages.planted.front().is_some_and(|it| line.contains(it));
-        pages.tail.push_back(line);
+        let met = state.planted.front().is_some_and(|it| line.contains(it));
+        state.tail.push_back(line);
         if met {
-            pages.planted.pop_front();
-            if pages.planted.is_empty() {
-                drop(pages);
+            state.planted.pop_front();
+            if state.planted.is_empty() {
+                drop(state);
                 self.fail("0 (planted)", format_args!("everything was met"));
             }
         }
@@ -188,22 +188,22 @@ impl Journal {
 
     /// Counts that a fault was injected, and records it.
     pub fn fault(&self, node: &str, fault: &'static str) {
-        let mut pages = self.pages();
-        let checks = pages.checks;
-        let entry = pages.faults.entry(fault);
+        let mut state = self.state();
+        let checks = state.checks;
+        let entry = state.faults.entry(fault);
         entry.or_insert(Fault { count: 0, checks }).count += 1;
-        drop(pages);
+        drop(state);
         self.note(node, format_args!("FAULT {fault}"));
     }
 
     /// Counts that an oracle was asked, and had nothing to say.
     pub fn checked(&self, oracle: usize) {
-        self.pages().checks[oracle] += 1;
+        self.state().checks[oracle] += 1;
     }
 
     /// Counts that a rare situation was reached.
     pub fn mark(&self, mark: &'static str) {
-        *self.pages().marks.entry(mark).or_default() += 1;
+        *self.state().marks.entry(mark).or_default() += 1;
     }
 
     /// An oracle was violated: ends the run.
@@ -214,43 +214,43 @@ impl Journal {
     /// The digest so far.
     #[must_use]
     pub fn digest(&self) -> u64 {
-        self.pages().digest.digest()
+        self.state().digest.digest()
     }
 
     /// How many events there were.
     #[must_use]
     pub fn events(&self) -> u64 {
-        self.pages().events
+        self.state().events
     }
 
     /// The digest after each full block.
     #[must_use]
     pub fn blocks(&self) -> Vec<u64> {
-        self.pages().blocks.clone()
+        self.state().blocks.clone()
     }
 
     /// The last events.
     #[must_use]
     pub fn tail(&self) -> Vec<String> {
-        self.pages().tail.iter().cloned().collect()
+        self.state().tail.iter().cloned().collect()
     }
 
     /// How often each fault was injected, and each oracle asked after the first time.
     #[must_use]
     pub fn faults(&self) -> BTreeMap<&'static str, Fault> {
-        let pages = self.pages();
+        let state = self.state();
         let after = |fault: &Fault| Fault {
             count: fault.count,
-            checks: std::array::from_fn(|oracle| pages.checks[oracle] - fault.checks[oracle]),
+            checks: std::array::from_fn(|oracle| state.checks[oracle] - fault.checks[oracle]),
         };
-        let faults = pages.faults.iter();
+        let faults = state.faults.iter();
         faults.map(|(name, fault)| (*name, after(fault))).collect()
     }
 
     /// How often each rare situation was reached.
     #[must_use]
     pub fn marks(&self) -> BTreeMap<&'static str, u64> {
-        self.pages().marks.clone()
+        self.state().marks.clone()
     }
 }
 

@@ -1,14 +1,14 @@
 //! The deterministic simulation of mvps: the engine runs unchanged, its environment is replaced.
 //!
 //! One seed is one run in one process: a few machines with buffer stores of their own, an object
-//! store, clients, and a driver that starts, kills, pauses and deposes servers. Reading order:
-//! 1. [`plan`]: what a seed draws; [`scene`]: who is there; [`driver`]: what happens to servers.
-//! 2. [`world`]: the environment, and where faults are injected.
+//! store, clients, and a driver that starts, kills, pauses and replaces servers. Reading order:
+//! 1. [`plan`]: what a seed draws; [`scenario`]: who takes part; [`driver`]: what happens to servers.
+//! 2. [`environment`]: what replaces clocks, disks, stores and connections; it injects faults.
 //! 3. [`model`]: what must be true, kept outside the nodes, and checked as things happen.
 //! 4. [`workload`]: what clients do. [`runner`], [`command`]: seeds, processes, reports;
 //!    [`coverage`]: what must have happened; [`mutants`]: what must be noticed; [`fidelity`]: the
 //!    simulated stores against the suites of real ones.
-//! 5. [`worlds`]: small worlds, enumerated instead of drawn; they need no madsim.
+//! 5. [`exhaustive`]: small worlds, enumerated instead of drawn; they need no madsim.
 //!
 //! Architecture invariants: nothing in here depends on addresses, real time or hash seeds, so a
 //! seed always gives the same digest; the model never reads the engine's state, only what crosses
@@ -29,9 +29,11 @@ pub mod command;
 #[cfg(feature = "sim")]
 pub mod coverage;
 #[cfg(feature = "sim")]
-pub mod draws;
-#[cfg(feature = "sim")]
 pub mod driver;
+#[cfg(feature = "sim")]
+pub mod environment;
+#[cfg(feature = "sim")]
+pub mod exhaustive;
 #[cfg(feature = "sim")]
 pub mod fidelity;
 #[cfg(feature = "sim")]
@@ -43,14 +45,12 @@ pub mod mutants;
 #[cfg(feature = "sim")]
 pub mod plan;
 #[cfg(feature = "sim")]
+pub mod random;
+#[cfg(feature = "sim")]
 pub mod runner;
 #[cfg(feature = "sim")]
-pub mod scene;
+pub mod scenario;
 #[cfg(feature = "sim")]
 pub mod shrink;
 #[cfg(feature = "sim")]
 pub mod workload;
-#[cfg(feature = "sim")]
-pub mod world;
-#[cfg(feature = "sim")]
-pub mod worlds;

@@ -15,9 +15,6 @@ use mvps_core::mutant::ALL;
 
 use crate::runner::run_apart_as;
 
-/// Names the variant that a seed's process runs.
-pub const MUTANT_VARIABLE: &str = "SIM_MUTANT";
-
 /// Seeds that a variant may survive, when nothing else is asked for.
 pub const SEEDS: u64 = 200;
 

@@ -12,15 +12,17 @@ use std::time::{Duration, Instant};
 use madsim::runtime::{Handle, Runtime};
 use mvps_core::ids::ImageId;
 
-use crate::draws::{Draws, stream};
+use crate::environment::machine::Site;
+use crate::environment::objects::{LandingOracle, StoreService};
 use crate::journal::{self, Fault, Journal, Timeline};
 use crate::model::Model;
 use crate::model::images::Images;
-use crate::mutants::MUTANT_VARIABLE;
 use crate::plan::{Plan, Second};
-use crate::scene::World;
-use crate::world::machine::Site;
-use crate::world::objects::{LandingOracle, StoreService};
+use crate::random::{RandomStream, stream};
+use crate::scenario::Scenario;
+
+/// Names the variant that a seed's process runs.
+pub const MUTANT_VARIABLE: &str = "SIM_MUTANT";
 
 /// Every landing is read back whole one time in this many.
 const CONTENT_CHECKS: u64 = 3;
@@ -132,11 +134,11 @@ async fn simulate(plan: Plan, journal: Journal) {
     let images = Arc::new(Images::new(&journal, models.clone()));
     let node = Handle::current().create_node().name("store").build();
     let oracle: Arc<dyn LandingOracle> = Arc::clone(&images) as _;
-    let draws = Draws::new(stream(seed, "store"), "fates");
+    let random = RandomStream::new(stream(seed, "store"), "fates");
     let store = StoreService::new(
         node,
         journal.clone(),
-        draws,
+        random,
         (plan.store, plan.profile),
         oracle,
     );
@@ -150,10 +152,10 @@ async fn simulate(plan: Plan, journal: Journal) {
             store: Arc::clone(&store),
         })
     });
-    World::new(sites.collect(), images).run().await;
+    Scenario::new(sites.collect(), images).run().await;
 }
 
-/// The images of the world: those that are served all the time, then names for clones of each.
+/// The images of a run: those that are served all the time, then names for clones of each.
 fn images_of(plan: &Plan) -> Vec<(ImageId, Plan)> {
     let name = |text: String| ImageId::parse(&text).expect("a valid name");
     let mut images = vec![(name("disk0".to_owned()), plan.clone())];

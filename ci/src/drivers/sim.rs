@@ -41,7 +41,7 @@ pub fn run(options: &Options) -> Result<()> {
             "fresh seeds",
             vec!["swarm", "--minutes", &minutes, "--from", &from],
         ),
-        ("small worlds", vec!["worlds", "--ops", &operations]),
+        ("small worlds", vec!["exhaustive", "--ops", &operations]),
         ("variants", vec!["mutants"]),
     ];
     let mut report = Report::default();

@@ -21,7 +21,7 @@ pub const ALL: &[&str] = &[
     "lock not exclusive",
     "conflict check skipped for trimmed pages",
     "page LSNs forgotten with the dropped generation",
-    "stale base accepted",
+    "stale old page accepted",
     "retired objects forgotten",
     "no epoch check",
     "lost reply taken for failure",
@@ -38,7 +38,7 @@ pub const ALL: &[&str] = &[
     "rollback takes back before it is published",
     "merging never comes to an end",
     "cleaning resurrects overwritten pages",
-    "fold loses holes",
+    "map compaction loses holes",
     "clone published before its pin",
     "pin of a clone's clone only in the parent",
     "snapshot delete that forgets pins",
@@ -47,10 +47,11 @@ pub const ALL: &[&str] = &[
     "collection deletes before expiry is published",
     "collection ignores epoch and watermark",
     "collection ignores unreadable manifests",
-    "the epoch in office is settled",
+    "the active epoch is settled",
 ];
 
-/// Variants of collection, history, fencing and connections that this crate's own tests must fail under, too.
+/// Variants of collection, history, fencing and connections that this crate's own tests must fail
+/// under, too.
 pub const TESTED: &[&str] = &[
     "clone published before its pin",
     "pin of a clone's clone only in the parent",
@@ -58,7 +59,7 @@ pub const TESTED: &[&str] = &[
     "collection deletes before expiry is published",
     "collection ignores epoch and watermark",
     "collection ignores unreadable manifests",
-    "the epoch in office is settled",
+    "the active epoch is settled",
     "nonce reused within a segment",
     "segment key does not bind the segment",
     "sealed frames do not bind their pages",
@@ -69,8 +70,8 @@ pub const TESTED: &[&str] = &[
     "an occupied name keeps its pins",
     "sharing is judged by the newest version",
     "a new life drops the pins",
-    "a deposed server calls it a failure of the store",
-    "a goodbye that waits is not seen",
+    "a fenced server calls it a failure of the store",
+    "a disconnect that waits is not seen",
     "a flood of connections goes first",
 ];
 
@@ -91,10 +92,10 @@ pub const SCENARIOS: &[(&str, &str)] = &[
     ),
     (
         "scenarios::publication::watermark_what_is_uploaded_and_unpublished_stays",
-        "the epoch in office is settled",
+        "the active epoch is settled",
     ),
     (
-        "scenarios::publication::epoch_a_deposed_server_publishes_nothing_more",
+        "scenarios::publication::epoch_a_fenced_server_publishes_nothing_more",
         "no epoch check",
     ),
     (

@@ -106,7 +106,7 @@ impl Horizon {
         }
         match name.epoch.cmp(&self.epoch) {
             Ordering::Less => true,
-            Ordering::Equal if mutant::is("the epoch in office is settled") => true,
+            Ordering::Equal if mutant::is("the active epoch is settled") => true,
             Ordering::Equal => {
                 name.incarnation == self.incarnation && name.sequence < self.watermark
             }

@@ -147,9 +147,9 @@ impl ActiveDatabase {
         &self.active
     }
 
-    /// Whether it has room for another generation, when it takes `generations_max` in all, dropped
-    /// ones included.
-    pub fn has_room(&self, generations_max: u64) -> bool {
+    /// Whether it takes another generation, when it takes `generations_max` in all, dropped ones
+    /// included.
+    pub fn takes_another(&self, generations_max: u64) -> bool {
         // fjall numbers its keyspaces in the order in which they are made, also after it was opened
         // again, and `meta` is 1.
         self.next.is_some() || self.active.keyspace().id() <= generations_max

@@ -103,7 +103,7 @@ impl Databases {
     /// Makes the keyspace of the next generation in advance; or, if the active database is to have
     /// no more of them, says which database to make in advance.
     pub fn prepare_next(&mut self) -> Result<Option<Plan>, Failure> {
-        if self.active.has_room(self.generations_max) {
+        if self.active.takes_another(self.generations_max) {
             self.active.prepare_next()?;
             return Ok(None);
         }

@@ -1,6 +1,7 @@
-//! What fjall's errors mean to the engine.
+//! What the errors of fjall and of the system mean to the engine.
 
 use std::io;
+use std::path::Path;
 
 use mvps_core::env::BufferError;
 
@@ -39,6 +40,13 @@ impl From<io::Error> for Failure {
             }
             _ => Self::Poisoned(error.to_string()),
         }
+    }
+}
+
+/// Names the path in an error of the system.
+pub fn io_error(path: &Path) -> impl Fn(io::Error) -> BufferError + '_ {
+    move |error| BufferError::Io {
+        reason: format!("{}: {error}", path.display()),
     }
 }
 

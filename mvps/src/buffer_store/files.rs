@@ -30,8 +30,6 @@ use std::time::{Duration, Instant};
 use mvps_core::env::BufferError;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-use super::recovery::Cut;
-
 /// The content of the file `store`.
 pub const STORE_FORMAT: &[u8] = b"mvps buffer store, format 1\n";
 
@@ -280,6 +278,19 @@ pub fn journals(database: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
     }
     found.sort_unstable();
     Ok(found)
+}
+
+/// What was cut off a journal, for the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cut {
+    /// The journal.
+    pub journal: PathBuf,
+    /// Its length now.
+    pub offset: u64,
+    /// Where the bytes are that were cut off.
+    pub kept: PathBuf,
+    /// How many.
+    pub bytes: u64,
 }
 
 /// Cuts a journal at `offset`, keeping `tail` in a file of its own.

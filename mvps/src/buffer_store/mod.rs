@@ -7,7 +7,7 @@
 //! Reading order: [`record`] and [`meta`] (what is stored), [`database`] and [`active`] (how it is
 //! written), [`generation`] (how it is read), [`databases`] and [`switch`] (how one database
 //! follows another), [`sync`], [`store`] (what may run at the same time); for openings [`files`],
-//! [`opening`], [`journal`], [`recovery`], [`rewrite`].
+//! [`opening`], [`opened`], [`journal`], [`recovery`], [`rewrite`].
 //!
 //! It must never acknowledge what a process kill could lose, and never open a store in which a
 //! synced batch is missing.
@@ -22,6 +22,7 @@ mod files;
 mod generation;
 mod journal;
 mod meta;
+mod opened;
 mod opening;
 mod record;
 mod recovery;
@@ -92,7 +93,7 @@ impl BufferStores for FjallBufferStores {
             // fjall asserts on some kinds of damage.
             reason: format!("{}: opening failed: {error}", layout.image.display()),
         })?;
-        let opening::Opened {
+        let opened::Opened {
             databases,
             journals,
             found,

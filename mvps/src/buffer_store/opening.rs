@@ -6,8 +6,6 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io;
-use std::path::Path;
 use std::sync::{Arc, Weak};
 
 use mvps_core::env::BufferError;
@@ -16,32 +14,16 @@ use mvps_core::ids::{Generation, Lsn};
 use super::active::{ActiveDatabase, Beginning, EmptyDatabase};
 use super::database::{Found, FoundGeneration, OpenDatabase};
 use super::databases::Databases;
-use super::errors::Failure;
+use super::errors::{Failure, io_error};
 use super::files::{self, DatabaseDirectory, DatabaseNumber, DirectoryLock, Layout, SyncedFile};
 use super::meta::Retired;
+use super::opened::Opened;
 use super::record::Seed;
 use super::sync::{JournalSync, Journals};
 use super::{recovery, rewrite};
 
 /// The first generation of a new store.
 const FIRST_GENERATION: Generation = Generation(1);
-
-/// A store whose databases are open.
-pub struct Opened {
-    /// The databases.
-    pub databases: Databases,
-    /// Their journals.
-    pub journals: Journals,
-    /// What is in all of them together.
-    pub found: Found,
-}
-
-/// Names the path in an error of the system.
-pub fn io_error(path: &Path) -> impl Fn(io::Error) -> BufferError + '_ {
-    move |error| BufferError::Io {
-        reason: format!("{}: {error}", path.display()),
-    }
-}
 
 /// Locks and opens the store, making it if there is none. `earlier` is the lock that this process
 /// took last, `generations_max` how many generations a database takes.

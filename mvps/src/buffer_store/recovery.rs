@@ -15,11 +15,12 @@
 
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use mvps_core::env::BufferError;
 
-use super::files;
+use super::errors::io_error;
+use super::files::{self, Cut};
 use super::journal::{JournalBatch, JournalItem, JournalReader, Step, batches_within};
 use super::record::{Key, Mark, Seed, decode_empty_batch, decode_header, decode_meta};
 
@@ -29,19 +30,6 @@ const SEQUENCE_GAP_MAX: u64 = 1 << 20;
 
 const READ_BUFFER_BYTES: usize = 1 << 20;
 
-/// What was cut off, for the log.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Cut {
-    /// The journal.
-    pub journal: PathBuf,
-    /// Its length now.
-    pub offset: u64,
-    /// Where the bytes are that were cut off.
-    pub kept: PathBuf,
-    /// How many.
-    pub bytes: u64,
-}
-
 /// The last batch seen so far.
 #[derive(Debug, Clone, Copy, Default)]
 struct Last {
@@ -49,8 +37,8 @@ struct Last {
     sequence: Option<u64>,
 }
 
-/// Checks all journals in `directory`; see the module. `synced` is the highest ordinal known to be
-/// synced.
+/// Checks all journals in `directory`, and cuts a torn tail off the active one. `synced` is the
+/// highest ordinal known to be synced.
 ///
 /// # Errors
 /// [`BufferError::Corrupt`] if synced data is damaged or missing, [`BufferError::Io`].
@@ -59,7 +47,7 @@ pub fn check_journals(
     seed: Seed,
     synced: u64,
 ) -> Result<Option<Cut>, BufferError> {
-    let journals = files::journals(directory).map_err(|e| io_error(directory, &e))?;
+    let journals = files::journals(directory).map_err(io_error(directory))?;
     let mut last = Last::default();
     let mut cut = None;
     for (position, (_, path)) in journals.iter().enumerate() {
@@ -76,19 +64,19 @@ fn check_journal(
     active: bool,
     last: &mut Last,
 ) -> Result<Option<Cut>, BufferError> {
-    let failed = |e: io::Error| io_error(path, &e);
-    let file = File::open(path).map_err(failed)?;
-    let length = file.metadata().map_err(failed)?.len();
+    let failed = io_error(path);
+    let file = File::open(path).map_err(&failed)?;
+    let length = file.metadata().map_err(&failed)?.len();
     let mut reader = JournalReader::new(BufReader::with_capacity(READ_BUFFER_BYTES, file), 0);
     let damaged = loop {
-        match reader.step().map_err(failed)? {
+        match reader.step().map_err(&failed)? {
             Step::Batch(batch) => *last = follow(path, seed, *last, &batch)?,
             Step::End => break false,
             Step::Damaged => break true,
         }
     };
     let offset = reader.offset();
-    let tail = read_tail(path, offset, length).map_err(failed)?;
+    let tail = read_tail(path, offset, length).map_err(&failed)?;
     if !damaged && tail.is_empty() {
         return Ok(None);
     }
@@ -182,10 +170,4 @@ fn mark_of(seed: Seed, first: &JournalItem) -> Option<Mark> {
         None => return decode_meta(seed, &first.key, &first.value).map(|(mark, _)| mark),
     };
     Some(header.stamp.mark)
-}
-
-fn io_error(path: &Path, error: &io::Error) -> BufferError {
-    BufferError::Io {
-        reason: format!("{}: {error}", path.display()),
-    }
 }

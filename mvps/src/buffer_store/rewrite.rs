@@ -19,9 +19,9 @@ use mvps_core::ids::Lsn;
 
 use super::active::{ActiveDatabase, Beginning, EmptyDatabase};
 use super::database::{FoundGeneration, OpenDatabase};
-use super::errors::Failure;
+use super::errors::{Failure, io_error};
 use super::files::{self, DatabaseNumber, DirectoryLock, Layout};
-use super::opening::{Opened, io_error};
+use super::opened::Opened;
 use super::record::Seed;
 use super::sync::JournalSync;
 

@@ -38,7 +38,7 @@ type AllProgress = BTreeMap<DatabaseNumber, Arc<Progress>>;
 struct Shared {
     layout: Layout,
     seed: Seed,
-    /// The next database, if the active one has no more room and it was made already.
+    /// The next database, if the active one takes no more generations and it was made already.
     next: Arc<Mutex<Option<EmptyDatabase>>>,
     sync: Arc<Mutex<Journals>>,
     /// The gate.
@@ -193,7 +193,7 @@ impl Shared {
     }
 
     /// Makes what the next seal needs: the next generation's keyspace or, if the active database
-    /// has no more room, the next database, which is returned under its lock.
+    /// takes no more generations, the next database, which is returned under its lock.
     async fn prepare(
         self: &Arc<Self>,
     ) -> Result<OwnedMutexGuard<Option<EmptyDatabase>>, BufferError> {

@@ -3,44 +3,20 @@
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use clap::Args;
-use clap::builder::BoolishValueParser;
 use mvps_core::check::{CheckProgress, CheckReport, Checker, ImageCheck};
-use mvps_core::ids::ImageId;
 
-use super::image::open_store;
-use super::{ByteSize, ImageStoreArgs, LogArgs, OutputArgs, OutputFormat, ProgressLine};
+use super::args::{CheckArgs, OutputFormat};
+use super::progress::ProgressLine;
+use super::store::open_store;
 use crate::daemon::root_keys;
-
-/// `mvps check`.
-#[derive(Debug, Args)]
-pub struct CheckArgs {
-    /// The image.
-    #[arg(value_parser = ImageId::parse, required_unless_present = "all", conflicts_with = "all")]
-    pub image: Option<ImageId>,
-    /// Check every image.
-    #[arg(long, env = "MVPS_TE_ALL", value_parser = BoolishValueParser::new())]
-    pub all: bool,
-    /// Read page content too, and verify it. Reads everything that is stored.
-    #[arg(long, env = "MVPS_TE_READ_DATA", value_parser = BoolishValueParser::new())]
-    pub read_data: bool,
-    /// Object store.
-    #[command(flatten)]
-    pub images: ImageStoreArgs,
-    /// Output.
-    #[command(flatten)]
-    pub output: OutputArgs,
-    /// Logging.
-    #[command(flatten)]
-    pub log: LogArgs,
-}
+use crate::quantity::ByteSize;
 
 /// Carries it out; the result is what to print, and whether nothing is wrong.
 ///
 /// # Errors
 /// If the images cannot be listed.
 pub async fn carry_out(args: &CheckArgs) -> anyhow::Result<(String, ExitCode)> {
-    let store = open_store(&args.images).await?;
+    let store = open_store(&args.object_store).await?;
     let line = Arc::new(ProgressLine::new());
     let shown = Arc::clone(&line);
     let observer = Arc::new(move |progress: CheckProgress| {

@@ -16,27 +16,28 @@ use mvps_core::ids::{ImageId, Version};
 use mvps_core::protocol::ManifestStore;
 use mvps_core::token::Shown;
 
-use super::image::{open_manifests, open_manifests_to_publish, shown};
-use super::report::utc;
-use super::{
-    ByteSize, CloneArgs, DeleteArgs, ImageAt, ImageOperationArgs, ImageStoreArgs, PinsArgs,
-    ResizeArgs, RollbackArgs, SnapshotCommand, SnapshotCreateArgs, SnapshotDeleteArgs,
-    VersionsArgs,
+use super::args::{
+    CloneArgs, DeleteArgs, ImageAt, ImageOperationArgs, ObjectStoreArgs, PinsArgs, ResizeArgs,
+    RollbackArgs, SnapshotCommand, SnapshotCreateArgs, SnapshotDeleteArgs, VersionsArgs,
 };
+use super::output::shown;
+use super::report::utc;
+use super::store::{open_manifests, open_manifests_to_publish};
 use crate::control::{ControlError, Reply, Request, RollbackTo, ask};
 use crate::daemon::root_keys;
+use crate::quantity::ByteSize;
 use crate::runtime::{OsEntropy, TokioClock};
 
-/// An operator at the object store.
-struct Desk {
+/// What an operator's command works with.
+struct AdminContext {
     manifests: ManifestStore,
     clock: TokioClock,
     root_keys: RootKeys,
 }
 
-impl Desk {
+impl AdminContext {
     /// For a command that publishes.
-    async fn open(args: &ImageStoreArgs) -> anyhow::Result<Self> {
+    async fn open(args: &ObjectStoreArgs) -> anyhow::Result<Self> {
         let root_keys = root_keys()?;
         Ok(Self::with(
             open_manifests_to_publish(args).await?,
@@ -44,7 +45,7 @@ impl Desk {
         ))
     }
 
-    async fn open_to_read(args: &ImageStoreArgs) -> anyhow::Result<Self> {
+    async fn open_to_read(args: &ObjectStoreArgs) -> anyhow::Result<Self> {
         Ok(Self::with(open_manifests(args).await?, RootKeys::none()))
     }
 
@@ -125,12 +126,12 @@ pub async fn snapshot(command: SnapshotCommand) -> anyhow::Result<String> {
 async fn create_snapshot(args: &SnapshotCreateArgs) -> anyhow::Result<String> {
     let name = snapshot_of(&args.target)?;
     let operation = &args.operation;
-    let desk = Desk::open(&operation.images).await?;
+    let context = AdminContext::open(&operation.object_store).await?;
     let image = &args.target.image;
     let asked =
         args.version.is_none() && checkpoint(&operation.buffer.buffer_store_path, image).await?;
     let version = args.version.map(Version);
-    let made = admin::create_snapshot(&desk.admin(), image, name, version).await?;
+    let made = admin::create_snapshot(&context.admin(), image, name, version).await?;
     let text = |made: &SnapshotCreated| {
         let noted = asked || version.is_some();
         let lacks = not_asked(made.in_office.as_deref(), noted);
@@ -146,8 +147,8 @@ async fn create_snapshot(args: &SnapshotCreateArgs) -> anyhow::Result<String> {
 }
 
 async fn list_snapshots(args: &ImageOperationArgs) -> anyhow::Result<String> {
-    let desk = Desk::open_to_read(&args.operation.images).await?;
-    let rows = admin::snapshots(&desk.admin(), &args.image).await?;
+    let context = AdminContext::open_to_read(&args.operation.object_store).await?;
+    let rows = admin::snapshots(&context.admin(), &args.image).await?;
     let text = |rows: &Vec<SnapshotReport>| {
         let line = |row: &SnapshotReport| {
             let made = utc(row.created_at_unix_ms);
@@ -163,9 +164,9 @@ async fn list_snapshots(args: &ImageOperationArgs) -> anyhow::Result<String> {
 
 async fn delete_snapshot(args: &SnapshotDeleteArgs) -> anyhow::Result<String> {
     let name = snapshot_of(&args.target)?;
-    let desk = Desk::open(&args.operation.images).await?;
+    let context = AdminContext::open(&args.operation.object_store).await?;
     let image = &args.target.image;
-    let deleted = admin::delete_snapshot(&desk.admin(), image, name, args.force).await?;
+    let deleted = admin::delete_snapshot(&context.admin(), image, name, args.force).await?;
     let text = |deleted: &SnapshotDeleted| {
         let kept = match deleted.pinned_by.as_slice() {
             [] => String::new(),
@@ -184,11 +185,11 @@ async fn delete_snapshot(args: &SnapshotDeleteArgs) -> anyhow::Result<String> {
 pub(super) async fn clone(args: &CloneArgs) -> anyhow::Result<String> {
     let of = wanted(&args.source, args.version)?;
     let operation = &args.operation;
-    let desk = Desk::open(&operation.images).await?;
+    let context = AdminContext::open(&operation.object_store).await?;
     let source = &args.source.image;
     let newest = of == Shown::Newest;
     let asked = newest && checkpoint(&operation.buffer.buffer_store_path, source).await?;
-    let cloned = admin::clone_image(&desk.admin(), source, &of, &args.target).await?;
+    let cloned = admin::clone_image(&context.admin(), source, &of, &args.target).await?;
     let text = |cloned: &Cloned| {
         let lacks = not_asked(cloned.in_office.as_deref(), asked || !newest);
         format!(
@@ -227,8 +228,8 @@ pub(super) async fn roll_back(args: &RollbackArgs) -> anyhow::Result<String> {
         },
         Some(_) => bail!("the server answered something else; is it of another version?"),
         None => {
-            let desk = Desk::open(&operation.images).await?;
-            admin::roll_back(&desk.admin(), image, &to).await?
+            let context = AdminContext::open(&operation.object_store).await?;
+            admin::roll_back(&context.admin(), image, &to).await?
         }
     };
     let text = |done: &RolledBack| {
@@ -258,8 +259,8 @@ pub(super) async fn resize(args: &ResizeArgs) -> anyhow::Result<String> {
         },
         Some(_) => bail!("the server answered something else; is it of another version?"),
         None => {
-            let desk = Desk::open(&operation.images).await?;
-            admin::resize(&desk.admin(), image, args.size.0).await?
+            let context = AdminContext::open(&operation.object_store).await?;
+            admin::resize(&context.admin(), image, args.size.0).await?
         }
     };
     let text = |done: &Resized| {
@@ -292,8 +293,8 @@ pub(super) async fn rekey(args: &ImageOperationArgs) -> anyhow::Result<String> {
         },
         Some(_) => bail!("the server answered something else; is it of another version?"),
         None => {
-            let desk = Desk::open(&operation.images).await?;
-            admin::rekey(&desk.admin(), image).await?
+            let context = AdminContext::open(&operation.object_store).await?;
+            admin::rekey(&context.admin(), image).await?
         }
     };
     shown(operation.output.output, &done, rekeyed_text)
@@ -317,8 +318,8 @@ fn rekeyed_text(done: &Rekeyed) -> String {
 
 /// `mvps image delete`.
 pub(super) async fn delete(args: &DeleteArgs) -> anyhow::Result<String> {
-    let desk = Desk::open(&args.operation.images).await?;
-    let deleted = admin::delete(&desk.admin(), &args.image, args.force).await?;
+    let context = AdminContext::open(&args.operation.object_store).await?;
+    let deleted = admin::delete(&context.admin(), &args.image, args.force).await?;
     let text = |deleted: &Deleted| {
         let mut lines = vec![format!("{} is deleted", deleted.image)];
         if !deleted.snapshots.is_empty() {
@@ -345,8 +346,8 @@ pub(super) async fn delete(args: &DeleteArgs) -> anyhow::Result<String> {
 
 /// `mvps image versions`.
 pub(super) async fn versions(args: &VersionsArgs) -> anyhow::Result<String> {
-    let desk = Desk::open_to_read(&args.operation.images).await?;
-    let report = admin::versions(&desk.admin(), &args.image, args.limit).await?;
+    let context = AdminContext::open_to_read(&args.operation.object_store).await?;
+    let report = admin::versions(&context.admin(), &args.image, args.limit).await?;
     shown(args.operation.output.output, &report, versions_text)
 }
 
@@ -383,17 +384,17 @@ fn versions_text(report: &VersionsReport) -> String {
 
 /// `mvps image pins`.
 pub(super) async fn pins(args: &PinsArgs) -> anyhow::Result<String> {
-    let images = &args.operation.images;
+    let store = &args.operation.object_store;
     let report = match &args.release {
         Some(reader) => {
-            let desk = Desk::open(images).await?;
+            let context = AdminContext::open(store).await?;
             // As it is listed, too.
             let reader = reader.strip_prefix("reader ").unwrap_or(reader);
-            admin::release_reader(&desk.admin(), &args.image, reader).await?
+            admin::release_reader(&context.admin(), &args.image, reader).await?
         }
         None => {
-            let desk = Desk::open_to_read(images).await?;
-            admin::pins(&desk.admin(), &args.image).await?
+            let context = AdminContext::open_to_read(store).await?;
+            admin::pins(&context.admin(), &args.image).await?
         }
     };
     shown(args.operation.output.output, &report, pins_text)

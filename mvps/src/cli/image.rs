@@ -1,22 +1,16 @@
 //! `mvps image …`: an operator's work on images, through the object store alone.
 
-use std::sync::Arc;
-use std::time::Duration;
-
 use mvps_core::admin::{self, Adopted, ImageReport, ImageRow, TakeoverOutcome};
 use mvps_core::encryption::RootKeys;
-use mvps_core::protocol::{ManifestStore, Opener};
-use mvps_core::store::{Patience, RetryingStore, probe_conditional_create};
+use mvps_core::protocol::Opener;
 
-use super::{
-    ByteSize, ImageAdoptArgs, ImageCommand, ImageNameArgs, ImageStoreArgs, OutputFormat, history,
-    report,
-};
-use crate::daemon::{ImageStoreChoice, open_buffer_stores, open_object_store, this_process};
+use super::args::{ImageAdoptArgs, ImageCommand, ImageNameArgs};
+use super::output::shown;
+use super::store::{open_manifests, open_manifests_to_publish};
+use super::{history, report};
+use crate::daemon::{open_buffer_stores, this_process};
+use crate::quantity::ByteSize;
 use crate::runtime::{OsEntropy, TokioClock};
-
-/// An operator waits for a slow object store, but not for ever.
-const OBJECT_STORE_PATIENCE: Duration = Duration::from_secs(30);
 
 /// Carries it out; the result is what to print.
 ///
@@ -25,12 +19,12 @@ const OBJECT_STORE_PATIENCE: Duration = Duration::from_secs(30);
 pub async fn carry_out(command: ImageCommand) -> anyhow::Result<String> {
     match command {
         ImageCommand::List(args) => {
-            let manifests = open_manifests(&args.images).await?;
+            let manifests = open_manifests(&args.object_store).await?;
             let rows = admin::list(&manifests).await?;
             shown(args.output.output, &rows, |rows| list_text(rows))
         }
         ImageCommand::Show(args) => {
-            let manifests = open_manifests(&args.images).await?;
+            let manifests = open_manifests(&args.object_store).await?;
             let image = admin::show(&manifests, &args.image).await?;
             shown(args.output.output, &image, report::image)
         }
@@ -47,13 +41,13 @@ pub async fn carry_out(command: ImageCommand) -> anyhow::Result<String> {
 }
 
 async fn takeover(args: &ImageNameArgs) -> anyhow::Result<String> {
-    let manifests = open_manifests_to_publish(&args.images).await?;
+    let manifests = open_manifests_to_publish(&args.object_store).await?;
     let outcome = admin::takeover(&manifests, &TokioClock::new(), &OsEntropy, &args.image).await?;
     shown(args.output.output, &outcome, takeover_text)
 }
 
 async fn adopt(args: &ImageAdoptArgs) -> anyhow::Result<String> {
-    let manifests = open_manifests_to_publish(&args.name.images).await?;
+    let manifests = open_manifests_to_publish(&args.name.object_store).await?;
     let buffers = open_buffer_stores(&args.buffer.buffer_store_path);
     let owner = this_process();
     let opener = Opener {
@@ -68,40 +62,6 @@ async fn adopt(args: &ImageAdoptArgs) -> anyhow::Result<String> {
     shown(args.name.output.output, &adopted, adopted_text)
 }
 
-pub(super) async fn open_store(args: &ImageStoreArgs) -> anyhow::Result<RetryingStore> {
-    let choice = ImageStoreChoice::from_args(args)?;
-    let objects = open_object_store(&choice).await?;
-    let store = RetryingStore::new(objects, Arc::new(TokioClock::new()), Arc::new(OsEntropy));
-    Ok(store.with_patience(Patience::For(OBJECT_STORE_PATIENCE)))
-}
-
-pub(super) async fn open_manifests(args: &ImageStoreArgs) -> anyhow::Result<ManifestStore> {
-    Ok(ManifestStore::new(open_store(args).await?))
-}
-
-/// For a command that publishes, which is safe only where conditional creates work.
-pub(super) async fn open_manifests_to_publish(
-    args: &ImageStoreArgs,
-) -> anyhow::Result<ManifestStore> {
-    let store = open_store(args).await?;
-    probe_conditional_create(&store, args.unsafe_no_fencing)
-        .await
-        // The error's own text has its source's already.
-        .map_err(|error| anyhow::anyhow!("nothing was changed: {error}"))?;
-    Ok(ManifestStore::new(store))
-}
-
-pub(super) fn shown<T: serde::Serialize>(
-    format: OutputFormat,
-    value: &T,
-    text: impl FnOnce(&T) -> String,
-) -> anyhow::Result<String> {
-    match format {
-        OutputFormat::Human => Ok(text(value)),
-        OutputFormat::Json => Ok(serde_json::to_string_pretty(value)?),
-    }
-}
-
 fn list_text(rows: &[ImageRow]) -> String {
     if rows.is_empty() {
         return "no images".to_owned();
@@ -113,16 +73,16 @@ fn list_text(rows: &[ImageRow]) -> String {
         .unwrap_or(0)
         .max(5);
     let mut lines = vec![format!(
-        "{:<width$}  {:>12}  {:>8}  office",
+        "{:<width$}  {:>12}  {:>8}  state",
         "image", "size", "version"
     )];
     for row in rows {
         lines.push(match (&row.report, &row.problem) {
             (Some(image), _) => {
                 let size = ByteSize(image.size_bytes).to_string();
-                let office = report::office(image);
+                let state = report::state(image);
                 format!(
-                    "{:<width$}  {size:>12}  {:>8}  {office}",
+                    "{:<width$}  {size:>12}  {:>8}  {state}",
                     row.image, image.version
                 )
             }
@@ -144,10 +104,7 @@ fn takeover_text(outcome: &TakeoverOutcome) -> String {
             lsn = given_up_at(image),
         ),
         TakeoverOutcome::WasClean(image) => {
-            format!(
-                "nobody was in office of {}: nothing was changed",
-                image.image
-            )
+            format!("{} has no active writer: nothing was changed", image.image)
         }
     }
 }
@@ -168,10 +125,12 @@ fn adopted_text(adopted: &Adopted) -> String {
         was_in_office,
     } = adopted;
     if *was_in_office {
-        return format!("the buffer store of {image} was in office already: nothing was changed");
+        return format!(
+            "the buffer store of {image} is the active writer's already: nothing was changed"
+        );
     }
     format!(
-        "the buffer store of {image} is in office again, with version {version}. A server that is \
-         started on it goes on from LSN {buffer_lsn} (the last checkpoint is at {checkpoint_lsn})."
+        "the buffer store of {image} is the active writer's again, with version {version}. A server \
+         that is started on it goes on from LSN {buffer_lsn} (the last checkpoint is at {checkpoint_lsn})."
     )
 }

@@ -4,8 +4,8 @@ use std::fmt::Write as _;
 
 use mvps_core::admin::ImageReport;
 
-use super::ByteSize;
 use crate::control::{Health, ImageReport as OpenImage, NodeReport};
+use crate::quantity::ByteSize;
 
 /// What a server does.
 #[must_use]
@@ -131,7 +131,7 @@ pub fn image(image: &ImageReport) -> String {
         ),
     );
     line("page size", ByteSize(image.page_size_bytes).to_string());
-    line("office", office(image));
+    line("state", state(image));
     line("epoch", format!("{}, tenure {}", image.epoch, image.tenure));
     line(
         "version",
@@ -193,12 +193,12 @@ pub fn image(image: &ImageReport) -> String {
     text
 }
 
-/// Who has the image.
+/// Who writes the image, or why nobody does.
 #[must_use]
-pub fn office(image: &ImageReport) -> String {
+pub fn state(image: &ImageReport) -> String {
     match (image.office, image.owner.as_str()) {
-        ("in-office", "") => "in office: a server that did not name itself".to_owned(),
-        ("in-office", owner) => format!("in office: {owner}"),
+        ("in-office", "") => "active writer: a server that did not name itself".to_owned(),
+        ("in-office", owner) => format!("active writer: {owner}"),
         ("clean", _) => "clean: any server may open it".to_owned(),
         (other, _) => other.to_owned(),
     }
@@ -300,7 +300,7 @@ mod tests {
             connections: 2,
             tenure: "4/00ff".to_owned(),
             health: Health::Fenced,
-            reason: Some("epoch 5 is in office".to_owned()),
+            reason: Some("epoch 5 is the active writer's".to_owned()),
         };
         let report = NodeReport {
             server_version: "0.1.0".to_owned(),
@@ -319,7 +319,7 @@ mod tests {
         for expected in [
             "mvps 0.1.0, process 7, up 1m 1s",
             "64 MiB, at most 65 MiB",
-            "FENCED: epoch 5 is in office",
+            "FENCED: epoch 5 is the active writer's",
             "disk1 (being opened or closed)",
             "LSN 12, synced to 10",
             "version 3 with LSN 7",

@@ -5,16 +5,17 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 
-use super::{
-    CheckpointArgs, Command, OutputFormat, StatusArgs, check, history, image, report, token, txn,
-};
-use crate::control::{ControlError, Reply, Request, ask};
+use super::args::{CheckpointArgs, Command, StatusArgs};
+use super::output::shown;
+use super::parse::parse;
+use super::{check, history, image, report, token, txn};
+use crate::control::{CheckpointDone, ControlError, Reply, Request, ask};
 use crate::{daemon, logging};
 
 /// The binary: parses the process's arguments, carries them out, and reports what went wrong.
 #[must_use]
 pub fn main() -> ExitCode {
-    let command = match super::parse(std::env::args_os()) {
+    let command = match parse(std::env::args_os()) {
         Ok(cli) => cli.command,
         Err(error) => error.exit(),
     };
@@ -31,20 +32,20 @@ pub fn main() -> ExitCode {
 fn carry_out(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Serve(args) => {
-            logging::start(&args.log)?;
-            daemon::run(&args)
+            logging::start(&args.log.settings())?;
+            daemon::run(&args.settings()?)
         }
         Command::Token(args) => print(&token::make(&args)?),
         Command::Image(args) => {
-            logging::start(args.command.log())?;
+            logging::start(&args.command.log().settings())?;
             print(&block_on(image::carry_out(args.command))??)
         }
         Command::Snapshot(args) => {
-            logging::start(args.command.log())?;
+            logging::start(&args.command.log().settings())?;
             print(&block_on(history::snapshot(args.command))??)
         }
         Command::Check(args) => {
-            logging::start(&args.log)?;
+            logging::start(&args.log.settings())?;
             let (text, code) = block_on(check::carry_out(&args))??;
             print(&text)?;
             Ok(code)
@@ -62,10 +63,6 @@ fn print(text: &str) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn print_json(value: &impl serde::Serialize) -> anyhow::Result<ExitCode> {
-    print(&serde_json::to_string_pretty(value)?)
-}
-
 /// Runs something short, such as one question to the server.
 fn block_on<T>(task: impl Future<Output = T>) -> anyhow::Result<T> {
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -79,10 +76,9 @@ fn status(args: &StatusArgs) -> anyhow::Result<ExitCode> {
     let Reply::Status(node) = reply else {
         anyhow::bail!("the server answered something else; is it of another version?");
     };
-    match args.output.output {
-        OutputFormat::Json => print_json(&node),
-        OutputFormat::Human => print(&report::node(&node)),
-    }
+    print(&shown(args.output.output, &node, |node| {
+        report::node(node)
+    })?)
 }
 
 fn checkpoint(args: &CheckpointArgs) -> anyhow::Result<ExitCode> {
@@ -98,11 +94,7 @@ fn checkpoint(args: &CheckpointArgs) -> anyhow::Result<ExitCode> {
     let Reply::Checkpointed(done) = reply else {
         anyhow::bail!("the server answered something else; is it of another version?");
     };
-    match args.output.output {
-        OutputFormat::Json => print_json(&done),
-        OutputFormat::Human => print(&format!(
-            "{} is published as version {}",
-            done.image, done.version
-        )),
-    }
+    let text =
+        |done: &CheckpointDone| format!("{} is published as version {}", done.image, done.version);
+    print(&shown(args.output.output, &done, text)?)
 }

@@ -1,9 +1,12 @@
 //! The command line is a contract: what parses, to what, and under which environment names.
 
+use std::ffi::OsString;
+
 use clap::CommandFactory as _;
 use mvps_core::env::Address;
 
 use super::*;
+use crate::quantity::{ByteSize, Compression};
 
 fn parse_line(line: &str) -> Result<Cli, clap::Error> {
     parse(line.split_whitespace().map(OsString::from))
@@ -21,7 +24,7 @@ fn serve_is_the_default() {
     for line in ["mvps", "mvps serve"] {
         let args = serve_args(line);
         assert_eq!(args.listen, [Address::Tcp("127.0.0.1:10809".to_owned())]);
-        assert_eq!(args.images.image_store, None);
+        assert_eq!(args.object_store.image_store, None);
         assert_eq!(args.tuning.checkpoint_interval_ms, 60_000);
         assert_eq!(args.tuning.checkpoint_bytes, ByteSize(256 << 20));
         assert_eq!(args.tuning.buffer_limit_bytes, ByteSize(8 << 30));
@@ -52,9 +55,15 @@ fn the_original_command_line_works() {
         args.listen,
         [Address::Tcp("0.0.0.0:10809".to_owned()), unix]
     );
-    assert_eq!(args.images.image_store, Some(ImageStoreKind::S3));
-    assert_eq!(args.images.image_store_s3_bucket.as_deref(), Some("b"));
-    assert_eq!(args.images.image_store_s3_prefix.as_deref(), Some("p/"));
+    assert_eq!(args.object_store.image_store, Some(ObjectStoreKind::S3));
+    assert_eq!(
+        args.object_store.image_store_s3_bucket.as_deref(),
+        Some("b")
+    );
+    assert_eq!(
+        args.object_store.image_store_s3_prefix.as_deref(),
+        Some("p/")
+    );
     assert_eq!(
         args.buffer.buffer_store_path,
         std::path::Path::new("/var/lib/mvps")
@@ -63,7 +72,7 @@ fn the_original_command_line_works() {
     assert_eq!(args.tuning.buffer_limit_bytes, ByteSize(1 << 30));
     assert_eq!(args.tuning.durability, DurabilityArg::ObjectStore);
     assert_eq!(args.log.log_format, LogFormat::Json);
-    assert!(args.images.unsafe_no_fencing);
+    assert!(args.object_store.unsafe_no_fencing);
 }
 
 #[test]

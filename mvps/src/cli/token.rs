@@ -1,32 +1,14 @@
 //! `mvps token`: makes tokens with the server's secret.
 
 use anyhow::{Context as _, bail};
-use mvps_core::engine::Durability;
 use mvps_core::env::{Clock as _, WallTime};
 use mvps_core::ids::{ImageId, PAGE_SIZE_BITS, PageSize};
-use mvps_core::token::{DurabilityClaim, NewToken};
+use mvps_core::token::NewToken;
 
-use super::{ByteSize, DurabilityArg, TokenArgs};
+use super::args::TokenArgs;
 use crate::daemon::JwtSecret;
+use crate::quantity::ByteSize;
 use crate::runtime::TokioClock;
-
-impl From<DurabilityArg> for DurabilityClaim {
-    fn from(durability: DurabilityArg) -> Self {
-        match durability {
-            DurabilityArg::Local => Self::Local,
-            DurabilityArg::ObjectStore => Self::ObjectStore,
-        }
-    }
-}
-
-impl From<DurabilityArg> for Durability {
-    fn from(durability: DurabilityArg) -> Self {
-        match durability {
-            DurabilityArg::Local => Self::Local,
-            DurabilityArg::ObjectStore => Self::ObjectStore,
-        }
-    }
-}
 
 /// The token that the flags ask for.
 ///
@@ -84,9 +66,10 @@ fn page_size_bits(size: ByteSize) -> anyhow::Result<u8> {
 mod tests {
     use std::ffi::OsString;
 
-    use mvps_core::token::{Shown, TokenKeys};
+    use mvps_core::token::{DurabilityClaim, Shown, TokenKeys};
 
-    use super::super::{Command, parse};
+    use super::super::args::Command;
+    use super::super::parse::parse;
     use super::*;
 
     const NOW: WallTime = WallTime {

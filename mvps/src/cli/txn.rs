@@ -12,7 +12,7 @@ use mvps_core::client::{Client, ClientError, Transaction};
 use mvps_core::env::{Address, Network as _};
 use mvps_core::nbd::{Errno, ExportName, Framing, Opening, RequestedOptions};
 
-use super::TxnArgs;
+use super::args::TxnArgs;
 use super::token::for_one_connection;
 use crate::runtime::{ClientTlsFiles, RustlsClientSecurity, TokioNetwork, TokioSpawner};
 

@@ -144,7 +144,7 @@ pub struct RekeyDone {
 /// What a server does.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeReport {
-    /// Version of the program.
+    /// The server's version.
     pub server_version: String,
     /// Process id.
     pub pid: u32,
@@ -243,7 +243,7 @@ pub struct ImageReport {
     pub publishing: bool,
     /// Open transactions.
     pub transactions: u64,
-    /// Writes that wait for room in the buffer or for a lock.
+    /// Writes that wait for space in the buffer or for a lock.
     pub stalled: u64,
     /// What is in object storage, and how cleaning goes.
     #[serde(default)]
@@ -264,13 +264,13 @@ pub struct ImageReport {
 pub struct SpaceReport {
     /// Bytes of the newest version's segments and map.
     pub stored_bytes: u64,
-    /// Of these, bytes of pages that were alive when the map was last folded, and of the map.
+    /// Of these, bytes of pages that were alive at the last map compaction, and of the map.
     pub live_bytes: u64,
     /// The rest of them.
     pub dead_bytes: u64,
     /// Its segments.
     pub segments: u64,
-    /// Of these, segments since the map was last folded.
+    /// Of these, segments since the last map compaction.
     pub tail_segments: u64,
     /// Objects that wait for their last readers.
     pub retired_objects: u64,

@@ -13,7 +13,7 @@ use mvps_core::env::Moment;
 use mvps_core::session::{EngineImages, Server};
 use mvps_core::store::StoreStatistics;
 
-use crate::cli::ByteSize;
+use crate::quantity::ByteSize;
 
 /// How often a drain is looked at.
 const LOOK_INTERVAL: Duration = Duration::from_millis(250);

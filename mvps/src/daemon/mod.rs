@@ -1,11 +1,13 @@
 //! The server: what `mvps serve` runs.
 //!
-//! Builds one environment out of the flags, serves until it is told to stop, then drains.
+//! Builds one environment out of its settings, serves until it is told to stop, then drains.
+//!
+//! Must never: know flags. Whoever parses them hands over [`ServerSettings`].
 
 mod banner;
 mod drain;
 mod folder_lock;
-mod history;
+mod image_operations;
 mod keys;
 mod listening;
 mod memory;
@@ -29,5 +31,5 @@ pub use memory::ResidentMemory;
 pub use root_keys::{root_keys, root_keys_of_server};
 pub use secret::{JwtSecret, SECRET_FILE, SECRET_VARIABLE};
 pub use serve::run;
-pub use settings::{EMBEDDED_PATH, ImageStoreChoice, SettingsError};
+pub use settings::{EMBEDDED_PATH, EngineSettings, ImageStoreChoice, ServerSettings, TlsSettings};
 pub use stores::{open_buffer_stores, open_object_store, this_process};

@@ -8,10 +8,9 @@ use mvps_core::env::Moment;
 use mvps_core::ids::ImageId;
 use mvps_core::session::{EngineImages, Server};
 
-use super::history::NotDone;
+use super::image_operations::{ImageOperations, NotDone};
 use super::memory::ResidentMemory;
-use super::settings::ImageStoreChoice;
-use crate::cli::ServeArgs;
+use super::settings::ServerSettings;
 use crate::control::{ControlHandler, Health, ImageReport, NodeReport, Reply, Request};
 
 /// How long a status waits for one image. One that is being opened or closed answers nothing before
@@ -20,8 +19,9 @@ const IMAGE_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Looks into the server on behalf of an operator.
 pub struct Operator {
-    pub(super) server: Server<EngineImages>,
-    pub(super) host: Host,
+    server: Server<EngineImages>,
+    host: Host,
+    operations: ImageOperations,
     started: Moment,
     listen: Vec<String>,
     image_store: String,
@@ -34,17 +34,17 @@ impl Operator {
     pub fn new(
         server: Server<EngineImages>,
         host: Host,
-        args: &ServeArgs,
-        choice: &ImageStoreChoice,
+        settings: &ServerSettings,
         listen: Vec<String>,
     ) -> Self {
         Self {
             started: host.environment.clock.now(),
+            operations: ImageOperations::new(server.clone(), host.clone()),
             server,
             host,
             listen,
-            image_store: choice.to_string(),
-            buffer_store_path: args.buffer.buffer_store_path.display().to_string(),
+            image_store: settings.image_store.to_string(),
+            buffer_store_path: settings.buffer_store_path.display().to_string(),
         }
     }
 
@@ -84,24 +84,25 @@ impl Operator {
 #[async_trait]
 impl ControlHandler for Operator {
     async fn answer(&self, request: Request) -> Reply {
+        let operations = &self.operations;
         match request {
             Request::Status => Reply::Status(Box::new(self.status().await)),
             Request::Checkpoint { image } => {
-                reply(self.checkpoint(&image).await, Reply::Checkpointed)
+                reply(operations.checkpoint(&image).await, Reply::Checkpointed)
             }
             Request::Rollback {
                 image,
                 to,
                 discard_unpublished,
             } => {
-                let done = self.roll_back(&image, to.into(), discard_unpublished);
+                let done = operations.roll_back(&image, to.into(), discard_unpublished);
                 reply(done.await, Reply::RolledBack)
             }
             Request::Resize { image, size_bytes } => {
-                reply(self.resize(&image, size_bytes).await, Reply::Resized)
+                reply(operations.resize(&image, size_bytes).await, Reply::Resized)
             }
             Request::Rekey { image, root_key } => {
-                let done = self.rekey(&image, root_key.as_deref());
+                let done = operations.rekey(&image, root_key.as_deref());
                 reply(done.await, Reply::Rekeyed)
             }
         }

@@ -1,7 +1,7 @@
-//! `mvps serve`, from flags to exit code.
+//! The server, from its settings to its exit code.
 //!
-//! Order of a start: what can be refused without touching anything shared comes first (flags, keys,
-//! the folder's lock, the sockets), then the object store is probed, and only then clients are let
+//! Order of a start: what can be refused without touching anything shared comes first (keys, the
+//! folder's lock, the sockets), then the object store is probed, and only then clients are let
 //! in. Signals are heard before anything else: whoever sees the sockets may already send one.
 
 use std::num::NonZeroUsize;
@@ -25,11 +25,10 @@ use super::open_files;
 use super::operator::Operator;
 use super::reader_id;
 use super::root_keys::root_keys_of_server;
-use super::settings::{EMBEDDED_PATH, ImageStoreChoice};
+use super::settings::{EMBEDDED_PATH, EngineSettings, ImageStoreChoice, ServerSettings};
 use super::signals::StopSignals;
 use super::stores::{open_buffer_stores, open_object_store, this_process};
 use super::tls;
-use crate::cli::{ServeArgs, TuningArgs};
 use crate::control::ControlServer;
 use crate::runtime::{OsEntropy, RustlsSecurity, TokioClock, TokioNetwork, TokioSpawner};
 
@@ -41,7 +40,7 @@ const PROBE_PATIENCE: Duration = Duration::from_secs(30);
 ///
 /// # Errors
 /// Why it could not start.
-pub fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
+pub fn run(settings: &ServerSettings) -> anyhow::Result<ExitCode> {
     open_files::raise_limit();
     let cores = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -50,26 +49,29 @@ pub fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
         .enable_all()
         .build()
         .context("the runtime cannot be started")?;
-    let outcome = runtime.block_on(serve(args, cores));
+    let outcome = runtime.block_on(serve(settings, cores));
     // What still runs now was given up on.
     runtime.shutdown_background();
     outcome
 }
 
-async fn serve(args: &ServeArgs, cores: NonZeroUsize) -> anyhow::Result<ExitCode> {
+async fn serve(settings: &ServerSettings, cores: NonZeroUsize) -> anyhow::Result<ExitCode> {
     let mut signals = StopSignals::listen().context("signals cannot be heard")?;
-    let choice = ImageStoreChoice::from_args(&args.images)?;
-    let security = tls::load(&args.tls)?;
+    let security = settings.tls.as_ref().map(tls::load).transpose()?;
     let reload = security.as_ref().map(|_| tls::reload_signal());
     let reload = reload.transpose()?;
-    let lock = FolderLock::take(&args.buffer.buffer_store_path)?;
-    let reader = reader_id::load_or_make(&args.buffer.buffer_store_path, &OsEntropy)?;
-    let root_keys = root_keys_of_server(args.encryption.require_encryption)?;
-    let keys = ServerKeys::load(args.jwt_public_key.as_deref(), &choice, &OsEntropy)?;
-    let listeners = bind_all(&TokioNetwork, &args.listen).await?;
-    let control = ControlServer::bind(&args.buffer.buffer_store_path)
+    let lock = FolderLock::take(&settings.buffer_store_path)?;
+    let reader = reader_id::load_or_make(&settings.buffer_store_path, &OsEntropy)?;
+    let root_keys = root_keys_of_server(settings.requires_encryption)?;
+    let keys = ServerKeys::load(
+        settings.jwt_public_key.as_deref(),
+        &settings.image_store,
+        &OsEntropy,
+    )?;
+    let listeners = bind_all(&TokioNetwork, &settings.listen).await?;
+    let control = ControlServer::bind(&settings.buffer_store_path)
         .await
-        .with_context(|| control_advice(args))?;
+        .with_context(|| control_advice(settings))?;
 
     let host = tokio::select! {
         biased;
@@ -77,36 +79,36 @@ async fn serve(args: &ServeArgs, cores: NonZeroUsize) -> anyhow::Result<ExitCode
             tracing::info!(signal, "ended before the object store answered");
             return Ok(Drained::Whole.exit_code());
         }
-        host = probed_host(args, &choice, cores) => host?.with_root_keys(root_keys),
+        host = probed_host(settings, cores) => host?.with_root_keys(root_keys),
     };
 
     let clock = Arc::clone(&host.environment.clock);
     let listen: Vec<String> = listeners.iter().map(|one| shown(&one.address())).collect();
-    let token = match choice {
+    let token = match settings.image_store {
         ImageStoreChoice::Embedded => keys.embedded_token(&*clock)?,
         _ => None,
     };
     let first = listeners[0].address();
     let engine = EngineConfig {
         reader,
-        ..engine_config(&args.tuning)
+        ..engine_config(&settings.engine)
     };
     let server = start(
         &host,
         keys.tokens,
         listeners,
-        &args.tuning,
+        settings,
         engine,
         security.clone(),
     );
     if let (Some(security), Some(signal)) = (security, reload) {
         tokio::spawn(tls::reload(security, signal));
     }
-    let operator = Operator::new(server.clone(), host.clone(), args, &choice, listen.clone());
+    let operator = Operator::new(server.clone(), host.clone(), settings, listen.clone());
     let control = tokio::spawn(control.run(Arc::new(operator)));
     tracing::info!(
-        listen = listen.join(", "), image_store = %choice,
-        buffer_store = %args.buffer.buffer_store_path.display(), "ready"
+        listen = listen.join(", "), image_store = %settings.image_store,
+        buffer_store = %settings.buffer_store_path.display(), "ready"
     );
     if let Some(token) = token {
         print_banner(&banner(&first, &token, EMBEDDED_PATH));
@@ -114,14 +116,13 @@ async fn serve(args: &ServeArgs, cores: NonZeroUsize) -> anyhow::Result<ExitCode
 
     let signal = signals.next().await;
     tracing::info!(signal, "draining; a second signal ends the process at once");
-    let patience = Duration::from_millis(args.tuning.shutdown_patience_ms);
     let drained = tokio::select! {
         biased;
         signal = signals.next() => {
             tracing::warn!(signal, "ended at once; buffer stores are as after a crash");
             Drained::Interrupted
         }
-        drained = drain(&server, &host, patience) => drained,
+        drained = drain(&server, &host, settings.shutdown_patience) => drained,
     };
     control.abort();
     drop(lock);
@@ -133,15 +134,15 @@ fn start(
     host: &Host,
     tokens: TokenKeys,
     listeners: Vec<Box<dyn Listener>>,
-    tuning: &TuningArgs,
+    settings: &ServerSettings,
     engine: EngineConfig,
     security: Option<Arc<RustlsSecurity>>,
 ) -> Server<EngineImages> {
     let threads = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
     let config = ServerConfig {
         scheduler_permits: threads.get(),
-        idle_time: Duration::from_millis(tuning.idle_close_ms),
-        durability: tuning.durability.into(),
+        idle_time: settings.idle_close,
+        durability: settings.durability,
         security: security.map(|security| security as Arc<dyn Security>),
         ..ServerConfig::default()
     };
@@ -160,41 +161,37 @@ fn start(
     server
 }
 
-fn control_advice(args: &ServeArgs) -> String {
+fn control_advice(settings: &ServerSettings) -> String {
     format!(
         "the control socket in {} cannot be made (a path over 100 characters is too long for a \
          socket; choose a shorter --buffer-store-path)",
-        args.buffer.buffer_store_path.display()
+        settings.buffer_store_path.display()
     )
 }
 
-async fn probed_host(
-    args: &ServeArgs,
-    choice: &ImageStoreChoice,
-    cores: NonZeroUsize,
-) -> anyhow::Result<Host> {
+async fn probed_host(settings: &ServerSettings, cores: NonZeroUsize) -> anyhow::Result<Host> {
     let environment = Environment {
         clock: Arc::new(TokioClock::new()),
         entropy: Arc::new(OsEntropy),
         spawner: Arc::new(TokioSpawner::current(cores)),
-        objects: open_object_store(choice).await?,
-        buffers: open_buffer_stores(&args.buffer.buffer_store_path),
+        objects: open_object_store(&settings.image_store).await?,
+        buffers: open_buffer_stores(&settings.buffer_store_path),
     };
-    let host = Host::new(environment, args.tuning.cache_bytes.0);
-    probe(&host, args.images.unsafe_no_fencing, choice).await?;
+    let host = Host::new(environment, settings.engine.cache_bytes);
+    probe(&host, settings.accepts_unfenced, &settings.image_store).await?;
     Ok(host)
 }
 
-fn engine_config(tuning: &TuningArgs) -> EngineConfig {
+fn engine_config(settings: &EngineSettings) -> EngineConfig {
     EngineConfig {
-        checkpoint_interval: Duration::from_millis(tuning.checkpoint_interval_ms),
-        checkpoint_bytes: tuning.checkpoint_bytes.0,
-        buffer_limit_bytes: tuning.buffer_limit_bytes.0,
-        cache_bytes: tuning.cache_bytes.0,
-        compression: tuning.compression.0,
+        checkpoint_interval: settings.checkpoint_interval,
+        checkpoint_bytes: settings.checkpoint_bytes,
+        buffer_limit_bytes: settings.buffer_limit_bytes,
+        cache_bytes: settings.cache_bytes,
+        compression: settings.compression,
         compaction: CompactionSettings {
-            cleaning: tuning.cleaning,
-            ..CompactionSettings::for_checkpoints_of(tuning.checkpoint_bytes.0)
+            cleaning: settings.cleaning,
+            ..CompactionSettings::for_checkpoints_of(settings.checkpoint_bytes)
         },
         owner: this_process(),
         ..EngineConfig::default()

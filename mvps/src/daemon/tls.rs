@@ -1,31 +1,20 @@
-//! From the TLS flags to what connections are encrypted with, and reading it again on SIGHUP.
+//! Loads what connections are encrypted with, and loads it again on SIGHUP.
 
 use std::sync::Arc;
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 
+use super::settings::TlsSettings;
 use super::signals::ReloadSignal;
-use crate::cli::TlsArgs;
-use crate::runtime::{RustlsSecurity, TlsFiles};
+use crate::runtime::RustlsSecurity;
 
-/// What the flags ask for; `None` if they ask for nothing.
+/// Reads what the settings name.
 ///
 /// # Errors
-/// If a file cannot be used, or TLS is required without a certificate.
-pub fn load(args: &TlsArgs) -> anyhow::Result<Option<Arc<RustlsSecurity>>> {
-    let (Some(cert), Some(key)) = (args.tls_cert.clone(), args.tls_key.clone()) else {
-        if args.tls_required {
-            bail!("--tls-required needs a certificate: add --tls-cert FILE --tls-key FILE");
-        }
-        return Ok(None);
-    };
-    let files = TlsFiles {
-        cert,
-        key,
-        client_ca: args.tls_client_ca.clone(),
-    };
-    let security = RustlsSecurity::load(files, args.tls_required)?;
-    Ok(Some(Arc::new(security)))
+/// If a file cannot be used.
+pub fn load(settings: &TlsSettings) -> anyhow::Result<Arc<RustlsSecurity>> {
+    let files = settings.files.clone();
+    Ok(Arc::new(RustlsSecurity::load(files, settings.required)?))
 }
 
 /// Reads the files again at every SIGHUP, for ever.

@@ -10,11 +10,10 @@ use mvps_core::env::{BufferBatch, BufferRecord, BufferStores, PageRun, RecordRef
 use mvps_core::format::buffer_metadata::BufferMetadata;
 use mvps_core::ids::{BufferStoreId, ImageId, Lsn, PageNumber};
 
-use super::Driver;
+use super::{Driver, OldCopy};
+use crate::environment::tripwire::Tripwire;
 use crate::journal::Choice;
-use crate::model::Disk;
-use crate::workload::server::Status;
-use crate::world::tripwire::Tripwire;
+use crate::workload::orders::Status;
 
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_mins(1);
@@ -22,16 +21,6 @@ const HOUR: Duration = Duration::from_hours(1);
 
 /// Old copies of buffer stores that are kept.
 const COPIES_MAX: usize = 4;
-
-/// A buffer store as it was.
-pub(super) struct OldCopy {
-    machine: usize,
-    copy: BufferCopy,
-    /// What the model knew of it.
-    known: Disk,
-    /// Nothing can be opened from it.
-    hopeless: bool,
-}
 
 impl Driver {
     /// Draws an event, and lets it happen.
@@ -57,7 +46,7 @@ impl Driver {
         ];
         let serving = self.status(self.in_charge);
         let machine = self.in_charge;
-        let event = self.draws.weighted(&weights);
+        let event = self.random.weighted(&weights);
         if !self.site.journal.happens(Choice::Event) {
             return;
         }
@@ -70,7 +59,7 @@ impl Driver {
                 self.nap(SECOND, 2 * HOUR).await;
                 self.resume(machine);
             }
-            4 => self.depose().await,
+            4 => self.take_over_elsewhere().await,
             5 => {
                 self.crash(machine, Crash::PowerCut);
                 self.site.journal.fault("driver", "buffer: lost whole");
@@ -78,13 +67,13 @@ impl Driver {
                 self.take_over().await;
             }
             6 => self.roll_back(),
-            7 => self.depose_and_adopt().await,
+            7 => self.take_over_and_adopt().await,
             8 => {
-                let duration = self.draws.duration(SECOND, 10 * MINUTE);
+                let duration = self.random.duration(SECOND, 10 * MINUTE);
                 self.site.store.outage(duration);
             }
             9 => {
-                let duration = self.draws.duration(SECOND, 10 * MINUTE);
+                let duration = self.random.duration(SECOND, 10 * MINUTE);
                 self.site
                     .store
                     .cut_off(&self.machines[machine].name, duration);
@@ -98,7 +87,7 @@ impl Driver {
     }
 
     fn copy_some_disk(&mut self) {
-        if self.site.plan.events.roll_back == 0 || !self.draws.chance(400) {
+        if self.site.plan.events.roll_back == 0 || !self.random.chance(400) {
             return;
         }
         let machine = self.in_charge;
@@ -125,8 +114,8 @@ impl Driver {
         // A server that ended does not listen.
         let _ = running.stop.send(true);
         // Some are not given the time.
-        let patience = if self.draws.chance(300) {
-            self.draws.duration(Duration::from_millis(1), SECOND)
+        let patience = if self.random.chance(300) {
+            self.random.duration(Duration::from_millis(1), SECOND)
         } else {
             10 * MINUTE
         };
@@ -136,7 +125,7 @@ impl Driver {
                 .journal
                 .mark("a server was killed while it closed");
         }
-        if self.status(machine) == Some(Status::Closed) && self.draws.chance(500) {
+        if self.status(machine) == Some(Status::Closed) && self.random.chance(500) {
             // The same process, or another while this one lingers: the buffer store is free.
             self.site
                 .journal
@@ -146,16 +135,16 @@ impl Driver {
         }
         self.crash(machine, Crash::ProcessKill);
         // An image that was closed clean may move.
-        if self.draws.chance(300) {
+        if self.random.chance(300) {
             self.in_charge = (machine + 1) % self.machines.len();
         }
     }
 
     /// Another machine takes over, while the first one lives, sleeps, is cut off, or is dead.
-    async fn depose(&mut self) {
+    async fn take_over_elsewhere(&mut self) {
         let machine = self.in_charge;
         let name = self.machines[machine].name.clone();
-        match self.draws.below(4) {
+        match self.random.below(4) {
             0 => self.site.journal.mark("a takeover from a live server"),
             1 => {
                 self.pause(machine);
@@ -172,7 +161,7 @@ impl Driver {
         }
         self.take_over().await;
         let other = (machine + 1) % self.machines.len();
-        if self.draws.chance(700) {
+        if self.random.chance(700) {
             // The operator gives it an empty buffer store.
             self.lose_buffer(other);
         } else {
@@ -181,15 +170,15 @@ impl Driver {
         self.in_charge = other;
         self.refusals = 0;
         self.start(other, false);
-        if self.paused[machine] && self.draws.chance(500) {
+        if self.paused[machine] && self.random.chance(500) {
             self.nap(Duration::from_millis(1), MINUTE).await;
             self.resume(machine);
         }
     }
 
-    async fn depose_and_adopt(&mut self) {
+    async fn take_over_and_adopt(&mut self) {
         let machine = self.in_charge;
-        let crash = self.draws.pick(&[Crash::ProcessKill, Crash::PowerCut]);
+        let crash = self.random.pick(&[Crash::ProcessKill, Crash::PowerCut]);
         self.crash(machine, crash);
         self.take_over().await;
         self.adopt(machine).await;
@@ -214,7 +203,7 @@ impl Driver {
 
     fn jump(&mut self) {
         let machine = self.in_charge;
-        let hours = i64::try_from(self.draws.below(2000)).unwrap_or(0) - 1000;
+        let hours = i64::try_from(self.random.below(2000)).unwrap_or(0) - 1000;
         self.machines[machine]
             .wall_offset_ms
             .store(hours * 3_600_000, std::sync::atomic::Ordering::SeqCst);
@@ -227,7 +216,7 @@ impl Driver {
             return;
         }
         let machine = self.in_charge;
-        let (fault, name) = self.draws.pick(&[
+        let (fault, name) = self.random.pick(&[
             (BufferFault::SyncFails, "buffer: sync fails"),
             (BufferFault::DiskFull, "buffer: disk full"),
             (BufferFault::WriteFails, "buffer: write fails"),
@@ -245,13 +234,13 @@ impl Driver {
     async fn trip(&mut self) {
         let machine = self.in_charge;
         let tripwire = self.machines[machine].tripwire.clone();
-        tripwire.arm(self.draws.within(1..80));
-        let patience = self.draws.duration(SECOND, MINUTE);
+        tripwire.arm(self.random.within(1..80));
+        let patience = self.random.duration(SECOND, MINUTE);
         self.wait_for_trip(&tripwire, patience).await;
         self.crash_somehow(machine);
         // Once more, while it opens.
-        if self.draws.chance(500) {
-            tripwire.arm(self.draws.below(40));
+        if self.random.chance(500) {
+            tripwire.arm(self.random.below(40));
             self.start(machine, false);
             self.wait_for_trip(&tripwire, MINUTE).await;
             if self.status(machine) == Some(Status::Opening) {
@@ -269,7 +258,7 @@ impl Driver {
     }
 
     fn crash_somehow(&mut self, machine: usize) {
-        let crash = self.draws.pick(&[Crash::ProcessKill, Crash::PowerCut]);
+        let crash = self.random.pick(&[Crash::ProcessKill, Crash::PowerCut]);
         self.crash(machine, crash);
     }
 
@@ -278,8 +267,8 @@ impl Driver {
         let machine = self.in_charge;
         let name = self.machines[machine].name.clone();
         let disk = self.machines[machine].disk.clone();
-        let entropy = SeededEntropy::new(self.draws.bits());
-        let fault = match self.draws.below(4) {
+        let entropy = SeededEntropy::new(self.random.bits());
+        let fault = match self.random.below(4) {
             0 => {
                 disk.damage(&self.site.image);
                 "buffer: damaged"

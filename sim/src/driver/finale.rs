@@ -6,7 +6,7 @@ use madsim::time::sleep;
 use mvps_core::env::memory::Crash;
 
 use super::Driver;
-use crate::workload::server::Status;
+use crate::workload::orders::Status;
 
 /// Longest time to get in, with zombies about and an operator who helps.
 const OPEN_LIMIT: Duration = Duration::from_mins(30);

@@ -1,4 +1,4 @@
-//! All images of the world: each has a model of its own, and here is what concerns several.
+//! All images of a run: each has a model of its own, and here is what concerns several.
 //!
 //! An object belongs to the image that its name says, and may be needed by the clones of that.
 
@@ -10,14 +10,14 @@ use mvps_core::format::manifest::{Manifest, Office};
 use mvps_core::format::object_name::{ObjectName, manifests_prefix, parse_manifest_key};
 use mvps_core::ids::ImageId;
 
-use super::Model;
 use super::content::Pages;
-use super::deletion::needs;
+use super::published::needs;
+use super::state::Model;
+use crate::environment::objects::LandingOracle;
+use crate::environment::request::Request;
 use crate::journal::Journal;
-use crate::world::objects::LandingOracle;
-use crate::world::request::Request;
 
-/// See the module's text.
+/// The models of all images.
 pub struct Images {
     models: BTreeMap<ImageId, Arc<Model>>,
     journal: Journal,

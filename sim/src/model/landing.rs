@@ -18,19 +18,19 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::content::Pages;
 use super::history::BranchId;
-use super::{Model, State};
-use crate::draws::Draws;
+use super::state::{Model, State};
+use crate::environment::clock::SimClock;
+use crate::environment::spawner::InlineSpawner;
 use crate::plan::root_keys;
-use crate::world::clock::SimClock;
-use crate::world::spawner::InlineSpawner;
+use crate::random::RandomStream;
 
 /// Publications of a tenure in a row at the same LSN: images are small.
 const IDLE_PUBLICATIONS_MAX: u64 = 200;
 
-/// Room for everything that one check reads.
+/// The cache holds everything that one check reads.
 const CACHE_BYTES: u64 = 64 << 20;
 
-/// Whether the server in office, or its readers, may read the object through `newest`.
+/// Whether the active writer, or its readers, may read the object through `newest`.
 fn needs(newest: &Manifest, key: &str) -> bool {
     let segments = newest.segments.iter().map(|it| &it.name);
     let maps = newest.maps.iter().map(|it| &it.name);
@@ -64,14 +64,14 @@ impl Model {
         let state = self.state();
         let tenure = state.servers.get(client).and_then(|it| it.tenure);
         let newest = state.newest.as_ref();
-        let in_office = tenure.is_some() && tenure == newest.map(|it| it.tenure.id);
+        let is_active = tenure.is_some() && tenure == newest.map(|it| it.tenure.id);
         // It may look at a version to roll back to, which expires meanwhile.
         let looks_back = state.servers.get(client).is_some_and(|it| it.rolling_back);
         let is_needed = || newest.is_some_and(|it| needs(it, key));
-        if in_office && (!looks_back || is_needed()) {
+        if is_active && (!looks_back || is_needed()) {
             self.journal.fail(
                 "8 (collection)",
-                format_args!("{client} is in office and does not find {key}"),
+                format_args!("{client} is the active writer and does not find {key}"),
             );
         }
         if let Some(reader) = state.readers.get(client) {
@@ -155,8 +155,8 @@ impl Model {
         state.newest = Some(manifest);
     }
 
-    /// A server that has nothing new to publish folds and cleans what there is, and then publishes no
-    /// more.
+    /// A server that has nothing new to publish compacts the map and cleans segments, and then publishes
+    /// no more.
     fn check_rest(
         &self,
         state: &mut State,
@@ -213,9 +213,9 @@ impl Model {
             let body = contents.peek(&key).expect("what is referenced was checked");
             copy.poke(&key, body);
         }
-        let draws = Draws::new(0, "landing oracle");
+        let random = RandomStream::new(0, "landing oracle");
         let environment = Environment {
-            clock: Arc::new(SimClock::new(&draws, 0, Arc::default())),
+            clock: Arc::new(SimClock::new(&random, 0, Arc::default())),
             entropy: Arc::new(SeededEntropy::new(0)),
             spawner: Arc::new(InlineSpawner),
             objects: Arc::new(copy),

@@ -2,57 +2,19 @@
 
 use std::collections::BTreeMap;
 
-use bytes::Bytes;
-use mvps_core::engine::{Acknowledge, Durability, EngineError};
+use mvps_core::engine::{Durability, EngineError};
 use mvps_core::env::{BufferBatch, PageRun};
 use mvps_core::format::manifest::Office;
-use mvps_core::ids::{Lsn, PageSize};
+use mvps_core::ids::Lsn;
 use mvps_core::store::retry_policy::SLOW_DOWN_MAX;
 
 use super::content::{Effect, Pages, apply, normal};
-use super::history::BranchId;
-use super::{Model, State, machine_of};
+use super::operation::{Operation, OperationId};
+use super::state::{Model, State, machine_of};
 use crate::journal;
 
-/// A deposed server may go on for its limit and what its check takes; clocks drift.
-const DEPOSED_SLACK: std::time::Duration = std::time::Duration::from_secs(5);
-
-/// One request, or one transaction.
-#[derive(Debug, Default)]
-pub(super) struct Operation {
-    pub(super) server: String,
-    pub(super) effects: Vec<Effect>,
-    /// Where it was committed.
-    pub(super) lsn: Option<Lsn>,
-    /// In which history.
-    pub(super) branch: Option<BranchId>,
-    /// Its server was asked to roll back meanwhile.
-    pub(super) during_rollback: bool,
-    /// It was sent to be committed.
-    pub(super) submitted: bool,
-    /// The server's last commit when it was sent: it is committed after that.
-    pub(super) sent_after: Lsn,
-    /// Once it is answered: it was committed no later than this.
-    pub(super) answered_at: Option<Lsn>,
-    /// Nothing of it may take effect any more.
-    pub(super) over: bool,
-    /// It is a transaction.
-    pub(super) transaction: bool,
-    /// Positions that explain everything it read.
-    pub(super) snapshots: Vec<(BranchId, Lsn)>,
-    /// What it read, and how many of its effects came before.
-    pub(super) reads: Vec<(u64, Bytes, usize)>,
-    /// It was told that it holds the lock.
-    pub(super) locked: bool,
-    /// Somebody else's commit while it held the lock.
-    lock_broken: Option<Lsn>,
-    /// The last acknowledged commit when a flush was sent.
-    floor: Lsn,
-}
-
-/// A request as its client knows it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct OperationId(pub u64);
+/// A superseded server may go on for its limit and what its check takes; clocks drift.
+const FENCING_SLACK: std::time::Duration = std::time::Duration::from_secs(5);
 
 impl Model {
     /// A number that no other operation has.
@@ -179,7 +141,7 @@ impl Model {
         // Several may have asked for the same; who read something must have read this.
         let serializable = |id: &&u64| self.conflict_of(state, **id, branch, lsn).is_none();
         let id = found.iter().find(serializable).or(found.first()).copied();
-        let id = id.or_else(|| self.make_room(state, server, (branch, lsn), pages));
+        let id = id.or_else(|| self.reassign(state, server, (branch, lsn), pages));
         let Some(id) = id else {
             let numbers: Vec<u64> = pages.keys().copied().collect();
             let waiting: Vec<_> = state
@@ -196,7 +158,7 @@ impl Model {
             );
         };
         self.journal.checked(3);
-        self.check_left_office(state, server, lsn);
+        self.check_handed_back(state, server, lsn);
         if let Some(offset) = self.conflict_of(state, id, branch, lsn) {
             self.journal.fail(
                 "4 (isolation)",
@@ -260,7 +222,7 @@ impl Model {
             self.promise(&mut state, &server, reached, durability);
         }
         self.journal.checked(1);
-        self.check_office(&mut state, &server);
+        self.check_active_writer(&mut state, &server);
         self.answered(&mut state, id);
     }
 
@@ -295,9 +257,9 @@ impl Model {
         }
     }
 
-    /// A server that lost its office may acknowledge for a bounded time, and not at all once it
+    /// A server that another has superseded may acknowledge for a bounded time, and not at all once it
     /// told somebody.
-    fn check_office(&self, state: &mut State, server: &str) {
+    fn check_active_writer(&self, state: &mut State, server: &str) {
         let now = journal::now();
         let known = &state.servers[server];
         let instant = std::time::Duration::from_millis(1);
@@ -317,39 +279,41 @@ impl Model {
             return;
         };
         self.journal
-            .mark("a deposed server acknowledged within its limit");
+            .mark("a superseded server acknowledged within its limit");
         // The server rests as the store asks for, waits for its check for a while, and then lets
         // the answer stand for its limit.
-        let lately = now.saturating_sub(SLOW_DOWN_MAX + self.tenure_limit * 2 + DEPOSED_SLACK);
+        let lately = now.saturating_sub(SLOW_DOWN_MAX + self.tenure_limit * 2 + FENCING_SLACK);
         let excused = |since: Option<&std::time::Duration>| since.is_some_and(|at| *at >= lately);
         let resumed = state
             .disks
             .get(machine_of(server))
             .and_then(|it| it.resumed);
-        if now > superseded + self.tenure_limit + self.tenure_limit / 10 + DEPOSED_SLACK
+        if now > superseded + self.tenure_limit + self.tenure_limit / 10 + FENCING_SLACK
             && !excused(state.trouble.get(server))
             && !excused(resumed.as_ref())
         {
             self.journal.fail(
                 "7 (fencing)",
-                format_args!("{server} was deposed at {superseded:?} and still acknowledges"),
+                format_args!("{server} was superseded at {superseded:?} and still acknowledges"),
             );
         }
     }
 
-    /// After a server published that it left office, it takes no commit (protocol §3.6).
-    fn check_left_office(&self, state: &State, server: &str, lsn: Lsn) {
+    /// After a server published that it handed the image back, it takes no commit (protocol §3.6).
+    fn check_handed_back(&self, state: &State, server: &str, lsn: Lsn) {
         let tenure = state.servers[server].tenure;
         let newest = state.newest.as_ref();
         if newest.is_some_and(|it| it.office == Office::Clean && Some(it.tenure.id) == tenure) {
             self.journal.fail(
                 "7 (fencing)",
-                format_args!("{server} commits {lsn} after it published that it left office"),
+                format_args!(
+                    "{server} commits {lsn} after it published that it handed the image back"
+                ),
             );
         }
     }
 
-    /// A request to the store of `server` went wrong: it may not learn that it is deposed.
+    /// A request to the store of `server` went wrong: it may not learn that it is fenced.
     pub fn trouble(&self, server: &str) {
         let now = journal::now();
         self.state().trouble.insert(server.to_owned(), now);
@@ -401,7 +365,9 @@ impl Model {
             if tenure.is_some_and(|it| !state.superseded.contains_key(&it)) {
                 self.journal.fail(
                     "11 (liveness)",
-                    format_args!("{server} is in office, and takes itself for fenced: {error}"),
+                    format_args!(
+                        "{server} is the active writer, and takes itself for fenced: {error}"
+                    ),
                 );
             }
         }
@@ -426,18 +392,4 @@ fn describe(effects: &[Effect]) -> String {
         })
         .collect();
     texts.join(", ")
-}
-
-/// The durability that `when` asks for.
-#[must_use]
-pub fn durability_of(when: Acknowledge) -> Option<Durability> {
-    match when {
-        Acknowledge::Buffered => None,
-        Acknowledge::Durable(durability) => Some(durability),
-    }
-}
-
-/// Page size in bytes.
-pub(super) fn size_of(page_size: PageSize) -> u64 {
-    page_size.bytes() as u64
 }

@@ -7,15 +7,9 @@ use bytes::Bytes;
 use mvps_core::format::manifest::{Manifest, Pinned};
 
 use super::content::Pages;
-use super::deletion::holds;
 use super::history::BranchId;
-use super::{Model, State};
-
-/// Somebody who reads a version that is pinned for it.
-pub(super) struct Reader {
-    pub(super) manifest: Arc<Manifest>,
-    branch: BranchId,
-}
+use super::published::{Reader, holds, same_map};
+use super::state::{Model, State};
 
 impl Model {
     /// `reader` was told that the version is pinned for it.
@@ -101,12 +95,4 @@ fn is_but_for_keys(landed: &Manifest, read: &Manifest) -> bool {
             data_keys,
             ..read.clone()
         }
-}
-
-/// Whether two versions have the same content because they are made of the same objects.
-pub(super) fn same_map(one: &Manifest, other: &Manifest) -> bool {
-    one.segments == other.segments
-        && one.maps == other.maps
-        && one.root == other.root
-        && one.tail == other.tail
 }

@@ -8,11 +8,11 @@ use mvps_core::ids::Lsn;
 
 use super::content::{Effect, apply};
 use super::history::BranchId;
-use super::operations::{OperationId, size_of};
-use super::{Model, State};
+use super::operation::{OperationId, size_of};
+use super::state::{Model, State};
 use crate::journal;
 
-/// How long after a request to the store went wrong a server may not know that it is deposed.
+/// How long after a request to the store went wrong a server may not know that it is fenced.
 const TROUBLE_TIME: Duration = Duration::from_secs(60);
 
 /// What a read may see: everything acknowledged before it was sent, and no more than what is
@@ -76,7 +76,7 @@ impl Model {
     }
 
     /// A read of `server` failed. What nothing damaged can be read, as long as the image is the
-    /// server's; and a server that is deposed says so, unless it cannot learn that it is.
+    /// server's; and a fenced writer says so, unless it cannot learn that it is one.
     pub fn not_read(&self, server: &str, error: &EngineError) {
         let state = self.state();
         let is_lost = matches!(

@@ -3,8 +3,8 @@
 use mvps_core::format::manifest::Office;
 use mvps_core::ids::{Generation, Lsn, TenureId};
 
-use super::operations::Operation;
-use super::{Disk, Model, Server, machine_of};
+use super::operation::Operation;
+use super::state::{Disk, Model, Server, machine_of};
 use crate::journal;
 
 impl Model {
@@ -25,7 +25,7 @@ impl Model {
         state.disk(machine).power_cut |= power_cut;
         let lives = |operation: &Operation| machine_of(&operation.server) != machine;
         state.operations.retain(|_, operation| lives(operation));
-        state.answered_twins.retain(lives);
+        state.answered_interchangeable.retain(lives);
     }
 
     /// The machine goes on after a pause.
@@ -185,7 +185,9 @@ impl Model {
         if began == Some(instance) && !rolled_back {
             self.journal.fail(
                 "11 (liveness)",
-                format_args!("{server} is not let in, and its disk is in office: {reason}"),
+                format_args!(
+                    "{server} is not let in, and its disk is the active writer's: {reason}"
+                ),
             );
         }
         self.journal.checked(11);
@@ -199,9 +201,9 @@ impl Model {
         newest.is_some_and(|it| !matches!(it.office, Office::Tombstone | Office::Abandoned))
     }
 
-    /// Whether nobody is in office after `server`, if it ever was.
+    /// Whether `server` handed the image back, if it ever was its active writer.
     #[must_use]
-    pub fn left_office(&self, server: &str) -> bool {
+    pub fn handed_back(&self, server: &str) -> bool {
         let state = self.state();
         let tenure = state.servers.get(server).and_then(|it| it.tenure);
         let newest = state.newest.as_ref();

@@ -5,10 +5,9 @@ use mvps_core::format::manifest::{Manifest, Office};
 use mvps_core::ids::{Lsn, Version};
 
 use super::content::Pages;
-use super::deletion::{Landed, retains};
 use super::history::BranchId;
-use super::readers::same_map;
-use super::{Model, State};
+use super::published::{Landed, retains, same_map};
+use super::state::{Model, State};
 use crate::journal;
 
 impl Model {
@@ -81,12 +80,12 @@ impl Model {
         if own == Some(continued) || disk == state.begun_by.get(&before.tenure.id).copied() {
             return continued;
         }
-        // Nothing was committed since this disk was deposed: it was adopted.
+        // Nothing was committed since this disk was fenced: it was adopted.
         let branch = state.history.canonical(continued, before.lsn);
         if own == Some(branch) {
             return branch;
         }
-        // It was adopted after others were in office who published nothing.
+        // It was adopted after other active writers that published nothing.
         let last = |branch: BranchId| state.history.last_commit(branch, before.lsn);
         let shared = |own: &BranchId| last(*own) == last(branch);
         let adopted = own.filter(shared);
@@ -101,7 +100,7 @@ impl Model {
             self.journal.fail(
                 "2 (loss)",
                 format_args!(
-                    "{client} opened an image that {} has in office",
+                    "{client} opened an image whose active writer is {}",
                     before.tenure
                 ),
             );
@@ -197,7 +196,7 @@ impl Model {
             if office != Office::Clean {
                 self.journal.fail(
                     "7 (fencing)",
-                    format_args!("{client} rolled back an image that somebody has in office"),
+                    format_args!("{client} rolled back an image that has an active writer"),
                 );
             }
             return branch;

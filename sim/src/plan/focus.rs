@@ -1,25 +1,17 @@
 //! Themes: what a seed is about.
 //!
-//! Some situations need several rare things at once (a deposed server that stays busy; reads that
+//! Some situations need several rare things at once (a superseded server that stays busy; reads that
 //! checkpoints overtake; a collector, long transactions and a server that is cut off). Half of the
 //! seeds draw everything by themselves, the others make one such coincidence likely.
 
-use std::time::Duration;
+use crate::random::RandomStream;
 
-use mvps_core::ids::PageSize;
-
-use super::{Events, Operations, Plan, StoreFaults};
-use crate::draws::Draws;
-
-/// Nothing is worth keeping in a cache of this size.
-const NO_CACHE_BYTES: u64 = 8 << 10;
-
-/// See the module's text.
+/// The theme of a seed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Focus {
     /// Nothing in particular.
     Anything,
-    /// Servers are deposed and stay busy.
+    /// Servers are superseded and stay busy.
     Deposed,
     /// Partial writes of pages that checkpoints move meanwhile.
     Patches,
@@ -40,7 +32,7 @@ pub enum Focus {
 }
 
 impl Focus {
-    pub(super) fn draw(draws: &Draws) -> Self {
+    pub(super) fn draw(random: &RandomStream) -> Self {
         let weights = [46, 8, 7, 12, 7, 6, 6, 6, 1, 1];
         [
             Self::Anything,
@@ -53,153 +45,6 @@ impl Focus {
             Self::Crashes,
             Self::Unconditional,
             Self::StaleListings,
-        ][draws.weighted(&weights)]
+        ][random.weighted(&weights)]
     }
-
-    /// Makes the plan one of this theme.
-    pub(super) fn sharpen(self, mut plan: Plan, draws: &Draws) -> Plan {
-        match self {
-            Self::Anything => {}
-            Self::Deposed => deposed(&mut plan, draws),
-            Self::Patches => patches(&mut plan, draws),
-            Self::Collection => collection(&mut plan, draws),
-            Self::Isolation => isolation(&mut plan, draws),
-            Self::Damage => damage(&mut plan, draws),
-            Self::Moving => moving(&mut plan, draws),
-            Self::Crashes => {
-                plan.events.trip = 20;
-                plan.rounds += 10;
-            }
-            Self::Unconditional => plan.profile.ignores_conditions = true,
-            Self::StaleListings => plan.profile.stale_listings = true,
-        }
-        plan
-    }
-}
-
-fn few_pages(plan: &mut Plan, pages: u64) {
-    plan.page_size = PageSize::from_bits(12).expect("within range");
-    plan.pages = pages;
-    plan.write_pages_max = plan.write_pages_max.min(2);
-    plan.config.checkpoint_bytes = 1 << 14;
-    plan.config.buffer_limit_bytes = 1 << 20;
-    plan.config.transaction_bytes_max = 1 << 20;
-    plan.config.checkpoint_interval = Duration::from_millis(300);
-}
-
-fn deposed(plan: &mut Plan, draws: &Draws) {
-    plan.config.checkpoint_interval = Duration::from_mins(2);
-    plan.config.checkpoint_bytes = 64 << 20;
-    plan.config.buffer_limit_bytes = 256 << 20;
-    plan.clients = draws.within(2..5);
-    plan.think_max = draws.pick(&[Duration::from_millis(500), Duration::from_secs(2)]);
-    plan.durable = draws.pick(&[0, 100]);
-    plan.object_store = 0;
-    plan.operations.checkpoint = 0;
-    plan.disk_max = Duration::from_millis(20);
-    plan.round_max = Duration::from_mins(2);
-    plan.store = StoreFaults::default();
-    plan.events = Events {
-        kill: 1,
-        takeover: 8,
-        adopt: 1,
-        pause: 1,
-        ..Events::default()
-    };
-}
-
-fn patches(plan: &mut Plan, draws: &Draws) {
-    few_pages(plan, 8);
-    plan.clients = draws.within(3..7);
-    plan.think_max = Duration::from_millis(50);
-    plan.config.cache_bytes = NO_CACHE_BYTES;
-    plan.operations = Operations {
-        write: 2,
-        unaligned: 10,
-        read: 1,
-        trim: 1,
-        zero: 1,
-        flush: 0,
-        transaction: 1,
-        checkpoint: 0,
-        revoke: draws.pick(&[0, 2]),
-    };
-    plan.store = StoreFaults {
-        slow_reads: 300,
-        ..StoreFaults::default()
-    };
-    plan.round_max = Duration::from_secs(5);
-}
-
-fn collection(plan: &mut Plan, draws: &Draws) {
-    let pages = draws.pick(&[8, 24]);
-    few_pages(plan, pages);
-    plan.collectors = draws.within(1..3);
-    plan.collector_pause_max = draws.pick(&[Duration::from_millis(500), Duration::from_secs(3)]);
-    plan.clients = draws.within(2..5);
-    plan.think_max = draws.pick(&[Duration::from_millis(50), Duration::from_secs(1)]);
-    plan.config.cache_bytes = NO_CACHE_BYTES;
-    plan.config.transaction_age_max = Duration::from_mins(5);
-    plan.config.transactions_max = 64;
-    plan.linger_max = Duration::from_secs(40);
-    plan.operations.transaction = 8;
-    plan.operations.read = 4;
-    plan.part_bytes = draws.pick(&[8 << 10, 8 << 20]);
-    plan.store = StoreFaults {
-        reply_lost: draws.pick(&[0, 30]),
-        late: draws.pick(&[0, 30]),
-        slow: draws.pick(&[0, 30]),
-        partial_delete: draws.pick(&[0, 200]),
-        completion_fails: draws.pick(&[0, 100]),
-        ..StoreFaults::default()
-    };
-    plan.events.cut_off = 6;
-    plan.events.pause = 4;
-    plan.events.takeover = plan.events.takeover.max(1);
-    plan.round_max = draws.pick(&[Duration::from_secs(5), Duration::from_mins(1)]);
-}
-
-fn isolation(plan: &mut Plan, draws: &Draws) {
-    few_pages(plan, draws.pick(&[8, 16]));
-    plan.clients = draws.within(3..7);
-    plan.think_max = draws.pick(&[Duration::from_millis(50), Duration::from_millis(500)]);
-    plan.operations = Operations {
-        write: 3,
-        unaligned: 1,
-        read: 1,
-        trim: 4,
-        zero: 2,
-        flush: 0,
-        transaction: 10,
-        checkpoint: 0,
-        revoke: draws.pick(&[0, 1]),
-    };
-}
-
-fn damage(plan: &mut Plan, draws: &Draws) {
-    few_pages(plan, draws.pick(&[8, 24]));
-    plan.config.compression = draws.pick(&[None, None, Some(1)]);
-    plan.config.cache_bytes = NO_CACHE_BYTES;
-    plan.operations.read = 10;
-    plan.events.rot = 3;
-    plan.store = StoreFaults {
-        bit_flip: draws.pick(&[10, 40]),
-        wrong_object: draws.pick(&[10, 40]),
-        truncated: draws.pick(&[10, 40]),
-        body_stalled: draws.pick(&[0, 10]),
-        ..StoreFaults::default()
-    };
-}
-
-fn moving(plan: &mut Plan, draws: &Draws) {
-    plan.events = Events {
-        kill: 1,
-        restart: 10,
-        trip: 1,
-        ..Events::default()
-    };
-    plan.abrupt = 600;
-    plan.think_max = draws.pick(&[Duration::from_millis(5), Duration::from_millis(50)]);
-    plan.round_max = Duration::from_secs(5);
-    plan.rounds += 6;
 }

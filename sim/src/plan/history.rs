@@ -5,8 +5,7 @@ use std::time::Duration;
 
 use mvps_core::ids::PageSize;
 
-use super::{Focus, IMAGE_BYTES_MAX, Plan};
-use crate::draws::Draws;
+use crate::random::RandomStream;
 
 /// The second image that is served all the time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,7 +16,7 @@ pub enum Second {
     Apart(PageSize),
 }
 
-/// See the module's text.
+/// Who works on history in a seed, and on which images.
 #[derive(Debug, Clone, Copy)]
 pub struct HistoryPlan {
     /// Operators who give commands about history at the same time.
@@ -57,80 +56,35 @@ impl HistoryPlan {
     /// The history of `seed`.
     #[must_use]
     pub fn of(seed: u64, page_size: PageSize) -> Self {
-        let draws = Draws::new(seed, "history");
-        let other = draws.pick(&[12, 13, 14, 16]);
+        let random = RandomStream::new(seed, "history");
+        let other = random.pick(&[12, 13, 14, 16]);
         let other = match other == page_size.bits() {
             true => 15,
             false => other,
         };
-        let second = match draws.chance(150) {
+        let second = match random.chance(150) {
             true => Second::Apart(PageSize::from_bits(other).expect("within range")),
             false => Second::None,
         };
-        if draws.chance(550) {
+        if random.chance(550) {
             return Self {
                 second,
                 ..Self::none()
             };
         }
         Self {
-            archivists: draws.within(1..3),
-            readers: draws.below(3),
-            copies: draws.pick(&[0, 1, 2, 3]),
-            guests: draws.chance(600),
-            on_server: draws.chance(500),
-            deletes_main: draws.chance(300),
-            pause_max: draws.pick(&[
+            archivists: random.within(1..3),
+            readers: random.below(3),
+            copies: random.pick(&[0, 1, 2, 3]),
+            guests: random.chance(600),
+            on_server: random.chance(500),
+            deletes_main: random.chance(300),
+            pause_max: random.pick(&[
                 Duration::from_secs(1),
                 Duration::from_secs(10),
                 Duration::from_secs(60),
             ]),
             second,
-        }
-    }
-}
-
-impl Plan {
-    /// The plan for another image of the same world, that goes by `page_size`.
-    #[must_use]
-    pub fn for_second(&self, page_size: PageSize) -> Self {
-        let seed = self.seed;
-        let draws = Draws::new(seed, "second image");
-        let pages = draws
-            .pick(&[8, 24, 64])
-            .min(IMAGE_BYTES_MAX >> page_size.bits());
-        let mut plan = Self {
-            page_size,
-            pages,
-            config: mvps_core::engine::EngineConfig {
-                compaction: super::compaction(seed, page_size),
-                ..super::config(&draws, page_size, pages)
-            },
-            clients: draws.within(1..3),
-            write_pages_max: self.write_pages_max.min(pages),
-            rounds: self.rounds.min(6),
-            over_nbd: draws.chance(200),
-            ..self.clone()
-        };
-        plan.history.on_server &= draws.chance(500);
-        plan
-    }
-
-    /// The plan for a clone that is served now and then.
-    #[must_use]
-    pub fn for_copy(&self) -> Self {
-        Self {
-            clients: 1,
-            over_nbd: false,
-            grows: false,
-            abrupt: 0,
-            focus: Focus::Anything,
-            history: HistoryPlan {
-                pause_max: self.history.pause_max,
-                ..HistoryPlan::none()
-            },
-            think_max: self.think_max.max(Duration::from_millis(200)),
-            ..self.clone()
         }
     }
 }

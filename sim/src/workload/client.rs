@@ -8,23 +8,23 @@ use madsim::time::sleep;
 use mvps_core::engine::{Acknowledge, Attachment, Durability, EngineError};
 use tokio::sync::watch;
 
-use super::hand::Hand;
+use super::request_generator::RequestGenerator;
+use crate::environment::machine::Site;
 use crate::journal::Choice;
 use crate::model::content::Effect;
-use crate::model::operations::{OperationId, durability_of};
-use crate::world::machine::Site;
+use crate::model::operation::{OperationId, durability_of};
 
-/// See the module's text.
+/// A client that calls the engine.
 pub struct Client {
-    hand: Hand,
+    generator: RequestGenerator,
     pub(super) attachment: Attachment,
 }
 
 impl Deref for Client {
-    type Target = Hand;
+    type Target = RequestGenerator;
 
-    fn deref(&self) -> &Hand {
-        &self.hand
+    fn deref(&self) -> &RequestGenerator {
+        &self.generator
     }
 }
 
@@ -39,7 +39,7 @@ impl Client {
         strict: bool,
     ) -> Self {
         Self {
-            hand: Hand::new(site, server, number, strict),
+            generator: RequestGenerator::new(site, server, number, strict),
             attachment,
         }
     }
@@ -75,7 +75,7 @@ impl Client {
             operations.checkpoint,
             operations.revoke,
         ];
-        let operation = self.draws.weighted(&weights);
+        let operation = self.random.weighted(&weights);
         if !self.site.journal.happens(Choice::Operation) {
             return Ok(());
         }
@@ -161,8 +161,8 @@ impl Client {
         self.note(format_args!("{} checkpoint", id.0));
         self.site.model.flush_sent(id, &self.server);
         let outcome = self.attachment.image().checkpoint().await.map(drop);
-        // What a checkpoint reports is in the store; unlike a flush it does not ask who is in
-        // office, because its publication did.
+        // What a checkpoint reports is in the store; unlike a flush it does not ask who is
+        // the active writer, because its publication did.
         self.answered(id, Some(Durability::ObjectStore), outcome)
     }
 
@@ -175,7 +175,7 @@ impl Client {
             .model
             .submitted(id, &self.server, vec![effect.clone()]);
         let patience = self
-            .draws
+            .random
             .duration(Duration::from_micros(10), Duration::from_millis(50));
         let image = self.attachment.image().clone();
         let outcome = {

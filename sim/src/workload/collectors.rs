@@ -1,6 +1,6 @@
 //! Collectors at work: real passes of `mvps_core::collector` over the whole store, one after the
 //! other, on machines of their own. A pass is killed at any request, frozen for an hour, doubled,
-//! sleeps between deciding and deleting, or cannot read some of the manifests. What it deletes is
+//! pauses between deciding and deleting, or cannot read some of the manifests. What it deletes is
 //! judged as it lands (`model/deletion.rs`).
 
 use std::sync::{Arc, Mutex};
@@ -12,13 +12,13 @@ use mvps_core::collector::{CollectionPolicy, CollectionReport, Collector, Silent
 use mvps_core::env::{ObjectStore, StoreError};
 use mvps_core::store::{Patience, RetryingStore};
 
-use super::program::{Marks, rest, run_program};
-use crate::draws::Draws;
-use crate::world::front::Front;
-use crate::world::machine::{Machine, Process, Site};
-use crate::world::misread::Misread;
-use crate::world::request::Request;
-use crate::world::sleepy::Sleepy;
+use super::one_shot::{Marks, rest, run_one_shot};
+use crate::environment::machine::{Machine, Process, Site};
+use crate::environment::pausing_store::PausingStore;
+use crate::environment::request::Request;
+use crate::environment::store_frontend::StoreFrontend;
+use crate::environment::unreadable_objects::UnreadableObjects;
+use crate::random::RandomStream;
 
 /// How long a collector asks a store that does not answer.
 const PATIENCE: Patience = Patience::For(Duration::from_secs(120));
@@ -27,16 +27,16 @@ const PATIENCE: Patience = Patience::For(Duration::from_secs(120));
 const BUSY_PASSES: u64 = 100;
 
 /// Passes of a thousand that cannot read some manifests.
-const MISREADING_PASSES: u64 = 200;
+const PASSES_WITH_UNREADABLE: u64 = 200;
 
 /// How many manifests of a thousand such a pass cannot read.
-const MISREADS: u64 = 60;
+const UNREADABLE_MANIFESTS: u64 = 60;
 
 /// One collector's machine, and who starts passes on it.
 pub struct Collecting {
     site: Arc<Site>,
     machine: Machine,
-    draws: Draws,
+    random: RandomStream,
 }
 
 impl Collecting {
@@ -46,7 +46,7 @@ impl Collecting {
         Self {
             site: Arc::clone(site),
             machine: Machine::new(name, site),
-            draws: Draws::new(site.plan.seed, name),
+            random: RandomStream::new(site.plan.seed, name),
         }
     }
 
@@ -54,7 +54,7 @@ impl Collecting {
     pub async fn run(self) {
         for done in 0.. {
             let pause = self.site.plan.collector_pause_max;
-            rest(&self.draws, done, BUSY_PASSES, pause).await;
+            rest(&self.random, done, BUSY_PASSES, pause).await;
             self.pass().await;
         }
     }
@@ -65,9 +65,9 @@ impl Collecting {
             killed: "a collector was killed",
             frozen: "a collector was frozen",
         };
-        let program = |process| Pass::new(&self.site, &process).run();
+        let work = |process| Pass::new(&self.site, &process).run();
         let journal = &self.site.journal;
-        run_program(journal, &self.machine, &self.draws, &marks, program).await;
+        run_one_shot(journal, &self.machine, &self.random, &marks, work).await;
     }
 }
 
@@ -75,7 +75,7 @@ impl Collecting {
 struct Pass {
     site: Arc<Site>,
     process: Process,
-    draws: Arc<Draws>,
+    random: Arc<RandomStream>,
 }
 
 impl Pass {
@@ -83,7 +83,7 @@ impl Pass {
         Self {
             site: Arc::clone(site),
             process: process.clone(),
-            draws: Arc::new(Draws::new(
+            random: Arc::new(RandomStream::new(
                 site.plan.seed,
                 &format!("pass {}", process.name),
             )),
@@ -92,10 +92,10 @@ impl Pass {
 
     async fn run(self) {
         let collector = self.collector(self.policy(), true);
-        if self.draws.chance(200) {
-            let twin = self.collector(self.policy(), true);
+        if self.random.chance(200) {
+            let second = self.collector(self.policy(), true);
             self.site.journal.mark("two passes ran at once");
-            let (one, other) = join(collector.collect(None), twin.collect(None)).await;
+            let (one, other) = join(collector.collect(None), second.collect(None)).await;
             self.tell(one);
             self.tell(other);
         } else {
@@ -104,19 +104,19 @@ impl Pass {
     }
 
     fn policy(&self) -> CollectionPolicy {
-        let draws = &self.draws;
-        let minutes = |most| Duration::from_secs(60 * draws.below(most));
-        let inactive = match draws.chance(700) {
+        let random = &self.random;
+        let minutes = |most| Duration::from_secs(60 * random.below(most));
+        let inactive = match random.chance(700) {
             true => Duration::ZERO,
             false => minutes(60),
         };
         CollectionPolicy {
             expiry: ExpiryPolicy {
                 inactive,
-                states_min: u32::try_from(draws.within(1..5)).expect("small"),
+                states_min: u32::try_from(random.within(1..5)).expect("small"),
             },
-            dry_run: draws.chance(50),
-            deletes_max: draws.chance(100).then(|| draws.below(5)),
+            dry_run: random.chance(50),
+            deletes_max: random.chance(100).then(|| random.below(5)),
             abandon_after: minutes(2),
         }
     }
@@ -138,24 +138,26 @@ impl Pass {
         )
     }
 
-    /// The store to a pass that sleeps, or misreads.
+    /// The store as a pass sees it that pauses, and cannot read some manifests.
     fn hindered(&self) -> Arc<dyn ObjectStore> {
         let journal = &self.site.journal;
-        let mut objects: Arc<dyn ObjectStore> = Arc::new(Front(Sleepy {
+        let mut objects: Arc<dyn ObjectStore> = Arc::new(StoreFrontend(PausingStore {
             journal: journal.clone(),
             objects: Arc::clone(&self.process.environment.objects),
-            draws: Arc::clone(&self.draws),
-            sleeps: |request| matches!(request, Request::Delete(_) | Request::AbortUpload(..)),
+            random: Arc::clone(&self.random),
+            pauses_before: |request| {
+                matches!(request, Request::Delete(_) | Request::AbortUpload(..))
+            },
             chance: 300,
             mark: "a paused collector deleted late",
         }));
-        if self.draws.chance(MISREADING_PASSES) {
-            objects = Arc::new(Front(Misread {
+        if self.random.chance(PASSES_WITH_UNREADABLE) {
+            objects = Arc::new(StoreFrontend(UnreadableObjects {
                 journal: journal.clone(),
                 client: self.process.name.clone(),
                 objects,
-                draws: Arc::clone(&self.draws),
-                chance: MISREADS,
+                random: Arc::clone(&self.random),
+                chance: UNREADABLE_MANIFESTS,
                 known: Mutex::default(),
             }));
         }

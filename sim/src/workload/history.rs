@@ -12,9 +12,9 @@ use mvps_core::engine::{EngineError, Host, Image};
 use mvps_core::ids::Version;
 use mvps_core::protocol::ManifestStore;
 
-use super::program::rest;
-use crate::draws::Draws;
-use crate::world::machine::{Process, Site};
+use super::one_shot::rest;
+use crate::environment::machine::{Process, Site};
+use crate::random::RandomStream;
 
 /// Requests after which a server has peace.
 const BUSY_REQUESTS: u64 = 10;
@@ -24,12 +24,18 @@ const VERSIONS_MAX: usize = 5;
 
 /// Asks the server that runs on `process` for history until the image is of no more use.
 pub async fn keep_history(site: Arc<Site>, process: Process, host: Host, image: Image) {
-    let draws = Draws::new(site.plan.seed, &format!("history {}", process.name));
+    let random = RandomStream::new(site.plan.seed, &format!("history {}", process.name));
     for done in 0.. {
-        rest(&draws, done, BUSY_REQUESTS, site.plan.history.pause_max * 2).await;
-        let done = match draws.below(3) {
-            0 => snapshot(&site, &process, &host, &image, &draws).await,
-            _ => roll_back(&site, &process, &host, &image, &draws).await,
+        rest(
+            &random,
+            done,
+            BUSY_REQUESTS,
+            site.plan.history.pause_max * 2,
+        )
+        .await;
+        let done = match random.below(3) {
+            0 => snapshot(&site, &process, &host, &image, &random).await,
+            _ => roll_back(&site, &process, &host, &image, &random).await,
         };
         if let Err(error) = done {
             site.journal
@@ -60,12 +66,12 @@ async fn snapshot(
     process: &Process,
     host: &Host,
     image: &Image,
-    draws: &Draws,
+    random: &RandomStream,
 ) -> Result<(), EngineError> {
     let version = image.checkpoint().await?;
     let manifests = ManifestStore::new(host.store.clone());
     let admin = admin_of(process, &manifests, &host.root_keys);
-    let name = format!("s{}", draws.below(4));
+    let name = format!("s{}", random.below(4));
     let made = admin::create_snapshot(&admin, &site.image, &name, Some(version)).await;
     made.map_err(told)?;
     site.journal.mark("a snapshot was made of a running image");
@@ -77,17 +83,17 @@ async fn roll_back(
     process: &Process,
     host: &Host,
     image: &Image,
-    draws: &Draws,
+    random: &RandomStream,
 ) -> Result<(), EngineError> {
     let versions = versions_of(site, process, host).await?;
     if versions.is_empty() {
         return Ok(());
     }
-    let to = Version(draws.pick(&versions));
+    let to = Version(random.pick(&versions));
     site.journal
         .note(&process.name, format_args!("rolls back to {to}"));
     // As the command line does, so that it can be undone; or not, or while one is under way.
-    let kept = match draws.below(3) {
+    let kept = match random.below(3) {
         0 => {
             let acknowledged = site.model.acknowledged_of(&process.name);
             image.checkpoint().await?;
@@ -95,7 +101,7 @@ async fn roll_back(
         }
         _ => None,
     };
-    let during_checkpoint = kept.is_none() && draws.chance(600);
+    let during_checkpoint = kept.is_none() && random.chance(600);
     site.model.rollback_asked(&process.name);
     let checkpoint = async {
         if during_checkpoint {
@@ -106,7 +112,7 @@ async fn roll_back(
     };
     let rollback = async {
         if during_checkpoint {
-            sleep(draws.duration(Duration::from_millis(1), Duration::from_secs(1))).await;
+            sleep(random.duration(Duration::from_millis(1), Duration::from_secs(1))).await;
         }
         image.roll_back(to).await
     };

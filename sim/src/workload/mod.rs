@@ -1,14 +1,16 @@
 //! What clients do, and what they tell the model.
 
-pub mod archivist;
 pub mod client;
+pub mod clone_visitor;
 pub mod collectors;
-pub mod guest;
-pub mod hand;
+pub mod connector;
 pub mod history;
+pub mod history_operator;
 pub mod nbd_client;
 pub mod nbd_server;
-pub mod program;
+pub mod one_shot;
+pub mod orders;
 pub mod reader;
+pub mod request_generator;
 pub mod server;
 pub mod transaction;

@@ -14,13 +14,13 @@ use mvps_core::token::{DurabilityClaim, NewToken};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::watch;
 
-use super::hand::Hand;
-use super::nbd_server::{Doorbell, KNOCK_AGAIN, SECRET};
+use super::connector::{Connector, RECONNECT_PAUSE, SECRET};
+use super::request_generator::RequestGenerator;
+use crate::environment::machine::{Process, Site};
+use crate::environment::wire::WireFaults;
 use crate::journal::Choice;
 use crate::model::content::Effect;
-use crate::model::operations::OperationId;
-use crate::world::machine::{Process, Site};
-use crate::world::wire::WireFaults;
+use crate::model::operation::OperationId;
 
 mod transactions;
 
@@ -34,11 +34,11 @@ const BURST_MAX: u64 = 6;
 /// way, does not count for the server, but clients have no patience for ever.
 const CONNECT_PATIENCE: Duration = Duration::from_mins(20);
 
-/// See the module's text.
+/// A client that speaks NBD.
 pub struct NbdClient {
-    pub(super) hand: Hand,
+    pub(super) generator: RequestGenerator,
     process: Process,
-    doorbell: Doorbell,
+    connector: Connector,
     /// It names itself, so that its next connection replaces this one.
     named: bool,
     /// What FLUSH and FUA promise it.
@@ -55,16 +55,16 @@ impl NbdClient {
         site: &Arc<Site>,
         process: &Process,
         number: u64,
-        doorbell: Doorbell,
+        connector: Connector,
         strict: bool,
     ) -> Self {
-        let hand = Hand::new(site, &process.name, number, strict);
+        let generator = RequestGenerator::new(site, &process.name, number, strict);
         Self {
-            named: hand.draws.chance(500),
-            durability: hand.durability(),
-            hand,
+            named: generator.random.chance(500),
+            durability: generator.durability(),
+            generator,
             process: process.clone(),
-            doorbell,
+            connector,
             connections: 0,
             unknown: Vec::new(),
         }
@@ -74,7 +74,12 @@ impl NbdClient {
     pub async fn run(mut self, stop: watch::Receiver<bool>) {
         let mut earlier: Option<Client> = None;
         while !*stop.borrow() {
-            if self.hand.draws.chance(self.hand.site.plan.hostile) && !self.hand.strict {
+            if self
+                .generator
+                .random
+                .chance(self.generator.site.plan.hostile)
+                && !self.generator.strict
+            {
                 self.be_hostile().await;
             }
             let connected = timeout(CONNECT_PATIENCE, self.connect()).await;
@@ -83,8 +88,9 @@ impl NbdClient {
             let mut client = match connected {
                 Ok(Ok(client)) => client,
                 outcome => {
-                    self.hand.note(format_args!("not connected: {outcome:?}"));
-                    sleep(KNOCK_AGAIN).await;
+                    self.generator
+                        .note(format_args!("not connected: {outcome:?}"));
+                    sleep(RECONNECT_PAUSE).await;
                     continue;
                 }
             };
@@ -102,7 +108,7 @@ impl NbdClient {
     }
 
     fn token(&self) -> ExportName {
-        let site = &self.hand.site;
+        let site = &self.generator.site;
         let page = site.plan.page_size.bytes() as u64;
         // Whoever comes later may ask for a larger image.
         let growth = if site.plan.grows {
@@ -113,7 +119,9 @@ impl NbdClient {
         let token = NewToken {
             page_size_bits: Some(site.plan.page_size.bits()),
             image_size: Some(site.plan.size_bytes() + growth),
-            client_id: self.named.then(|| self.hand.name.replace(['/', ':'], "-")),
+            client_id: self
+                .named
+                .then(|| self.generator.name.replace(['/', ':'], "-")),
             durability: Some(match self.durability {
                 Durability::Local => DurabilityClaim::Local,
                 Durability::ObjectStore => DurabilityClaim::ObjectStore,
@@ -126,41 +134,41 @@ impl NbdClient {
     }
 
     fn faults(&self) -> WireFaults {
-        let draws = &self.hand.draws;
-        if self.hand.strict {
+        let random = &self.generator.random;
+        if self.generator.strict {
             return WireFaults::default();
         }
         WireFaults {
-            split: draws.pick(&[0, 0, 300]),
-            cut_after: draws
-                .chance(self.hand.site.plan.cuts)
-                .then(|| draws.within(1..1 << 18)),
+            split: random.pick(&[0, 0, 300]),
+            cut_after: random
+                .chance(self.generator.site.plan.cuts)
+                .then(|| random.within(1..1 << 18)),
         }
     }
 
     async fn connect(&mut self) -> Result<Client, ClientError> {
         self.connections += 1;
-        let name = format!("{}.{}", self.hand.name, self.connections);
-        let (site, faults) = (Arc::clone(&self.hand.site), self.faults());
-        let draws = crate::draws::Draws::new(site.plan.seed, &format!("wire {name}"));
-        let end = self.doorbell.connect(&site, &name, faults, draws).await;
+        let name = format!("{}.{}", self.generator.name, self.connections);
+        let (site, faults) = (Arc::clone(&self.generator.site), self.faults());
+        let random = crate::random::RandomStream::new(site.plan.seed, &format!("wire {name}"));
+        let end = self.connector.connect(&site, &name, faults, random).await;
         let end = end.ok_or(ClientError::Lost)?;
-        let opening = if self.hand.draws.chance(800) {
+        let opening = if self.generator.random.chance(800) {
             Opening::Go
         } else {
             Opening::ExportName { no_zeroes: true }
         };
         let spawner = &*self.process.environment.spawner;
         let client = Client::connect(end, self.token(), opening, spawner).await?;
-        self.hand.note(format_args!("connected as {name}"));
+        self.generator.note(format_args!("connected as {name}"));
         if self.named {
             // The one before was ended first: nothing of it can take effect any more.
             if !self.unknown.is_empty() {
-                let journal = &self.hand.site.journal;
+                let journal = &self.generator.site.journal;
                 journal.fault(&name, "nbd: replaced with requests in flight");
             }
             for id in self.unknown.drain(..) {
-                self.hand.site.model.over(id);
+                self.generator.site.model.over(id);
             }
         }
         Ok(client)
@@ -173,9 +181,9 @@ impl NbdClient {
         stop: &watch::Receiver<bool>,
     ) -> Result<(), ClientError> {
         while !*stop.borrow() {
-            let what = self.hand.draws.weighted(&[70, 10, self.leaving()]);
+            let what = self.generator.random.weighted(&[70, 10, self.leaving()]);
             let outcome = match what {
-                _ if !self.hand.site.journal.happens(Choice::Operation) => Ok(()),
+                _ if !self.generator.site.journal.happens(Choice::Operation) => Ok(()),
                 0 => self.step(client).await,
                 1 => self.burst(client).await,
                 _ => {
@@ -184,31 +192,31 @@ impl NbdClient {
                 }
             };
             if let Err(error) = outcome {
-                self.hand.note(format_args!("{error}"));
+                self.generator.note(format_args!("{error}"));
                 assert!(
-                    !self.hand.strict || matches!(error, ClientError::Lost),
+                    !self.generator.strict || matches!(error, ClientError::Lost),
                     "oracle 11 (liveness): {} meets {error}",
-                    self.hand.name
+                    self.generator.name
                 );
                 if !matches!(error, ClientError::Failed(Errno::Io)) {
                     return Err(error);
                 }
             }
-            sleep(self.hand.think()).await;
+            sleep(self.generator.think()).await;
         }
         Ok(())
     }
 
     fn leaving(&self) -> u64 {
-        if self.hand.strict {
+        if self.generator.strict {
             0
         } else {
-            self.hand.site.plan.leaving
+            self.generator.site.plan.leaving
         }
     }
 
     async fn step(&mut self, client: &mut Client) -> Result<(), ClientError> {
-        let operations = &self.hand.site.plan.operations;
+        let operations = &self.generator.site.plan.operations;
         let weights = [
             operations.write,
             operations.unaligned,
@@ -218,12 +226,18 @@ impl NbdClient {
             operations.flush,
             operations.transaction,
         ];
-        match self.hand.draws.weighted(&weights) {
-            0 => self.change(client, |hand, id| hand.write(id)).await,
-            1 => self.change(client, |hand, id| hand.unaligned(id)).await,
+        match self.generator.random.weighted(&weights) {
+            0 => {
+                self.change(client, |generator, id| generator.write(id))
+                    .await
+            }
+            1 => {
+                self.change(client, |generator, id| generator.unaligned(id))
+                    .await
+            }
             2 => self.read(client).await,
-            3 => self.change(client, |hand, _| hand.trim()).await,
-            4 => self.change(client, |hand, _| hand.zero()).await,
+            3 => self.change(client, |generator, _| generator.trim()).await,
+            4 => self.change(client, |generator, _| generator.zero()).await,
             5 => self.flush(client).await,
             _ => self.transact(client).await,
         }
@@ -232,7 +246,7 @@ impl NbdClient {
     async fn change(
         &mut self,
         client: &Client,
-        effect: impl FnOnce(&Hand, OperationId) -> Effect,
+        effect: impl FnOnce(&RequestGenerator, OperationId) -> Effect,
     ) -> Result<(), ClientError> {
         let (id, effect, durable) = self.submit(effect);
         let outcome = send(client, &effect, durable).await;
@@ -241,23 +255,23 @@ impl NbdClient {
 
     fn submit(
         &self,
-        effect: impl FnOnce(&Hand, OperationId) -> Effect,
+        effect: impl FnOnce(&RequestGenerator, OperationId) -> Effect,
     ) -> (OperationId, Effect, bool) {
-        let (hand, model) = (&self.hand, &self.hand.site.model);
+        let (generator, model) = (&self.generator, &self.generator.site.model);
         let id = model.next_operation();
-        let effect = effect(hand, id);
-        let durable = hand.draws.chance(hand.site.plan.durable);
+        let effect = effect(generator, id);
+        let durable = generator.random.chance(generator.site.plan.durable);
         let brief = super::client::brief(&effect);
-        hand.note(format_args!("{} {brief} {durable}", id.0));
-        model.submitted(id, &hand.server, vec![effect.clone()]);
+        generator.note(format_args!("{} {brief} {durable}", id.0));
+        model.submitted(id, &generator.server, vec![effect.clone()]);
         (id, effect, durable)
     }
 
     /// Several requests at once on one connection.
     async fn burst(&mut self, client: &Client) -> Result<(), ClientError> {
-        let count = self.hand.draws.within(2..BURST_MAX);
+        let count = self.generator.random.within(2..BURST_MAX);
         let requests: Vec<_> = (0..count)
-            .map(|_| self.submit(|hand, id| hand.unaligned(id)))
+            .map(|_| self.submit(|generator, id| generator.unaligned(id)))
             .collect();
         // Each answer counts from when it comes, and some wait for the object store.
         let sent = requests.iter().map(|(id, effect, durable)| async {
@@ -275,37 +289,40 @@ impl NbdClient {
 
     /// Sends some requests, and does not wait for the answers.
     async fn leave_behind(&mut self, client: &Client) {
-        let requests: Vec<_> = (0..self.hand.draws.within(1..BURST_MAX))
-            .map(|_| self.submit(|hand, id| hand.unaligned(id)))
+        let requests: Vec<_> = (0..self.generator.random.within(1..BURST_MAX))
+            .map(|_| self.submit(|generator, id| generator.unaligned(id)))
             .collect();
         let sent = requests
             .iter()
             .map(|(_, effect, durable)| send(client, effect, *durable));
         let patience = self
-            .hand
-            .draws
+            .generator
+            .random
             .duration(Duration::from_micros(10), Duration::from_millis(50));
         // Answered or not: nobody looks.
         let _ = timeout(patience, join_all(sent)).await;
-        self.hand.note(format_args!("goes away"));
+        self.generator.note(format_args!("goes away"));
         self.unknown.extend(requests.iter().map(|(id, ..)| *id));
     }
 
     async fn read(&self, client: &Client) -> Result<(), ClientError> {
-        let (offset, length) = self.hand.range();
-        let (site, server) = (&self.hand.site, &self.hand.server);
+        let (offset, length) = self.generator.range();
+        let (site, server) = (&self.generator.site, &self.generator.server);
         let window = site.model.read_sent(server);
         let length = u32::try_from(length).expect("a small request");
         let bytes = client.read(offset, length).await?;
-        self.hand.note(format_args!("read {offset}+{length}"));
+        self.generator.note(format_args!("read {offset}+{length}"));
         site.model.read_returned(server, window, offset, &bytes);
         Ok(())
     }
 
     async fn flush(&mut self, client: &Client) -> Result<(), ClientError> {
-        let id = self.hand.site.model.next_operation();
-        self.hand.note(format_args!("{} flush", id.0));
-        self.hand.site.model.flush_sent(id, &self.hand.server);
+        let id = self.generator.site.model.next_operation();
+        self.generator.note(format_args!("{} flush", id.0));
+        self.generator
+            .site
+            .model
+            .flush_sent(id, &self.generator.server);
         let outcome = client.flush().await;
         self.answered(id, Some(self.durability), outcome)
     }
@@ -323,10 +340,10 @@ impl NbdClient {
 
     /// Tells the model what the server said.
     fn tell(&self, id: OperationId, when: Option<Durability>, said: &Result<(), ClientError>) {
-        let model = &self.hand.site.model;
+        let model = &self.generator.site.model;
         match said {
             Ok(()) => {
-                self.hand.note(format_args!("{} ok", id.0));
+                self.generator.note(format_args!("{} ok", id.0));
                 model.acknowledged(id, when);
             }
             Err(ClientError::Lost) => {}
@@ -348,25 +365,25 @@ impl NbdClient {
 
     /// Bytes that are no NBD, or NBD that goes wrong half way.
     async fn be_hostile(&mut self) {
-        let site = Arc::clone(&self.hand.site);
-        let name = format!("{}.hostile", self.hand.name);
+        let site = Arc::clone(&self.generator.site);
+        let name = format!("{}.hostile", self.generator.name);
         site.journal.fault(&name, "nbd: hostile bytes");
-        let draws = crate::draws::Draws::new(self.hand.draws.bits(), "hostile");
+        let random = crate::random::RandomStream::new(self.generator.random.bits(), "hostile");
         let faults = WireFaults::default();
-        let end = self.doorbell.connect(&site, &name, faults, draws).await;
+        let end = self.connector.connect(&site, &name, faults, random).await;
         let Some(mut end) = end else { return };
-        let draws = &self.hand.draws;
+        let random = &self.generator.random;
         let mut bytes = Vec::new();
-        if draws.chance(700) {
+        if random.chance(700) {
             // Client flags, then an option: 1 to 9, of some length.
             bytes.extend_from_slice(&[0, 0, 0, 3]);
             bytes.extend_from_slice(b"IHAVEOPT");
-            let option = u32::try_from(draws.within(1..10)).expect("small");
+            let option = u32::try_from(random.within(1..10)).expect("small");
             bytes.extend_from_slice(&option.to_be_bytes());
-            let length = draws.pick(&[0, 5, 64, u32::MAX]);
+            let length = random.pick(&[0, 5, 64, u32::MAX]);
             bytes.extend_from_slice(&length.to_be_bytes());
         }
-        bytes.extend((0..draws.below(600)).map(|_| draws.bits().to_le_bytes()[0]));
+        bytes.extend((0..random.below(600)).map(|_| random.bits().to_le_bytes()[0]));
         let talk = async {
             // The server may hang up at any point.
             let _ = end.write_all(&bytes).await;

@@ -1,33 +1,23 @@
 //! One server process as clients know it: the session layer over the engine, with connections
 //! that are pipes of our own and tokens that are real.
 
-use std::io;
 use std::sync::Arc;
-use std::time::Duration;
 
-use async_trait::async_trait;
 use mvps_core::engine::{Host, Intent, OpenError, OpeningRequest, Since, open};
-use mvps_core::env::{Address, Connection, Listener, PeerName};
 use mvps_core::ids::ImageId;
-use mvps_core::protocol::OpenError as OfficeError;
+use mvps_core::protocol::OpeningError;
 use mvps_core::session::{
     EngineImages, ImageFacts, Images, OpenFailure, ServedImage, Server, ServerConfig,
 };
 use mvps_core::token::{Grant, TokenKeys};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 
+use super::connector::{SECRET, connector};
 use super::history::keep_history;
 use super::nbd_client::NbdClient;
-use super::server::{Orders, Status, read_back};
-use crate::draws::Draws;
-use crate::world::machine::{Process, Site};
-use crate::world::wire::{self, WireFaults};
-
-/// What tokens are signed with.
-pub const SECRET: &[u8] = b"the simulation's secret, which is no secret at all";
-
-/// Connections that wait to be accepted.
-const BACKLOG_MAX: usize = 64;
+use super::orders::{Orders, Status, read_back};
+use crate::environment::machine::{Process, Site};
+use crate::random::RandomStream;
 
 /// Images as a process of the simulation opens them: the model learns of each opening.
 struct SimImages {
@@ -61,7 +51,7 @@ impl Images for SimImages {
         let opened = open(&self.host, &request, self.site.plan.config.clone()).await;
         let image = match opened {
             Ok(image) => image,
-            Err(OpenError::Office(OfficeError::Refused(refusal))) => {
+            Err(OpenError::Opening(OpeningError::Refused(refusal))) => {
                 let reason = format!("{:?}", refusal.reason);
                 self.site.model.not_let_in(&self.process.name, &reason);
                 self.report(Status::Refused(reason.clone()));
@@ -112,45 +102,6 @@ impl Images for SimImages {
     }
 }
 
-/// Where clients of one process connect.
-#[derive(Clone)]
-pub struct Doorbell {
-    accepted: mpsc::Sender<(wire::End, PeerName)>,
-}
-
-struct Door {
-    rung: mpsc::Receiver<(wire::End, PeerName)>,
-}
-
-impl Doorbell {
-    /// A connection to the server; `None` if it does not listen any more.
-    pub async fn connect(
-        &self,
-        site: &Site,
-        name: &str,
-        faults: WireFaults,
-        draws: Draws,
-    ) -> Option<wire::End> {
-        let (ours, theirs) = wire::connection(name, faults, draws, &site.journal);
-        let sent = self.accepted.send((theirs, PeerName(name.to_owned())));
-        sent.await.is_ok().then_some(ours)
-    }
-}
-
-#[async_trait]
-impl Listener for Door {
-    async fn accept(&mut self) -> io::Result<(Box<dyn Connection>, PeerName)> {
-        match self.rung.recv().await {
-            Some((end, peer)) => Ok((Box::new(end), peer)),
-            None => std::future::pending().await,
-        }
-    }
-
-    fn address(&self) -> Address {
-        Address::Tcp("simulated:10809".to_owned())
-    }
-}
-
 /// Serves over NBD on `process` until told to stop, or until every client gave up.
 pub async fn serve_nbd(
     site: Arc<Site>,
@@ -183,20 +134,19 @@ pub async fn serve_nbd(
         TokenKeys::from_secret(SECRET).expect("there is a secret"),
         config,
     );
-    let (accepted, rung) = mpsc::channel(BACKLOG_MAX);
-    let doorbell = Doorbell { accepted };
+    let (connector, queue) = connector();
     let listening = server.clone();
     process
         .node
-        .spawn(async move { listening.listen(Box::new(Door { rung })).await });
+        .spawn(async move { listening.listen(Box::new(queue)).await });
     let clients: Vec<_> = (0..site.plan.clients)
         .map(|number| {
-            let client = NbdClient::new(&site, &process, number, doorbell.clone(), orders.strict);
+            let client = NbdClient::new(&site, &process, number, connector.clone(), orders.strict);
             process.node.spawn(client.run(orders.stop.clone()))
         })
         .collect();
     let abrupt =
-        !orders.strict && Draws::new(site.plan.seed, &process.name).chance(site.plan.abrupt);
+        !orders.strict && RandomStream::new(site.plan.seed, &process.name).chance(site.plan.abrupt);
     if abrupt {
         let mut ordered = orders.stop.clone();
         let _ = ordered.wait_for(|stop| *stop).await;
@@ -214,12 +164,9 @@ pub async fn serve_nbd(
         report(Status::Failed("the image is still open".to_owned()));
     } else if !asked {
         report(Status::Failed("its clients gave up".to_owned()));
-    } else if site.model.left_office(&process.name) {
+    } else if site.model.handed_back(&process.name) {
         report(Status::Closed);
     } else {
         report(Status::Failed("it did not leave office".to_owned()));
     }
 }
-
-/// How long a client waits for a server that does not let it in.
-pub const KNOCK_AGAIN: Duration = Duration::from_millis(500);

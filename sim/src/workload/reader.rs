@@ -14,9 +14,9 @@ use mvps_core::protocol::ManifestStore;
 use mvps_core::token::Shown;
 use tokio::sync::watch;
 
-use super::program::{Marks, rest, run_program};
-use crate::draws::Draws;
-use crate::world::machine::{Machine, Process, Site};
+use super::one_shot::{Marks, rest, run_one_shot};
+use crate::environment::machine::{Machine, Process, Site};
+use crate::random::RandomStream;
 
 /// Little of what is read stays in memory.
 const CACHE_BYTES: u64 = 16 << 10;
@@ -30,11 +30,11 @@ const LINGER_MAX: Duration = Duration::from_mins(10);
 /// Most reads of one version.
 const READS_MAX: u64 = 12;
 
-/// See the module's text.
+/// Readers on one machine, one after the other.
 pub struct Readers {
     sites: Vec<Arc<Site>>,
     machine: Machine,
-    draws: Draws,
+    random: RandomStream,
 }
 
 impl Readers {
@@ -44,7 +44,7 @@ impl Readers {
         Self {
             sites: sites.to_vec(),
             machine: Machine::new(name, &sites[0]),
-            draws: Draws::new(sites[0].plan.seed, name),
+            random: RandomStream::new(sites[0].plan.seed, name),
         }
     }
 
@@ -57,29 +57,29 @@ impl Readers {
         };
         for done in 0.. {
             let pause = plan.history.pause_max;
-            rest(&self.draws, done, BUSY_READINGS, pause).await;
+            rest(&self.random, done, BUSY_READINGS, pause).await;
             if *stop.borrow() {
                 return;
             }
-            let chosen = self.draws.below(self.sites.len() as u64);
+            let chosen = self.random.below(self.sites.len() as u64);
             let site = &self.sites[usize::try_from(chosen).expect("an index")];
             let journal = &site.journal;
             let sites = self.sites.clone();
             let id = self.machine.name.clone();
-            let program = |process: Process| {
-                let draws = Draws::new(plan.seed, &format!("reading {}", process.name));
+            let work = |process: Process| {
+                let random = RandomStream::new(plan.seed, &format!("reading {}", process.name));
                 let site = Arc::clone(site);
                 let reading = Reading {
                     id,
                     site,
                     process,
-                    draws,
+                    random,
                 };
                 async move {
                     reading.run(&sites).await;
                 }
             };
-            let name = run_program(journal, &self.machine, &self.draws, &marks, program).await;
+            let name = run_one_shot(journal, &self.machine, &self.random, &marks, work).await;
             site.model.reader_ended(&name);
         }
     }
@@ -89,7 +89,7 @@ struct Reading {
     id: String,
     site: Arc<Site>,
     process: Process,
-    draws: Draws,
+    random: RandomStream,
 }
 
 impl Reading {
@@ -143,8 +143,8 @@ impl Reading {
     async fn shown(&self, admin: &Admin<'_>) -> Result<Shown, AdminError> {
         let image = &self.site.image;
         let snapshots = admin::snapshots(admin, image).await?;
-        if !snapshots.is_empty() && self.draws.chance(600) {
-            let chosen = self.draws.below(snapshots.len() as u64);
+        if !snapshots.is_empty() && self.random.chance(600) {
+            let chosen = self.random.below(snapshots.len() as u64);
             let snapshot = &snapshots[usize::try_from(chosen).expect("an index")];
             return Ok(Shown::Snapshot(snapshot.name.clone()));
         }
@@ -152,16 +152,16 @@ impl Reading {
         let versions: Vec<u64> = kept.versions.iter().map(|it| it.version).collect();
         Ok(match versions.is_empty() {
             true => Shown::Newest,
-            false => Shown::Version(Version(self.draws.pick(&versions))),
+            false => Shown::Version(Version(self.random.pick(&versions))),
         })
     }
 
     async fn read_version(&self, host: &Host, manifest: &Manifest) -> Result<(), String> {
         let version = PublishedVersion::open(host, manifest).await.map_err(text)?;
         let size = self.site.plan.size_bytes().min(version.size_bytes());
-        for _ in 0..self.draws.within(1..READS_MAX) {
-            let offset = self.draws.below(size);
-            let length = self.draws.within(1..(size - offset).min(1 << 17) + 1);
+        for _ in 0..self.random.within(1..READS_MAX) {
+            let offset = self.random.below(size);
+            let length = self.random.within(1..(size - offset).min(1 << 17) + 1);
             let length = u32::try_from(length).expect("a small request");
             let bytes = version.read(offset, length).await.map_err(text)?;
             let model = &self.site.model;
@@ -170,7 +170,7 @@ impl Reading {
                 let journal = &self.site.journal;
                 journal.mark("a version was read that only its pin keeps");
             }
-            sleep(self.draws.duration(Duration::from_millis(1), LINGER_MAX)).await;
+            sleep(self.random.duration(Duration::from_millis(1), LINGER_MAX)).await;
         }
         Ok(())
     }

@@ -2,50 +2,17 @@
 
 use std::sync::Arc;
 
-use mvps_core::engine::{EngineError, Host, Image, Intent, OpenError, OpeningRequest, open};
-use mvps_core::protocol::OpenError as OfficeError;
+use mvps_core::engine::{Host, OpenError, open};
+use mvps_core::protocol::OpeningError;
 use mvps_core::store::probe_conditional_create;
 use tokio::sync::watch;
 
 use super::client::Client;
 use super::history::keep_history;
 use super::nbd_server::serve_nbd;
-use crate::draws::Draws;
-use crate::world::machine::{Process, Site};
-
-/// How a server is doing.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Status {
-    /// It takes office.
-    Opening,
-    /// Clients use it.
-    Serving,
-    /// The protocol does not let it in.
-    Refused(String),
-    /// It is of no more use.
-    Failed(String),
-    /// It closed the image.
-    Closed,
-}
-
-/// What a server is told to do.
-pub struct Orders {
-    /// Clients end, and the image is closed.
-    pub stop: watch::Receiver<bool>,
-    /// Every error is a failure.
-    pub strict: bool,
-}
-
-/// What every server asks for.
-#[must_use]
-pub fn opening_request(site: &Site) -> OpeningRequest {
-    OpeningRequest {
-        image: site.image.clone(),
-        page_size: site.plan.page_size,
-        image_size_bytes: Some(site.plan.size_bytes()),
-        intent: Intent::CreateOrGrow,
-    }
-}
+use super::orders::{Orders, Status, opening_request, read_back};
+use crate::environment::machine::{Process, Site};
+use crate::random::RandomStream;
 
 /// Runs a server on `process` until it ends by itself; reports through `status`.
 pub async fn serve(
@@ -74,7 +41,7 @@ pub async fn serve(
     let config = site.plan.config.clone();
     let image = match open(&host, &opening_request(&site), config).await {
         Ok(image) => image,
-        Err(OpenError::Office(OfficeError::Refused(refusal))) => {
+        Err(OpenError::Opening(OpeningError::Refused(refusal))) => {
             let reason = format!("{:?}", refusal.reason);
             site.model.not_let_in(&process.name, &reason);
             report(Status::Refused(reason));
@@ -100,8 +67,8 @@ pub async fn serve(
         let history = keep_history(Arc::clone(&site), process.clone(), host, image.clone());
         process.node.spawn(history);
     }
-    let draws = Draws::new(site.plan.seed, &format!("server {}", process.name));
-    let abrupt = !orders.strict && draws.chance(site.plan.abrupt);
+    let random = RandomStream::new(site.plan.seed, &format!("server {}", process.name));
+    let abrupt = !orders.strict && random.chance(site.plan.abrupt);
     let (_goes_on, never) = watch::channel(false);
     let stop = if abrupt { never } else { orders.stop.clone() };
     let clients: Vec<_> = (0..site.plan.clients)
@@ -141,26 +108,4 @@ pub async fn serve(
         Ok(()) => report(Status::Failed("its clients gave up".to_owned())),
         Err(error) => report(Status::Failed(error.to_string())),
     }
-}
-
-/// Reads the whole image as it was opened, and lets the model compare.
-pub(super) async fn read_back(
-    site: &Site,
-    process: &Process,
-    image: &Image,
-) -> Result<(), EngineError> {
-    let attachment = image.attach();
-    let (size, step) = (site.plan.size_bytes(), 1 << 20);
-    let mut offset = 0;
-    while offset < size {
-        let length = u32::try_from(step.min(size - offset)).expect("a small step");
-        let window = site.model.read_back(&process.name);
-        let bytes = attachment.read(offset, length).await?.into_bytes();
-        site.model
-            .read_returned(&process.name, window, offset, &bytes);
-        offset += u64::from(length);
-    }
-    site.journal
-        .note(&process.name, format_args!("the whole image reads well"));
-    Ok(())
 }

@@ -4,7 +4,7 @@ use mvps_core::engine::{EngineError, Transaction};
 
 use super::client::{Client, brief};
 use crate::model::content::Effect;
-use crate::model::operations::{OperationId, durability_of};
+use crate::model::operation::{OperationId, durability_of};
 
 /// Most steps of a transaction.
 const STEPS_MAX: u64 = 8;
@@ -22,12 +22,12 @@ impl Client {
         };
         model.snapshot(id, window, false);
         self.note(format_args!("{} begun", id.0));
-        let locks_at = if self.draws.chance(300) {
-            self.draws.below(STEPS_MAX)
+        let locks_at = if self.random.chance(300) {
+            self.random.below(STEPS_MAX)
         } else {
             STEPS_MAX
         };
-        for step in 0..self.draws.within(1..STEPS_MAX + 1) {
+        for step in 0..self.random.within(1..STEPS_MAX + 1) {
             let outcome = if step == locks_at {
                 self.lock(id, &transaction).await
             } else {
@@ -43,7 +43,7 @@ impl Client {
             }
             self.linger().await;
         }
-        if self.draws.chance(200) {
+        if self.random.chance(200) {
             self.note(format_args!("{} rolled back", id.0));
             model.over(id);
             drop(transaction);
@@ -73,7 +73,7 @@ impl Client {
         id: OperationId,
         transaction: &Transaction,
     ) -> Result<(), EngineError> {
-        let effect = match self.draws.weighted(&[3, 3, 3, 1, 1]) {
+        let effect = match self.random.weighted(&[3, 3, 3, 1, 1]) {
             0 => {
                 let (offset, length) = self.range();
                 let length = u32::try_from(length).expect("a small request");

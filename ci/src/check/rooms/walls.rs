@@ -44,9 +44,10 @@ const CORE: House = House {
     directory: "mvps/core/src",
     corridors: &[],
     rooms: &[
+        room("content", &[]),
         room("ids", &[]),
         room("mutant", &[]),
-        room("nbd", &[]),
+        room("nbd", &["content"]),
         room("env", &["ids"]),
         room("encryption", &["env", "ids", "mutant"]),
         room("format", &["encryption", "env/clock", "ids", "mutant"]),
@@ -71,6 +72,7 @@ const CORE: House = House {
         room(
             "engine",
             &[
+                "content",
                 "encryption",
                 "env",
                 "format",
@@ -124,10 +126,11 @@ const CORE: House = House {
                 "store",
             ],
         ),
-        room("client", &["env", "nbd", "transport"]),
+        room("client", &["content", "env", "nbd", "transport"]),
         room(
             "session",
             &[
+                "content",
                 "admin",
                 "encryption",
                 "engine",
@@ -145,41 +148,39 @@ const CORE: House = House {
     ],
 };
 
-/// The image's task on top of what publishes, reads and buffers for it.
+/// The image's task on top of what its handles ask, what publishes, what reads and what buffers.
 const ENGINE: House = House {
     name: "engine",
     crate_root: "mvps/core/src/lib.rs",
     directory: "mvps/core/src/engine",
     corridors: &[],
     rooms: &[
-        room("buffer", &[]),
         room("error", &[]),
         room("reply", &["error"]),
-        room("read", &["buffer", "error", "host"]),
-        room("host", &["read", "transaction"]),
+        room("buffer", &["error"]),
+        room("read", &["buffer", "error"]),
+        room("transaction_budget", &[]),
+        room("host", &["read", "transaction_budget"]),
         room("publisher", &["buffer", "error", "host", "read", "reply"]),
         room("config", &["publisher"]),
         room("status", &["error", "publisher"]),
         room(
-            "request",
-            &[
-                "buffer",
-                "error",
-                "publisher",
-                "read",
-                "reply",
-                "status",
-                "transaction",
-            ],
-        ),
-        room(
             "transaction",
             &[
-                "buffer", "config", "error", "image", "read", "reply", "request",
+                "buffer",
+                "config",
+                "error",
+                "read",
+                "reply",
+                "transaction_budget",
             ],
         ),
         room(
-            "image",
+            "request",
+            &["buffer", "read", "reply", "status", "transaction"],
+        ),
+        room(
+            "handle",
             &[
                 "buffer",
                 "config",
@@ -190,16 +191,16 @@ const ENGINE: House = House {
                 "request",
                 "status",
                 "transaction",
+                "transaction_budget",
             ],
         ),
-        room("attachment", &["error", "image", "reply", "transaction"]),
         room(
             "task",
             &[
                 "buffer",
                 "config",
                 "error",
-                "image",
+                "handle",
                 "publisher",
                 "read",
                 "reply",
@@ -213,12 +214,11 @@ const ENGINE: House = House {
             &[
                 "buffer",
                 "config",
+                "handle",
                 "host",
-                "image",
                 "publisher",
                 "read",
                 "task",
-                "transaction",
             ],
         ),
     ],

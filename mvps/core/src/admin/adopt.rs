@@ -4,7 +4,7 @@
 use crate::env::BufferStores;
 use crate::format::manifest::Office;
 use crate::ids::ImageId;
-use crate::protocol::{OPEN_ATTEMPTS_MAX, OpenError, Opener, TakingOffice};
+use crate::protocol::{OPEN_ATTEMPTS_MAX, Opener, OpeningError, TakingOffice};
 
 use super::{AdminError, named};
 
@@ -87,5 +87,5 @@ pub async fn adopt(
             return Ok(done);
         }
     }
-    Err(AdminError::Open(OpenError::Contended))
+    Err(AdminError::Open(OpeningError::Contended))
 }

@@ -17,7 +17,7 @@ use crate::format::manifest::{Manifest, Pin, PinHolder, Pinned};
 use crate::format::object_name::ObjectName;
 use crate::ids::{ImageId, Incarnation};
 use crate::protocol::{
-    CloneTarget, ManifestError, OthersPart, Outcome, Publisher, compose_by_other, compose_clone,
+    CloneTarget, ManifestError, OthersPart, Outcome, PublishedBy, compose_by_other, compose_clone,
     next_tenure, publish,
 };
 use crate::reachability::{is_tombstone, objects_of, referenced_images, referenced_objects};
@@ -185,7 +185,7 @@ impl NewClone<'_> {
             part.pins.push(self.pin(pinned));
             let mark = admin.mark();
             let body = compose_by_other(&newest, mark, part, admin.clock.wall())?;
-            newest = match publish(admin.manifests, &body, Publisher::Other(mark)).await? {
+            newest = match publish(admin.manifests, &body, PublishedBy::Other(mark)).await? {
                 Outcome::Counted(_) => return Ok(()),
                 Outcome::Merge(newest) | Outcome::Fenced(newest) => newest,
             };
@@ -250,7 +250,7 @@ impl NewClone<'_> {
         let mark = admin.mark();
         let at = admin.clock.wall();
         let body = compose_clone(place, origin, self.target.clone(), mark, at)?;
-        match publish(admin.manifests, &body, Publisher::Other(mark)).await? {
+        match publish(admin.manifests, &body, PublishedBy::Other(mark)).await? {
             Outcome::Counted(_) => Ok(body.version),
             Outcome::Merge(_) | Outcome::Fenced(_) => Err(AdminError::TargetTaken {
                 image: self.target.image.clone(),

@@ -4,7 +4,9 @@
 
 use crate::format::manifest::{Manifest, Office};
 use crate::ids::ImageId;
-use crate::protocol::{ManifestStore, Outcome, Publisher, compose_tombstone, next_tenure, publish};
+use crate::protocol::{
+    ManifestStore, Outcome, PublishedBy, compose_tombstone, next_tenure, publish,
+};
 
 use super::report::holder;
 use super::{Admin, AdminError, named};
@@ -73,7 +75,7 @@ async fn publish_tombstone(
     body: &Manifest,
     mark: crate::ids::PublicationId,
 ) -> Result<Outcome, AdminError> {
-    Ok(publish(manifests, body, Publisher::Other(mark)).await?)
+    Ok(publish(manifests, body, PublishedBy::Other(mark)).await?)
 }
 
 fn deleted(before: &Manifest, tombstone: &Manifest) -> Deleted {

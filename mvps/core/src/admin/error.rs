@@ -3,7 +3,7 @@
 use crate::encryption::KeyError;
 use crate::env::{BufferError, StoreError};
 use crate::ids::{ImageId, Lsn, Version};
-use crate::protocol::{ManifestError, OpenError, PublishError, RuleBroken};
+use crate::protocol::{ManifestError, OpeningError, PublishError, RuleBroken};
 
 /// Why an operation was not done. Every text says what to do.
 #[derive(Debug, thiserror::Error)]
@@ -63,7 +63,7 @@ pub enum AdminError {
     Buffer(#[from] BufferError),
     /// Taking office for the buffer store failed.
     #[error("{0}")]
-    Open(OpenError),
+    Open(OpeningError),
     /// The image is in office, so nobody can be let in.
     #[error(
         "image {image} is in the hands of {owner}. Stop that server, which leaves the image clean, \

@@ -8,7 +8,7 @@ use crate::encryption::RootKeys;
 use crate::env::{Clock, Entropy, EntropyExt};
 use crate::format::manifest::{Manifest, Office};
 use crate::ids::{ImageId, PublicationId};
-use crate::protocol::{ManifestStore, OthersPart, Outcome, Publisher, compose_by_other, publish};
+use crate::protocol::{ManifestStore, OthersPart, Outcome, PublishedBy, compose_by_other, publish};
 
 use super::AdminError;
 
@@ -77,7 +77,7 @@ impl Admin<'_> {
                 Step::Done(result) => return Ok((newest, result)),
                 Step::Publish(body, result) => (body, result),
             };
-            newest = match publish(self.manifests, &body, Publisher::Other(mark)).await? {
+            newest = match publish(self.manifests, &body, PublishedBy::Other(mark)).await? {
                 Outcome::Counted(newest) => return Ok((newest, result)),
                 Outcome::Merge(newest) | Outcome::Fenced(newest) => newest,
             };

@@ -7,7 +7,9 @@
 use crate::env::{Clock, Entropy};
 use crate::format::manifest::{Manifest, Office};
 use crate::ids::{ImageId, Tenure};
-use crate::protocol::{ManifestStore, Outcome, Publisher, compose_takeover, next_tenure, publish};
+use crate::protocol::{
+    ManifestStore, Outcome, PublishedBy, compose_takeover, next_tenure, publish,
+};
 
 use super::report::ImageReport;
 use super::{AdminError, named};
@@ -47,7 +49,7 @@ pub async fn takeover(
         }
         let tenure = next_tenure(Some(&base), entropy);
         let body = compose_takeover(&base, tenure, clock.wall());
-        base = match publish(manifests, &body, Publisher::Server).await? {
+        base = match publish(manifests, &body, PublishedBy::Server).await? {
             Outcome::Counted(newest) | Outcome::Merge(newest) | Outcome::Fenced(newest) => newest,
         };
     }

@@ -201,7 +201,7 @@ async fn what_is_not_adopted() {
     assert!(matches!(error, AdminError::OtherHistory { .. }), "{error}");
     let mut recovered = node.open(&image()).await.unwrap();
     match world.opens_with(&mut recovered, &request()).await {
-        Err(crate::protocol::OpenError::Refused(refusal)) => {
+        Err(crate::protocol::OpeningError::Refused(refusal)) => {
             assert_eq!(refusal.reason, RefusalReason::OtherHistory);
             assert!(!refusal.adopt, "{refusal}");
         }

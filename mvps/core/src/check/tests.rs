@@ -30,7 +30,7 @@ struct World {
 }
 
 impl World {
-    /// A closed image with enough checkpoints for a folded map and segments after it.
+    /// A closed image with enough checkpoints for a compacted map and segments after it.
     async fn written() -> Self {
         Self::written_with(RootKeys::none()).await
     }
@@ -132,7 +132,7 @@ fn kinds(check: &ImageCheck) -> Vec<FindingKind> {
 #[tokio::test(start_paused = true)]
 async fn what_the_engine_and_the_collector_leave_is_clean() {
     let world = World::written().await;
-    assert!(world.newest().root.is_some(), "the map was folded");
+    assert!(world.newest().root.is_some(), "the map was compacted");
     let writes = |world: &World| -> usize {
         use OperationKind::{AbortUpload, Create, Delete, Put};
         let kinds = [Put, Create, Delete, AbortUpload].into_iter();
@@ -215,7 +215,7 @@ async fn every_damage_is_found() {
             world.objects.poke(&key, damaged.into());
             let check = world.check(true).await;
             if key.ends_with(".map") && check.findings.is_empty() {
-                // A leaf that a later fold replaced is referenced by nothing any more.
+                // A leaf that a later map compaction replaced is referenced by nothing any more.
                 dead_leaf_bytes += 1;
                 continue;
             }
@@ -244,8 +244,8 @@ async fn a_manifest_that_lies_is_found_out() {
         (
             "fewer live pages",
             |it| {
-                let folded = it.segments.iter_mut().find(|s| !it.tail.contains(&s.id));
-                folded.unwrap().live_pages -= 1;
+                let compacted = it.segments.iter_mut().find(|s| !it.tail.contains(&s.id));
+                compacted.unwrap().live_pages -= 1;
             },
             FindingKind::WrongCount,
         ),
@@ -257,8 +257,8 @@ async fn a_manifest_that_lies_is_found_out() {
         (
             "a segment less",
             |it| {
-                let folded = it.segments.iter().position(|s| !it.tail.contains(&s.id));
-                it.segments.remove(folded.unwrap());
+                let compacted = it.segments.iter().position(|s| !it.tail.contains(&s.id));
+                it.segments.remove(compacted.unwrap());
             },
             FindingKind::Dangling,
         ),

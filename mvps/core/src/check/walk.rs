@@ -453,11 +453,11 @@ fn live_page_findings<'a>(
     manifest: &'a Manifest,
     counts: &'a PageCounts,
 ) -> impl Iterator<Item = Finding> + 'a {
-    let folded = manifest
+    let compacted = manifest
         .segments
         .iter()
         .filter(|entry| !manifest.tail.contains(&entry.id));
-    folded.filter_map(|entry| {
+    compacted.filter_map(|entry| {
         let counted = counts.get(&entry.id).copied().unwrap_or(0);
         let listed = u64::from(entry.live_pages);
         let reason =

@@ -7,7 +7,7 @@ use crate::env::{Entropy, EntropyExt, WallTime};
 use crate::format::manifest::{Manifest, MapObjectId, Office, SegmentId};
 use crate::ids::{ImageId, Incarnation, Lsn, ObjectSequence, PageSize, Tenure, Version};
 use crate::protocol::{
-    FIRST_PUBLICATION, ManifestStore, Outcome, PublishError, Publisher, next_tenure, publish,
+    FIRST_PUBLICATION, ManifestStore, Outcome, PublishError, PublishedBy, next_tenure, publish,
 };
 use crate::reachability::is_tombstone;
 
@@ -68,7 +68,7 @@ pub(super) async fn abandon(
     let tenure = next_tenure(seen, entropy);
     let incarnation = Incarnation(entropy.u128());
     let body = compose_abandoned(seen, target, page_size, incarnation, tenure, at);
-    match publish(manifests, &body, Publisher::Server).await? {
+    match publish(manifests, &body, PublishedBy::Server).await? {
         Outcome::Counted(_) => Ok(true),
         Outcome::Merge(_) | Outcome::Fenced(_) => Ok(false),
     }

@@ -11,7 +11,7 @@ use crate::format::manifest::{Manifest, PinHolder};
 use crate::ids::{PublicationId, Version};
 use crate::mutant;
 use crate::protocol::{
-    ManifestStore, OthersPart, Outcome, PublishError, Publisher, RuleBroken, compose_by_other,
+    ManifestStore, OthersPart, Outcome, PublishError, PublishedBy, RuleBroken, compose_by_other,
     publish,
 };
 
@@ -91,7 +91,7 @@ pub(super) async fn amend(
         if mutant::is("collection deletes before expiry is published") {
             return Ok(body);
         }
-        base = match publish(manifests, &body, Publisher::Other(id)).await? {
+        base = match publish(manifests, &body, PublishedBy::Other(id)).await? {
             Outcome::Counted(newest) => return Ok(newest),
             Outcome::Merge(newest) | Outcome::Fenced(newest) => newest,
         };

@@ -13,15 +13,16 @@ const GIB: u64 = MIB << 10;
 /// does not wait for long.
 pub(super) const GROUP_COMMITS_MAX: usize = 256;
 
-/// Bytes at which a buffer batch takes no more commits: enough to amortise it, and a few milliseconds of
-/// work, for which other images wait. One commit may have more, a largest request and its edges.
+/// Bytes at which a buffer batch takes no more commits: enough to amortise it, and a few
+/// milliseconds of work, for which other images wait. One commit may have more, a largest request
+/// and its edges.
 pub(super) const GROUP_BYTES_MAX: usize = 4 << 20;
 
 /// Bytes of a buffer batch from which on other images have their turn before the next one.
 pub(super) const LARGE_GROUP_BYTES: usize = 256 << 10;
 
-/// Bytes of commits that begin to wait before those among the waiting are looked for that nobody waits
-/// for any more: beyond what connections have in flight they take no more than this.
+/// Bytes of commits that begin to wait before those among the waiting are looked for that nobody
+/// waits for any more: beyond what connections have in flight they take no more than this.
 pub(super) const STALLED_SWEEP_BYTES: usize = 4 << 20;
 
 /// Events that may wait for the image's task; senders wait beyond that.
@@ -72,7 +73,7 @@ pub struct EngineConfig {
     pub compression: Option<i32>,
     /// Bytes of decoded frames and leaves kept in memory.
     pub cache_bytes: u64,
-    /// Folding and cleaning.
+    /// Map compaction and cleaning.
     pub compaction: CompactionSettings,
     /// Host and process, recorded in the manifest for messages to the operator.
     pub owner: String,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::read::{FrameReads, LEAF_CACHE_BYTES, LeafReads};
-use super::transaction_room::TransactionRoom;
+use super::transaction_budget::TransactionBudget;
 use crate::encryption::RootKeys;
 use crate::env::Environment;
 use crate::object_reads::ObjectReads;
@@ -21,7 +21,7 @@ pub struct Host {
     /// Frames of segments.
     pub frames: Arc<FrameReads>,
     /// For what open transactions have written.
-    pub transaction_room: TransactionRoom,
+    pub transaction_budget: TransactionBudget,
     /// What data keys of images are wrapped with.
     pub root_keys: Arc<RootKeys>,
 }
@@ -45,7 +45,7 @@ impl Host {
             store,
             leaves,
             frames,
-            transaction_room: TransactionRoom::default(),
+            transaction_budget: TransactionBudget::default(),
             root_keys: Arc::default(),
         }
     }

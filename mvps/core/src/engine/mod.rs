@@ -27,7 +27,7 @@ mod request;
 mod status;
 mod task;
 mod transaction;
-pub mod transaction_room;
+pub mod transaction_budget;
 
 pub use config::EngineConfig;
 pub use error::EngineError;

@@ -19,8 +19,8 @@ use crate::format::manifest::Manifest;
 use crate::ids::{Lsn, Version};
 use crate::object_reads::ReadError;
 use crate::protocol::{
-    ManifestStore, OpenError as OfficeError, Opened, Opener, OpeningRequest, TenureCheck,
-    open_image, usable_keys,
+    ManifestStore, Opened, Opener, OpeningError, OpeningRequest, TenureCheck, open_image,
+    usable_keys,
 };
 use crate::store::Patience;
 
@@ -32,7 +32,7 @@ const TENURE_CHECK_PATIENCE: std::time::Duration = std::time::Duration::from_sec
 pub enum OpenError {
     /// The protocol does not let it, or the manifest could not be read or published.
     #[error(transparent)]
-    Office(#[from] OfficeError),
+    Opening(#[from] OpeningError),
     /// The buffer store is in use, damaged or cannot be read.
     #[error(transparent)]
     Buffer(#[from] BufferError),
@@ -64,7 +64,7 @@ pub async fn open(
         root_keys: &host.root_keys,
     };
     let opened = open_image(&opener, &mut recovered, &location, request).await?;
-    let keys = usable_keys(&host.root_keys, &opened.manifest).map_err(OfficeError::from)?;
+    let keys = usable_keys(&host.root_keys, &opened.manifest).map_err(OpeningError::from)?;
     let store = Arc::clone(&recovered.store);
     let buffered = Buffered::recover(&*environment.spawner, recovered, &opened).await?;
     let map = Map::open(&opened.manifest, Arc::clone(&host.leaves)).await?;
@@ -179,7 +179,7 @@ fn start(host: &Host, config: EngineConfig, opened: Opened, parts: Parts) -> Ima
         environment: host.environment.clone(),
         host: host.clone(),
         gauges: Arc::new(Gauges::default()),
-        transaction_room: host.transaction_room.of_another_image(),
+        transaction_budget: host.transaction_budget.of_another_image(),
         bases: Bases::default(),
     });
     let (events, received) = mpsc::channel(EVENTS_MAX);

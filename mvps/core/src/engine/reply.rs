@@ -63,8 +63,8 @@ pub struct RolledBack {
 /// Why a commit did not happen.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CommitRefusal {
-    /// The base of a patch is missing or stale: read it again through the current view.
-    StaleBase,
+    /// The old page of a patch is missing or stale: read it again through the current view.
+    StaleOldPage,
     /// It failed.
     Failed(EngineError),
 }
@@ -77,14 +77,14 @@ pub(super) fn answer<T, E>(reply: Reply<T, E>, outcome: Result<T, E>) {
     let _ = reply.send(outcome);
 }
 
-/// The outcome of a request whose task may be gone, and which has no stale base.
+/// The outcome of a request whose task may be gone, and which has no stale old page.
 pub(super) fn unrefused(
     answer: Result<Result<(), CommitRefusal>, oneshot::error::RecvError>,
 ) -> Result<(), EngineError> {
     match answer {
         Ok(Ok(())) => Ok(()),
         Ok(Err(CommitRefusal::Failed(error))) => Err(error),
-        Ok(Err(CommitRefusal::StaleBase)) => unreachable!("only patches have bases"),
+        Ok(Err(CommitRefusal::StaleOldPage)) => unreachable!("only patches have old pages"),
         Err(_) => Err(EngineError::Closed),
     }
 }

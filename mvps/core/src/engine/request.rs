@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 
 use super::buffer::{Change, RangeMap};
-use super::read::{BasePage, Map, View};
+use super::read::{Map, OldPage, View};
 use super::reply::{
     Acknowledge, CommitRefusal, Durability, Origin, Reply, RolledBack, TransactionId,
 };
@@ -24,7 +24,7 @@ pub struct CommitRequest {
     /// What changes, in order.
     pub changes: Vec<Change>,
     /// Old content for patches of pages that were only in object storage.
-    pub bases: Vec<BasePage>,
+    pub old_pages: Vec<OldPage>,
     /// When to reply.
     pub acknowledge: Acknowledge,
     /// Where to reply.
@@ -77,7 +77,7 @@ pub enum Event {
     Close(Reply<()>),
     /// Something that the image names cannot be read: reply whether the tenure is over. Who has the
     /// image now may have let it be deleted.
-    Doubt(Reply<(), CommitRefusal>),
+    CheckFencing(Reply<(), CommitRefusal>),
     /// Report.
     Status(oneshot::Sender<ImageStatus>),
 }

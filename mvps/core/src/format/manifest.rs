@@ -59,7 +59,8 @@ pub struct SegmentEntry {
     pub index: ByteSpan,
     /// Pages it holds.
     pub pages: u32,
-    /// Pages of it that the map pointed to at the last fold; `pages` until the first fold.
+    /// Pages of it that the map pointed to at the last map compaction; `pages` until the first map
+    /// compaction.
     pub live_pages: u32,
 }
 
@@ -74,7 +75,7 @@ pub struct MapObjectEntry {
     pub size_bytes: u64,
 }
 
-/// Where the root of the map is: the directory of all leaves as of the last fold.
+/// Where the root of the map is: the directory of all leaves as of the last map compaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RootEntry {
     /// The map object that holds it.
@@ -195,9 +196,10 @@ pub struct Manifest {
     pub segments: Vec<SegmentEntry>,
     /// Map objects in use, ascending by number.
     pub maps: Vec<MapObjectEntry>,
-    /// The map as of the last fold; `None` before the first.
+    /// The map as of the last map compaction; `None` before the first.
     pub root: Option<RootEntry>,
-    /// Segments since the last fold, oldest first: their indexes are applied over the root.
+    /// Segments since the last map compaction, oldest first: their indexes are applied over the
+    /// root.
     pub tail: Vec<SegmentId>,
     /// Objects not used any more that views may still read (protocol §4.6), ascending.
     pub retired: Vec<RetiredObject>,

@@ -1,15 +1,15 @@
-//! Map objects: which frame each page is in, as of one fold.
+//! Map objects: which frame each page is in, as of one map compaction.
 //!
 //! ```text
-//! header (24 bytes) │ leaf │ leaf │ … │ root, if this fold's root is here │ footer (36 bytes)
+//! header (24 bytes) │ leaf │ leaf │ … │ root, if this map compaction's root is here │ footer (36 bytes)
 //! ```
 //!
-//! The map is an array of *leaves* of [`LEAF_PAGES`] pages each; a fold writes only leaves that
-//! changed, and a new root: the directory of all leaves, each in the map object that holds its
-//! newest form. A leaf or the root is one ranged GET, verified by itself. Invariants: extents and
-//! leaves ascend and are disjoint; a page or leaf that is absent is a hole; an extent lies within
-//! one frame. Must never hold a leaf's position twice: a leaf carries its own number, and decodes
-//! only under it.
+//! The map is an array of *leaves* of [`LEAF_PAGES`] pages each; a map compaction writes only
+//! leaves that changed, and a new root: the directory of all leaves, each in the map object that
+//! holds its newest form. A leaf or the root is one ranged GET, verified by itself. Invariants:
+//! extents and leaves ascend and are disjoint; a page or leaf that is absent is a hole; an extent
+//! lies within one frame. Must never hold a leaf's position twice: a leaf carries its own number,
+//! and decodes only under it.
 
 use bytes::Bytes;
 

@@ -60,9 +60,9 @@ pub struct WriterPart {
     pub segments: Vec<SegmentEntry>,
     /// Map objects in use, ascending.
     pub maps: Vec<MapObjectEntry>,
-    /// The folded map.
+    /// The compacted map.
     pub root: Option<RootEntry>,
-    /// Segments since the last fold, oldest first.
+    /// Segments since the last map compaction, oldest first.
     pub tail: Vec<SegmentId>,
 }
 

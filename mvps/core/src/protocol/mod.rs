@@ -26,7 +26,7 @@ pub use compose::{
 };
 pub use manifests::{ManifestError, ManifestStore, Since};
 pub use opening::{
-    OPEN_ATTEMPTS_MAX, OpenError, Opened, Opener, is_drained, open_image, own_publication,
+    OPEN_ATTEMPTS_MAX, Opened, Opener, OpeningError, is_drained, open_image, own_publication,
     recovered_metadata,
 };
 pub(crate) use opening::{TakingOffice, usable_keys};
@@ -34,7 +34,7 @@ pub use opening_decision::{
     BufferState, Decision, Intent, LastCheckpoint, OpeningRequest, Refusal, RefusalReason,
     decide_opening,
 };
-pub use publication::{Outcome, PublishError, Publisher, Verdict, judge, publish};
+pub use publication::{Outcome, PublishError, PublishedBy, Verdict, judge, publish};
 pub use tenure::{
     CheckOutcome, Gate, TENURE_CHECK_PATIENCE, TENURE_CONFIRMATION_LIMIT, TENURE_RETRY_INTERVAL,
     TenureCheck, TenureFinding, check_tenure,

@@ -21,7 +21,7 @@ use crate::ids::{BufferStoreId, Generation, ImageId, Incarnation, Lsn};
 use super::compose::{NewImage, compose_create, compose_open, next_tenure};
 use super::manifests::{ManifestError, ManifestStore};
 use super::opening_decision::{BufferState, Decision, OpeningRequest, Refusal, decide_opening};
-use super::publication::{Outcome, PublishError, Publisher, publish};
+use super::publication::{Outcome, PublishError, PublishedBy, publish};
 
 /// How many openers may get in first before an opening gives up. Each loss means that somebody
 /// else made progress; a fleet that fights over one image is told so.
@@ -44,7 +44,7 @@ pub struct Opener<'a> {
 
 /// Why an image was not opened, by what the caller does next.
 #[derive(Debug, thiserror::Error)]
-pub enum OpenError {
+pub enum OpeningError {
     /// The operator has to act; the text says how.
     #[error("{0}")]
     Refused(Box<Refusal>),
@@ -76,7 +76,7 @@ pub enum OpenError {
     Contended,
 }
 
-impl OpenError {
+impl OpeningError {
     /// The same call may succeed later without anybody's help.
     #[must_use]
     pub fn is_transient(&self) -> bool {
@@ -135,18 +135,20 @@ pub fn is_drained(recovered: &Recovered) -> bool {
 /// The record of itself of a recovered buffer store; a new one where there is none.
 ///
 /// # Errors
-/// [`OpenError::Metadata`].
+/// [`OpeningError::Metadata`].
 pub fn recovered_metadata(
     recovered: &Recovered,
     image: &ImageId,
     location: &str,
     entropy: &dyn Entropy,
-) -> Result<BufferMetadata, OpenError> {
+) -> Result<BufferMetadata, OpeningError> {
     match &recovered.metadata {
-        Some(bytes) => BufferMetadata::decode(image, bytes).map_err(|reason| OpenError::Metadata {
-            location: location.to_owned(),
-            reason,
-        }),
+        Some(bytes) => {
+            BufferMetadata::decode(image, bytes).map_err(|reason| OpeningError::Metadata {
+                location: location.to_owned(),
+                reason,
+            })
+        }
         None => Ok(BufferMetadata {
             buffer_store: BufferStoreId(entropy.u128()),
             image: image.clone(),
@@ -164,19 +166,19 @@ pub fn recovered_metadata(
 /// the same value can be opened with again.
 ///
 /// # Errors
-/// [`OpenError`]. The buffer store's records are untouched then.
+/// [`OpeningError`]. The buffer store's records are untouched then.
 pub async fn open_image(
     opener: &Opener<'_>,
     recovered: &mut Recovered,
     location: &str,
     request: &OpeningRequest,
-) -> Result<Opened, OpenError> {
+) -> Result<Opened, OpeningError> {
     let mut office = TakingOffice::begin(opener, recovered, &request.image, location)?;
     for _ in 0..OPEN_ATTEMPTS_MAX {
         let newest = opener.manifests.newest(&request.image).await?;
         let decision = decide_opening(newest.as_ref(), &office.buffer(), request);
         let body = match (decision, &newest) {
-            (Decision::Refuse(refusal), _) => return Err(OpenError::Refused(refusal)),
+            (Decision::Refuse(refusal), _) => return Err(OpeningError::Refused(refusal)),
             (Decision::Open { size_bytes }, Some(base)) => {
                 // Before anybody is fenced.
                 usable_keys(opener.root_keys, base)?;
@@ -201,7 +203,7 @@ pub async fn open_image(
             return Ok(opened);
         }
     }
-    Err(OpenError::Contended)
+    Err(OpeningError::Contended)
 }
 
 /// The data keys of `manifest`, if it may be served with these root keys.
@@ -229,7 +231,7 @@ impl<'a> TakingOffice<'a> {
         recovered: &'a mut Recovered,
         image: &ImageId,
         location: &'a str,
-    ) -> Result<Self, OpenError> {
+    ) -> Result<Self, OpeningError> {
         let metadata = recovered_metadata(recovered, image, location, opener.entropy)?;
         Ok(Self {
             opener,
@@ -269,11 +271,11 @@ impl<'a> TakingOffice<'a> {
         &mut self,
         body: Manifest,
         created: bool,
-    ) -> Result<Option<Opened>, OpenError> {
+    ) -> Result<Option<Opened>, OpeningError> {
         self.note_pending(&body).await?;
         // Before the listing that confirms it, so that the confirmation is never dated too late.
         let confirmed_at = self.opener.clock.now();
-        match publish(self.opener.manifests, &body, Publisher::Server).await? {
+        match publish(self.opener.manifests, &body, PublishedBy::Server).await? {
             Outcome::Counted(manifest) => {
                 self.confirm(&manifest).await?;
                 Ok(Some(Opened {
@@ -290,7 +292,7 @@ impl<'a> TakingOffice<'a> {
         }
     }
 
-    async fn note_pending(&mut self, body: &Manifest) -> Result<(), OpenError> {
+    async fn note_pending(&mut self, body: &Manifest) -> Result<(), OpeningError> {
         // The oldest is the least likely to land still; if it does, the opening is refused, and
         // nothing is lost by that.
         let surplus = (self.metadata.pending.len() + 1).saturating_sub(PENDING_TENURES_MAX);
@@ -302,7 +304,7 @@ impl<'a> TakingOffice<'a> {
         self.store_metadata().await
     }
 
-    async fn confirm(&mut self, manifest: &Manifest) -> Result<(), OpenError> {
+    async fn confirm(&mut self, manifest: &Manifest) -> Result<(), OpeningError> {
         self.metadata.confirmed = Some(manifest.tenure);
         self.metadata.pending.clear();
         self.metadata.incarnation = Some(manifest.incarnation);
@@ -310,7 +312,7 @@ impl<'a> TakingOffice<'a> {
         self.store_metadata().await
     }
 
-    async fn store_metadata(&mut self) -> Result<(), OpenError> {
+    async fn store_metadata(&mut self) -> Result<(), OpeningError> {
         let encoded: Bytes = self.metadata.encode();
         // Before the call, which may be cut off: whoever opens again with this value must not
         // forget a pending tenure.

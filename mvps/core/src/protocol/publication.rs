@@ -17,7 +17,7 @@ use super::manifests::{ManifestError, ManifestStore};
 
 /// Who publishes, and so by what it recognises its own publication.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Publisher {
+pub enum PublishedBy {
     /// The tenure's own server (or whoever begins the tenure): by the tenure's counter.
     Server,
     /// Anybody else: by the random id that it added.
@@ -42,7 +42,7 @@ pub enum Verdict {
 /// it builds on, and only a manifest that builds on the newest can become the newest, so the
 /// newest carries the marks of everything that ever counted.
 #[must_use]
-pub fn judge(newest: &Manifest, body: &Manifest, publisher: Publisher) -> Verdict {
+pub fn judge(newest: &Manifest, body: &Manifest, publisher: PublishedBy) -> Verdict {
     if newest.version < body.version {
         return Verdict::Unresolved;
     }
@@ -50,8 +50,8 @@ pub fn judge(newest: &Manifest, body: &Manifest, publisher: Publisher) -> Verdic
     let same_tenure = newest.tenure == body.tenure
         || same_number && crate::mutant::is("an epoch's number taken for its identity");
     let counted = match publisher {
-        Publisher::Server => same_tenure && newest.publication >= body.publication,
-        Publisher::Other(id) => newest.others.contains(&id),
+        PublishedBy::Server => same_tenure && newest.publication >= body.publication,
+        PublishedBy::Other(id) => newest.others.contains(&id),
     };
     match (counted, same_tenure) {
         (true, _) => Verdict::Counted,
@@ -124,7 +124,7 @@ pub enum PublishError {
 pub async fn publish(
     manifests: &ManifestStore,
     body: &Manifest,
-    publisher: Publisher,
+    publisher: PublishedBy,
 ) -> Result<Outcome, PublishError> {
     let version = body.version;
     let created = manifests.create(body).await;

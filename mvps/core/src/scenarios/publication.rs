@@ -145,7 +145,7 @@ async fn watermark_what_is_uploaded_and_unpublished_stays() {
 /// If it went on from its successor's manifest, the successor's collector would delete what it
 /// publishes.
 #[tokio::test(start_paused = true)]
-async fn epoch_a_deposed_server_publishes_nothing_more() {
+async fn epoch_a_fenced_server_publishes_nothing_more() {
     let stage = Stage::new();
     let (deposed, successor) = (stage.actor(1), stage.actor(2));
     let (admin, collector) = (stage.actor(3), stage.actor(4));

@@ -190,14 +190,15 @@ fn config() -> EngineConfig {
     }
 }
 
-/// Folds and cleans whatever can be, so that a rewritten image soon shares nothing any more.
+/// Compacts the map and cleans whatever can be, so that a rewritten image soon shares nothing any
+/// more.
 fn eager() -> EngineConfig {
     EngineConfig {
         compaction: CompactionSettings {
             clean_above_percent: 110,
             clean_down_to_percent: 105,
-            fold_for_space_bytes: 1 << 12,
-            tail_segments_worth_a_fold: 2,
+            compact_map_for_space_bytes: 1 << 12,
+            tail_segments_worth_compaction: 2,
             small_segments_max: 3,
             ..CompactionSettings::default()
         },
@@ -364,7 +365,7 @@ impl Actor {
         version
     }
 
-    /// Overwrites everything in the image, and gives it time to fold and clean.
+    /// Overwrites everything in the image, and gives it time to compact and clean.
     pub async fn rewrite(&self, name: &str, byte: u8) {
         let opened = self.open_with(name, eager()).await;
         let disk = opened.expect("the image opens").attach();

@@ -127,7 +127,7 @@ fn unreadable(error: ManifestError) -> OpenFailure {
 /// The client is told what concerns its own request; what concerns the operator is logged.
 fn failure(error: &OpenError) -> OpenFailure {
     let told = match error {
-        OpenError::Office(protocol::OpenError::Refused(refusal)) => match refusal.reason {
+        OpenError::Opening(protocol::OpeningError::Refused(refusal)) => match refusal.reason {
             RefusalReason::NoSuchImage | RefusalReason::Deleted => {
                 Some("there is no such image, and the token does not create it")
             }

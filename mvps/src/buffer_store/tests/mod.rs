@@ -19,7 +19,8 @@ use mvps_core::ids::{Lsn, PageNumber};
 use tempfile::TempDir;
 
 use super::files::{DatabaseNumber, SyncedFile};
-use super::opening::{Opened, open_or_create};
+use super::opened::Opened;
+use super::opening::open_or_create;
 use super::*;
 
 impl FjallBufferStores {

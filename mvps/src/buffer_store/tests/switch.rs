@@ -38,7 +38,7 @@ impl Scene {
 
     fn make_next(&mut self) -> EmptyDatabase {
         let plan = self.databases.prepare_next().unwrap();
-        let plan = plan.expect("there is no room in a database of one generation");
+        let plan = plan.expect("a database of one generation is full");
         plan.make(&self.layout, Seed::of(&image())).unwrap()
     }
 

@@ -6,8 +6,9 @@ use clap::builder::BoolishValueParser;
 use clap::{Args, Subcommand};
 use mvps_core::ids::ImageId;
 
-use super::{BufferStoreArgs, ImageStoreArgs, LogArgs, OutputArgs};
-use crate::cli::ByteSize;
+use super::object_store::ObjectStoreArgs;
+use super::shared::{BufferStoreArgs, LogArgs, OutputArgs};
+use crate::quantity::ByteSize;
 
 /// `IMAGE`, or a snapshot of it: `IMAGE@NAME`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,7 +42,7 @@ impl FromStr for ImageAt {
 pub struct OperationArgs {
     /// Object store.
     #[command(flatten)]
-    pub images: ImageStoreArgs,
+    pub object_store: ObjectStoreArgs,
     /// Whose server to ask, if it runs and has the image open.
     #[command(flatten)]
     pub buffer: BufferStoreArgs,

@@ -7,7 +7,7 @@ use clap::builder::BoolishValueParser;
 use mvps_core::env::Address;
 use mvps_core::ids::ImageId;
 
-use super::parse_address;
+use crate::quantity::parse_address;
 
 /// `mvps txn`.
 #[derive(Debug, Args)]

@@ -9,7 +9,7 @@ use std::path::Path;
 use anyhow::{Context as _, bail};
 use bytes::Bytes;
 
-use crate::cli::ByteSize;
+use crate::quantity::ByteSize;
 
 /// One change.
 #[derive(Debug, Clone, PartialEq, Eq)]

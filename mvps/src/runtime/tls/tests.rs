@@ -142,8 +142,8 @@ async fn the_server_is_the_one_that_is_meant() {
         ca: testdata("client.pem"),
         own: None,
     };
-    let unauthenticated = RustlsClientSecurity::load(&files, "localhost").expect("files");
-    handshake_of(&open, &unauthenticated)
+    let mistaken = RustlsClientSecurity::load(&files, "localhost").expect("files");
+    handshake_of(&open, &mistaken)
         .await
         .expect_err("another authority");
     for server in ["", "a b"] {

@@ -5,7 +5,7 @@ use mvps_core::nbd::Errno;
 
 use super::NbdClient;
 use crate::model::content::Effect;
-use crate::model::operations::OperationId;
+use crate::model::operation::OperationId;
 
 /// Most steps of a transaction.
 const STEPS_MAX: u64 = 8;
@@ -13,9 +13,9 @@ const STEPS_MAX: u64 = 8;
 impl NbdClient {
     /// Begins, does something, and commits or rolls back. A conflict is no error.
     pub(super) async fn transact(&mut self, client: &mut Client) -> Result<(), ClientError> {
-        let id = self.hand.site.model.next_operation();
+        let id = self.generator.site.model.next_operation();
         let outcome = self.attempt(id, client).await;
-        let journal = &self.hand.site.journal;
+        let journal = &self.generator.site.journal;
         match outcome {
             Err(ClientError::Conflict | ClientError::Failed(Errno::Permission)) => {
                 journal.mark("a transaction over NBD was refused");
@@ -27,8 +27,8 @@ impl NbdClient {
     }
 
     async fn attempt(&mut self, id: OperationId, client: &mut Client) -> Result<(), ClientError> {
-        let server = self.hand.server.clone();
-        let model = std::sync::Arc::clone(&self.hand.site.model);
+        let server = self.generator.server.clone();
+        let model = std::sync::Arc::clone(&self.generator.site.model);
         model.transaction(id, &server);
         let window = model.read_sent(&server);
         let transaction = match client.begin().await {
@@ -39,14 +39,14 @@ impl NbdClient {
             }
         };
         model.snapshot(id, window, false);
-        self.hand.note(format_args!("{} begun", id.0));
-        let draws = &self.hand.draws;
-        let locks_at = if draws.chance(300) {
-            draws.below(STEPS_MAX)
+        self.generator.note(format_args!("{} begun", id.0));
+        let random = &self.generator.random;
+        let locks_at = if random.chance(300) {
+            random.below(STEPS_MAX)
         } else {
             STEPS_MAX
         };
-        for step in 0..draws.within(1..STEPS_MAX + 1) {
+        for step in 0..random.within(1..STEPS_MAX + 1) {
             let outcome = if step == locks_at {
                 self.lock(id, &transaction).await
             } else {
@@ -58,15 +58,19 @@ impl NbdClient {
                 drop(transaction);
                 return Err(error);
             }
-            self.hand.linger().await;
+            self.generator.linger().await;
         }
-        if self.hand.draws.chance(200) {
-            self.hand.note(format_args!("{} rolled back", id.0));
+        if self.generator.random.chance(200) {
+            self.generator.note(format_args!("{} rolled back", id.0));
             model.over(id);
             return transaction.roll_back().await;
         }
-        let durable = self.hand.draws.chance(self.hand.site.plan.durable);
-        self.hand.note(format_args!("{} commit {durable}", id.0));
+        let durable = self
+            .generator
+            .random
+            .chance(self.generator.site.plan.durable);
+        self.generator
+            .note(format_args!("{} commit {durable}", id.0));
         model.commits(id);
         let outcome = transaction.commit(durable).await;
         self.answered(id, durable.then_some(self.durability), outcome)
@@ -77,10 +81,10 @@ impl NbdClient {
         id: OperationId,
         transaction: &Transaction<'_>,
     ) -> Result<(), ClientError> {
-        let site = &self.hand.site;
-        let window = site.model.read_sent(&self.hand.server);
+        let site = &self.generator.site;
+        let window = site.model.read_sent(&self.generator.server);
         transaction.lock().await?;
-        self.hand.note(format_args!("{} locked", id.0));
+        self.generator.note(format_args!("{} locked", id.0));
         site.model.snapshot(id, window, true);
         site.journal.mark("a lock was granted");
         Ok(())
@@ -91,20 +95,20 @@ impl NbdClient {
         id: OperationId,
         transaction: &Transaction<'_>,
     ) -> Result<(), ClientError> {
-        let hand = &self.hand;
-        let effect = match hand.draws.weighted(&[3, 3, 3, 1, 1]) {
+        let generator = &self.generator;
+        let effect = match generator.random.weighted(&[3, 3, 3, 1, 1]) {
             0 => {
-                let (offset, length) = hand.range();
+                let (offset, length) = generator.range();
                 let length = u32::try_from(length).expect("a small request");
                 let bytes = transaction.read(offset, length).await?;
-                hand.note(format_args!("{} read {offset}+{length}", id.0));
-                hand.site.model.transaction_read(id, offset, &bytes);
+                generator.note(format_args!("{} read {offset}+{length}", id.0));
+                generator.site.model.transaction_read(id, offset, &bytes);
                 return Ok(());
             }
-            1 => hand.write(id),
-            2 => hand.unaligned(id),
-            3 => hand.trim(),
-            _ => hand.zero(),
+            1 => generator.write(id),
+            2 => generator.unaligned(id),
+            3 => generator.trim(),
+            _ => generator.zero(),
         };
         match &effect {
             Effect::Write(offset, data) => transaction.write(*offset, data.clone()).await?,
@@ -113,12 +117,12 @@ impl NbdClient {
             }
             Effect::Trim(offset, length) => transaction.trim(*offset, *length).await?,
         }
-        hand.note(format_args!(
+        generator.note(format_args!(
             "{} {} within",
             id.0,
             super::super::client::brief(&effect)
         ));
-        hand.site.model.transaction_does(id, effect);
+        generator.site.model.transaction_does(id, effect);
         Ok(())
     }
 }

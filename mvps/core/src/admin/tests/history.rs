@@ -14,7 +14,7 @@ use crate::env::{EntropyExt, OperationKind, StoreError};
 use crate::format::manifest::{Manifest, Office, PinHolder, Pinned};
 use crate::ids::{ImageId, Lsn, Version};
 use crate::protocol::tests::world::{GIB, Server, World, image, request, version};
-use crate::protocol::{Outcome, Publisher};
+use crate::protocol::{Outcome, PublishedBy};
 use crate::reachability::{Reachable, is_tombstone, referenced_objects};
 use crate::token::Shown;
 
@@ -407,7 +407,9 @@ async fn abandon(world: &World, image: &ImageId) {
     body.office = Office::Abandoned;
     body.pins.clear();
     body.others = vec![id];
-    world.publish_unhindered(&body, Publisher::Other(id)).await;
+    world
+        .publish_unhindered(&body, PublishedBy::Other(id))
+        .await;
 }
 
 /// A cloner sleeps between its pins and its creation; the collector concluded that it never comes,

@@ -130,7 +130,8 @@ impl Attachment {
     /// As for [`Self::find_base`].
     pub async fn base(&self, version: Version) -> Result<Base, EngineError> {
         let shared = &self.image.shared;
-        shared.bases.get(&shared.host, &shared.id, version).await
+        shared.bases.get(&shared.host, &shared.id, version)
+            .await
     }
 
     /// Brings what of the range is only in object storage to the cache: see [`crate::engine::View::prefetch`].
@@ -200,9 +201,9 @@ impl Attachment {
             let patched = changes
                 .iter()
                 .any(|change| matches!(change, Change::Patch { .. }));
-            let bases = if patched {
+            let old_pages = if patched {
                 let view = self.image.view_for(offset, length)?;
-                self.image.explained(view.bases(&changes).await).await?
+                self.image.explained(view.old_pages(&changes).await).await?
             } else {
                 Vec::new()
             };
@@ -211,7 +212,7 @@ impl Attachment {
                 origin: self.origin.clone(),
                 transaction: None,
                 changes,
-                bases,
+                old_pages,
                 acknowledge: when,
                 reply,
             };
@@ -219,7 +220,7 @@ impl Attachment {
             sent.map_err(|_| EngineError::Closed)?;
             match answer.await {
                 // A checkpoint moved the page meanwhile; the next look finds it where it is now.
-                Ok(Err(CommitRefusal::StaleBase)) => {}
+                Ok(Err(CommitRefusal::StaleOldPage)) => {}
                 other => return unrefused(other),
             }
         }

@@ -147,11 +147,11 @@ impl Image {
         let Err(EngineError::Unreadable { .. }) = &outcome else {
             return outcome;
         };
-        if crate::mutant::is("a deposed server calls it a failure of the store") {
+        if crate::mutant::is("a fenced server calls it a failure of the store") {
             return outcome;
         }
         let (reply, answer) = oneshot::channel();
-        if self.events.send(Event::Doubt(reply)).await.is_err() {
+        if self.events.send(Event::CheckFencing(reply)).await.is_err() {
             return outcome;
         }
         match unrefused(answer.await) {

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64};
 use super::bases::Bases;
 use crate::engine::config::EngineConfig;
 use crate::engine::host::Host;
-use crate::engine::transaction_room::TransactionRoom;
+use crate::engine::transaction_budget::TransactionBudget;
 use crate::env::Environment;
 use crate::ids::{ImageId, PageSize};
 
@@ -27,6 +27,6 @@ pub(in crate::engine) struct Shared {
     pub(in crate::engine) environment: Environment,
     pub(in crate::engine) host: Host,
     pub(in crate::engine) gauges: Arc<Gauges>,
-    pub(in crate::engine) transaction_room: TransactionRoom,
+    pub(in crate::engine) transaction_budget: TransactionBudget,
     pub(in crate::engine) bases: Bases,
 }

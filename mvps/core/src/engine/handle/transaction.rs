@@ -150,7 +150,7 @@ impl Transaction {
                 .iter()
                 .map(|(pages, written)| change(pages, written))
                 .collect(),
-            bases: Vec::new(),
+            old_pages: Vec::new(),
             acknowledge: when,
             reply,
         };
@@ -249,7 +249,7 @@ impl Transaction {
             };
             resolved.push((pages, written));
         }
-        let room = &self.image.shared.transaction_room;
+        let room = &self.image.shared.transaction_budget;
         self.pinned.workspace(|workspace| {
             if !workspace.writes.room.grow(room, bytes) {
                 return Err(EngineError::TransactionTooLarge {

@@ -1,5 +1,5 @@
 //! Carries one sealed generation to object storage: its pages as segments, its holes as ranges of
-//! their indexes, and the map folded when it is time.
+//! their indexes, and the map compacted when it is time.
 //!
 //! Invariants: data goes out in page order, the newest content of each page once; everything is
 //! uploaded under names that were never used before.
@@ -8,7 +8,10 @@
 
 use std::sync::Arc;
 
-use super::fold::{FoldError, FoldIncentive, FoldPlan, FoldRequest, fold, is_due};
+use super::map_compaction::{
+    MapCompactionError, MapCompactionIncentive, MapCompactionPlan, MapCompactionRequest, compact,
+    is_due,
+};
 use super::segment_writer::{SegmentSettings, SegmentWriter, WrittenSegment};
 use super::state::Publisher;
 use crate::engine::buffer::{Buffered, GenerationIndex};
@@ -46,13 +49,12 @@ impl From<BufferError> for CheckpointError {
     }
 }
 
-impl From<FoldError> for CheckpointError {
-    fn from(error: FoldError) -> Self {
+impl From<MapCompactionError> for CheckpointError {
+    fn from(error: MapCompactionError) -> Self {
         match error {
-            FoldError::Write(error) | FoldError::Read(ReadError::Store(error)) => {
-                Self::Store(error)
-            }
-            FoldError::Read(error) => Self::Engine(error.into()),
+            MapCompactionError::Write(error)
+            | MapCompactionError::Read(ReadError::Store(error)) => Self::Store(error),
+            MapCompactionError::Read(error) => Self::Engine(error.into()),
         }
     }
 }
@@ -71,8 +73,8 @@ pub(super) struct Written {
     pub(super) map: Map,
     /// The writer's part, but for the size and the LSN.
     pub(super) part: WriterPart,
-    /// Whether the map was folded.
-    pub(super) folded: bool,
+    /// Whether the map was compacted.
+    pub(super) compacted: bool,
     /// Bytes of the segments.
     pub(super) segment_bytes: u64,
 }
@@ -93,25 +95,25 @@ pub(super) async fn conclude(
 ) -> Result<Option<Written>, CheckpointError> {
     let nothing = segments.is_empty();
     let written = apply(publisher, segments).await?;
-    Ok((!nothing || written.folded).then_some(written))
+    Ok((!nothing || written.compacted).then_some(written))
 }
 
-/// The map with these segments, folded if it is time.
+/// The map with these segments, compacted if it is time.
 async fn apply(
     publisher: &Publisher,
     segments: Vec<WrittenSegment>,
 ) -> Result<Written, CheckpointError> {
     let (next, map) = (publisher.newest.clone(), publisher.map.clone());
     let segment_bytes = segments.iter().map(|segment| segment.size_bytes).sum();
-    let incentive = publisher.cleaning.fold_incentive(&next);
+    let incentive = publisher.cleaning.map_compaction_incentive(&next);
     let spawner = &publisher.host.environment.spawner;
     let applied = spawner
         .run(move || apply_segments(segments, next, map, &incentive))
         .await;
     let (mut next, mut map, plan) = applied;
-    let folded = plan.is_some();
+    let compacted = plan.is_some();
     if let Some(plan) = plan {
-        map = fold_map(publisher, &map, &mut next, &plan).await?;
+        map = compact_map(publisher, &map, &mut next, &plan).await?;
     }
     let part = WriterPart {
         // No upload outlives the job that began it, so all numbers so far are settled by this.
@@ -121,19 +123,19 @@ async fn apply(
     Ok(Written {
         map,
         part,
-        folded,
+        compacted,
         segment_bytes,
     })
 }
 
-/// The manifest and the map with `segments`, and how to fold them if it is time. Takes tens of
+/// The manifest and the map with `segments`, and how to compact them if it is time. Takes tens of
 /// milliseconds where there is much.
 fn apply_segments(
     segments: Vec<WrittenSegment>,
     mut next: Manifest,
     mut map: Map,
-    incentive: &FoldIncentive,
-) -> (Manifest, Map, Option<FoldPlan>) {
+    incentive: &MapCompactionIncentive,
+) -> (Manifest, Map, Option<MapCompactionPlan>) {
     for segment in segments {
         let id = next.next_segment;
         next.next_segment = SegmentId(id.0 + 1);
@@ -141,7 +143,7 @@ fn apply_segments(
         next.tail.push(id);
         next.segments.push(segment.entry(id));
     }
-    let plan = FoldPlan::new(&map, &next);
+    let plan = MapCompactionPlan::new(&map, &next);
     let due = is_due(&plan.state(&map, &next), incentive);
     (next, map, due.then_some(plan))
 }
@@ -197,23 +199,23 @@ async fn write_segments(
     Ok(writer.finish().await?)
 }
 
-async fn fold_map(
+async fn compact_map(
     publisher: &Publisher,
     map: &Map,
     next: &mut Manifest,
-    plan: &FoldPlan,
+    plan: &MapCompactionPlan,
 ) -> Result<Map, CheckpointError> {
     let name = publisher.names.name(ObjectKind::Map);
     let spawner = Arc::clone(&publisher.host.environment.spawner);
     let upload = UploadWriter::new(publisher.host.store.clone(), spawner, name.key());
-    let request = FoldRequest {
+    let request = MapCompactionRequest {
         map,
         manifest: next,
         plan,
         name,
         upload,
     };
-    let folded = fold(request).await?;
-    folded.apply_to(next);
-    Ok(folded.map)
+    let compacted = compact(request).await?;
+    compacted.apply_to(next);
+    Ok(compacted.map)
 }

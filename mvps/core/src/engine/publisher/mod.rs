@@ -1,22 +1,23 @@
-//! From the buffer to object storage: whoever holds the [`Publisher`] may upload and publish for the
-//! tenure.
+//! From the buffer to object storage: whoever holds the [`Publisher`] may upload and publish for
+//! the tenure.
 //!
 //! The image's task hands it to one background task at a time and gets it back with the outcome, so
 //! that everything which publications need to be ordered by (the counter, the newest manifest, the
 //! numbers of objects, the metadata of the buffer store) has one owner. A checkpoint: write the
-//! generation's pages as segments, fold the map if it is time, sync the buffer store, publish, note
-//! it in the buffer store. Only then is the generation dropped, by the image's task (protocol §3.5).
+//! generation's pages as segments, compact the map if it is time, sync the buffer store, publish,
+//! note it in the buffer store. Only then is the generation dropped, by the image's task (protocol
+//! §3.5).
 //!
 //! Read `state` (what it holds), `job` and `run` (what it is asked), `publication`; then
-//! `checkpoint`, `segment_writer`, [`fold`], [`cleaning`], `rollback`.
+//! `checkpoint`, `segment_writer`, [`compact`], [`cleaning`], `rollback`.
 //!
 //! Must never: publish another body before the fate of the last one is known; delete an object
 //! (protocol §3.7); use an object name twice; know the image's task.
 
 mod checkpoint;
 mod cleaning;
-mod fold;
 mod job;
+mod map_compaction;
 mod names;
 mod publication;
 mod rollback;
@@ -29,9 +30,11 @@ pub(in crate::engine) use cleaning::own_reader;
 pub use cleaning::plan::Urgency;
 pub use cleaning::{CompactionSettings, SpaceStatus};
 pub(in crate::engine) use cleaning::{Hurry, Pace};
-#[cfg(test)]
-pub(in crate::engine) use fold::{FoldPlan, FoldRequest, Folded, fold};
 pub(in crate::engine) use job::{Job, JobDone, JobOutcome, RollbackOrder};
+#[cfg(test)]
+pub(in crate::engine) use map_compaction::{
+    CompactedMap, MapCompactionPlan, MapCompactionRequest, compact,
+};
 pub use segment_writer::COMPRESSION_LEVEL;
 #[cfg(test)]
 pub(in crate::engine) use segment_writer::{SegmentSettings, SegmentWriter, WrittenSegment};

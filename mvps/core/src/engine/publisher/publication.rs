@@ -11,8 +11,7 @@ use crate::format::manifest::Manifest;
 use crate::format::object_name::ObjectName;
 use crate::ids::Lsn;
 use crate::protocol::{
-    Outcome, Publisher as PublishedBy, Released, WriterPart, compose_publication, own_publication,
-    publish,
+    Outcome, PublishedBy, Released, WriterPart, compose_publication, own_publication, publish,
 };
 use crate::store::Patience;
 

@@ -1,4 +1,5 @@
-//! The publisher's jobs: a checkpoint, growth, closing; cleaning and rollback have files of their own.
+//! The publisher's jobs: a checkpoint, growth, closing; cleaning and rollback have files of their
+//! own.
 
 use super::checkpoint::{CheckpointError, Written, write_checkpoint};
 use super::job::{Job, JobDone, JobOutcome};
@@ -81,7 +82,7 @@ impl Publisher {
         let Written {
             map,
             part,
-            folded,
+            compacted,
             segment_bytes,
         } = written;
         let own = |base: &Manifest| WriterPart {
@@ -101,7 +102,7 @@ impl Publisher {
         );
         self.map = map.clone();
         self.cleaning.earn(segment_bytes);
-        self.published_map(folded);
+        self.published_map(compacted);
         JobOutcome::Checkpointed { map }
     }
 

@@ -81,7 +81,7 @@ pub struct WrittenSegment {
 }
 
 impl WrittenSegment {
-    /// The segment's entry in a manifest, before the first fold.
+    /// The segment's entry in a manifest, before the first map compaction.
     #[must_use]
     pub fn entry(&self, id: SegmentId) -> SegmentEntry {
         let pages = u32::try_from(self.index.pages()).expect("a segment's pages fit 4 GiB");

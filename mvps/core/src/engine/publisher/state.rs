@@ -107,7 +107,7 @@ impl Publisher {
         self.cleaning.urgency()
     }
 
-    /// Whether a publication would let go of what a fold dropped.
+    /// Whether a publication would let go of what a map compaction dropped.
     pub(in crate::engine) fn wants_release(&self) -> bool {
         self.cleaning.wants_release(&self.newest)
     }

@@ -22,7 +22,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use super::map::{Map, MapRun, PageLocation};
 use super::object_cache::{Footprint, ObjectCache, PieceKey};
 use super::read_ahead::{ReadAhead, WINDOW_MAX_BYTES};
-use super::single_flight::{Departure, SingleFlight};
+use super::single_flight::{NewRequest, SingleFlight};
 use crate::encryption::ImageKeys;
 use crate::env::Spawner;
 use crate::format::frame::{FRAME_MAX_BYTES, Frame};
@@ -31,18 +31,18 @@ use crate::format::object_name::ObjectName;
 use crate::ids::{PageNumber, PageSize};
 use crate::object_reads::{ObjectReads, Piece, ReadError};
 
-mod lending;
+mod retention;
 mod span;
 mod wanted;
 
-use lending::Lending;
-use span::{Landed, SpanRequest, spans_of};
+use retention::Retention;
+use span::{FetchedFrames, SpanRequest, spans_of};
 use wanted::{FetchedFrame, ImageFrames, WantedFrame, unknown_segment, wanted};
 
 /// One part in this many of the cache's limit is what pieces may take beyond the frames that are
 /// slices of them. A sequential read wastes an eighth of what it brings, so that this suffices for
 /// a cache that is full of it.
-const LENT_FOR_NOTHING_DIVISOR: u64 = 4;
+const RETAINED_UNUSED_DIVISOR: u64 = 4;
 
 /// Requests for frames under way at once, of all images: bounds what they bring to memory to
 /// 32 x 4 MiB, and leaves the store's own limit room for uploads.
@@ -81,8 +81,8 @@ pub struct FrameReads {
     spawner: Arc<dyn Spawner>,
     cache: Arc<ObjectCache<Frame>>,
     cache_bytes: u64,
-    lending: Arc<Lending>,
-    flights: SingleFlight<PieceKey, Landed>,
+    retention: Arc<Retention>,
+    flights: SingleFlight<PieceKey, FetchedFrames>,
     spans: Arc<Semaphore>,
     windows: Arc<Semaphore>,
     prefetches: Semaphore,
@@ -98,7 +98,7 @@ impl FrameReads {
             spawner,
             cache: Arc::new(ObjectCache::new(cache_bytes, FRAME_MAX_BYTES as u64)),
             cache_bytes,
-            lending: Arc::new(Lending::new(cache_bytes / LENT_FOR_NOTHING_DIVISOR)),
+            retention: Arc::new(Retention::new(cache_bytes / RETAINED_UNUSED_DIVISOR)),
             flights: SingleFlight::new(),
             spans: Arc::new(Semaphore::new(SPANS_IN_FLIGHT_MAX)),
             windows: Arc::new(Semaphore::new(WINDOWS_IN_FLIGHT_MAX)),
@@ -118,57 +118,61 @@ impl FrameReads {
         let keys: Vec<PieceKey> = wanted.iter().map(WantedFrame::key).collect();
         let mut flights = self
             .flights
-            .board(&keys, |missing| self.depart(coding, wanted, missing));
+            .join(&keys, |missing| self.new_requests(coding, wanted, missing));
         // Adjacent frames share a flight, which is awaited once.
         flights.dedup_by(|next, last| next.ptr_eq(last));
-        let landed = join_all(flights).await;
-        let found = |key| landed.iter().find_map(|landed| landed.frame(key));
+        let fetched = join_all(flights).await;
+        let found = |key| fetched.iter().find_map(|fetched| fetched.frame(key));
         let found = keys.iter().map(found);
         found
             .map(|frame| frame.expect("a flight brings the keys that it was started for"))
             .collect()
     }
 
-    /// Requests that bring the `missing` ones of the wanted frames. A frame that landed in the cache
+    /// Requests that bring the `missing` ones of the wanted frames. A frame that fetched in the cache
     /// since the caller looked is not asked for again.
-    fn depart(
+    fn new_requests(
         &self,
         coding: &ImageFrames,
         wanted: &[WantedFrame],
         missing: &BTreeSet<PieceKey>,
-    ) -> Vec<Departure<PieceKey, Landed>> {
-        let mut departures = Vec::new();
+    ) -> Vec<NewRequest<PieceKey, FetchedFrames>> {
+        let mut requests = Vec::new();
         let mut absent = Vec::new();
         let mut open = missing.clone();
         for frame in wanted.iter().filter(|frame| open.remove(&frame.key())) {
             let key = frame.key();
             match self.cache.peek(&key) {
-                Some(cached) => departures.push(Departure {
+                Some(cached) => requests.push(NewRequest {
                     keys: vec![key],
-                    request: std::future::ready(Landed::one(key, cached)).boxed(),
+                    request: std::future::ready(FetchedFrames::one(key, cached)).boxed(),
                 }),
                 None => absent.push(frame),
             }
         }
-        departures.extend(spans_of(absent).map(|span| self.depart_span(coding.clone(), span)));
-        departures
+        requests.extend(spans_of(absent).map(|span| self.request_span(coding.clone(), span)));
+        requests
     }
 
-    fn depart_span(&self, coding: ImageFrames, span: SpanRequest) -> Departure<PieceKey, Landed> {
+    fn request_span(
+        &self,
+        coding: ImageFrames,
+        span: SpanRequest,
+    ) -> NewRequest<PieceKey, FetchedFrames> {
         let keys = span.keys();
         let (reads, spawner) = (self.reads.clone(), Arc::clone(&self.spawner));
         let (cache, spans) = (Arc::clone(&self.cache), Arc::clone(&self.spans));
-        let lending = Arc::clone(&self.lending);
+        let retention = Arc::clone(&self.retention);
         let request = async move {
             let _image_permit = coding.spans.acquire().await;
             let _permit = spans.acquire_owned().await;
-            let landed = span
-                .fetch(&reads, spawner.as_ref(), &coding, &lending)
+            let fetched = span
+                .fetch(&reads, spawner.as_ref(), &coding, &retention)
                 .await;
-            landed.keep(&cache, &lending);
-            landed
+            fetched.keep(&cache, &retention);
+            fetched
         };
-        Departure {
+        NewRequest {
             keys,
             request: request.boxed(),
         }

@@ -1,7 +1,7 @@
 //! The map: which frame of which segment holds each page of a version.
 //!
 //! Job: a [`Map`] is one version's map, immutable and cheap to clone. The *base* is what the last
-//! fold wrote: leaves of [`LEAF_PAGES`] pages, fetched when somebody asks and kept in a bounded
+//! compact wrote: leaves of [`LEAF_PAGES`] pages, fetched when somebody asks and kept in a bounded
 //! cache, under a root that is resident. The *overlay* holds what segments since then changed.
 //!
 //! Invariants: the overlay wins over the base. A page that neither knows reads as zeroes.
@@ -129,8 +129,8 @@ impl Map {
         }
     }
 
-    /// The map of the same content after a fold wrote everything into a new base.
-    pub(in crate::engine) fn folded(
+    /// The map of the same content after a map compaction wrote everything into a new base.
+    pub(in crate::engine) fn compacted(
         &self,
         root: Arc<Root>,
         objects: Arc<BTreeMap<MapObjectId, ObjectName>>,
@@ -149,7 +149,7 @@ impl Map {
         }
     }
 
-    /// How many entries the overlay has: what a fold would clear.
+    /// How many entries the overlay has: what a map compaction would clear.
     #[must_use]
     pub fn overlay_entries(&self) -> usize {
         self.overlay.len()
@@ -342,7 +342,7 @@ impl Map {
 
     async fn fetch(&self, leaf: &RootLeaf) -> Result<Arc<Leaf>, ReadError> {
         let name = self.name_of(leaf);
-        let name = name.expect("opening and folding name every map object of the root");
+        let name = name.expect("opening and compacting name every map object of the root");
         self.leaves.fetch(name, leaf).await
     }
 }

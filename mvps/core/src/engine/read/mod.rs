@@ -23,5 +23,5 @@ pub use frame_reader::{FrameReader, FrameReads};
 pub(in crate::engine) use map::test_world;
 pub(in crate::engine) use map::{LEAF_CACHE_BYTES, for_each_extent};
 pub use map::{LeafReads, Map, MapRun, PageLocation};
-pub(in crate::engine) use view::{BasePage, buffered_page};
 pub use view::{MapGuard, View};
+pub(in crate::engine) use view::{OldPage, buffered_page};

@@ -20,19 +20,19 @@ use futures_util::future::{BoxFuture, Shared, WeakShared};
 pub type Flight<T> = Shared<BoxFuture<'static, T>>;
 
 /// A request to be started, and the keys that it brings.
-pub struct Departure<K, T> {
+pub struct NewRequest<K, T> {
     /// What it brings: none of these keys is in another flight.
     pub keys: Vec<K>,
-    /// What to do. Not polled before [`SingleFlight::board`] has returned.
+    /// What to do. Not polled before [`SingleFlight::join`] has returned.
     pub request: BoxFuture<'static, T>,
 }
 
 /// Requests in flight, by the keys that each brings: who asks for a key joins the request for it.
 pub struct SingleFlight<K: Ord, T: Clone> {
-    board: Arc<Board<K, T>>,
+    in_flight: Arc<InFlight<K, T>>,
 }
 
-struct Board<K: Ord, T: Clone> {
+struct InFlight<K: Ord, T: Clone> {
     flights: Mutex<Flights<K, T>>,
 }
 
@@ -42,7 +42,7 @@ struct Flights<K: Ord, T: Clone> {
     under_way: BTreeMap<K, (u64, WeakShared<BoxFuture<'static, T>>)>,
 }
 
-impl<K: Ord, T: Clone> Board<K, T> {
+impl<K: Ord, T: Clone> InFlight<K, T> {
     fn lock(&self) -> MutexGuard<'_, Flights<K, T>> {
         // Nothing is left half done by a panic: entries are inserted and removed whole.
         self.flights.lock().unwrap_or_else(PoisonError::into_inner)
@@ -50,15 +50,15 @@ impl<K: Ord, T: Clone> Board<K, T> {
 }
 
 /// Frees a flight's keys when its future ends, whether it came to a result or was dropped.
-struct Landing<K: Ord, T: Clone> {
-    board: Arc<Board<K, T>>,
+struct Release<K: Ord, T: Clone> {
+    in_flight: Arc<InFlight<K, T>>,
     number: u64,
     keys: Vec<K>,
 }
 
-impl<K: Ord, T: Clone> Drop for Landing<K, T> {
+impl<K: Ord, T: Clone> Drop for Release<K, T> {
     fn drop(&mut self) {
-        let mut flights = self.board.lock();
+        let mut flights = self.in_flight.lock();
         for key in &self.keys {
             if flights
                 .under_way
@@ -95,7 +95,7 @@ where
         };
         let flights = Mutex::new(flights);
         Self {
-            board: Arc::new(Board { flights }),
+            in_flight: Arc::new(InFlight { flights }),
         }
     }
 
@@ -103,16 +103,16 @@ where
     /// that `plan` starts. `plan` gets the keys that nobody is bringing and returns requests that
     /// bring each of them exactly once; it is called at most once, and no key can be claimed by
     /// another caller meanwhile, so a cache that flights fill is asked there once more.
-    pub fn board(
+    pub fn join(
         &self,
         keys: &[K],
-        plan: impl FnOnce(&BTreeSet<K>) -> Vec<Departure<K, T>>,
+        plan: impl FnOnce(&BTreeSet<K>) -> Vec<NewRequest<K, T>>,
     ) -> Vec<Flight<T>> {
         // Every flight touched here is held until the lock is released: dropping the last holder of
         // a flight takes it.
         let mut held: Vec<Flight<T>> = Vec::new();
         let mut found: BTreeMap<K, Flight<T>> = BTreeMap::new();
-        let mut flights = self.board.lock();
+        let mut flights = self.in_flight.lock();
         let mut missing = BTreeSet::new();
         for key in keys {
             let entry = flights.under_way.get(key);
@@ -127,10 +127,10 @@ where
             }
         }
         if !missing.is_empty() {
-            for departure in plan(&missing) {
-                let flight = self.start(&mut flights, &departure.keys, departure.request);
+            for new in plan(&missing) {
+                let flight = self.start(&mut flights, &new.keys, new.request);
                 held.push(flight.clone());
-                found.extend(departure.keys.into_iter().map(|key| (key, flight.clone())));
+                found.extend(new.keys.into_iter().map(|key| (key, flight.clone())));
             }
         }
         drop(flights);
@@ -140,7 +140,7 @@ where
 
     #[cfg(test)]
     fn len(&self) -> usize {
-        self.board.lock().under_way.len()
+        self.in_flight.lock().under_way.len()
     }
 
     #[cfg(test)]
@@ -156,13 +156,13 @@ where
     ) -> Flight<T> {
         let number = flights.next_number;
         flights.next_number += 1;
-        let landing = Landing {
-            board: Arc::clone(&self.board),
+        let release = Release {
+            in_flight: Arc::clone(&self.in_flight),
             number,
             keys: keys.to_vec(),
         };
         let flight = async move {
-            let _landing = landing;
+            let _release = release;
             request.await
         };
         let flight = flight.boxed().shared();
@@ -202,7 +202,7 @@ mod tests {
         }
 
         fn ask(&self, keys: &[u32]) -> Vec<Flight<u32>> {
-            self.flights.board(keys, |missing| {
+            self.flights.join(keys, |missing| {
                 let (gate, requests) = (self.gate.clone(), self.requests.clone());
                 let sum = missing.iter().sum();
                 let request = async move {
@@ -210,7 +210,7 @@ mod tests {
                     gate.notified().await;
                     sum
                 };
-                vec![Departure {
+                vec![NewRequest {
                     keys: missing.iter().copied().collect(),
                     request: request.boxed(),
                 }]

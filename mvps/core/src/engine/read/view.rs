@@ -54,7 +54,7 @@ struct Piece {
 
 /// The old content of a page that a patch needs, read through the map.
 #[derive(Debug, Clone)]
-pub struct BasePage {
+pub struct OldPage {
     /// The page.
     pub page: PageNumber,
     /// Its content.
@@ -102,8 +102,8 @@ impl View {
     ///
     /// # Errors
     /// As for [`View::read`].
-    pub async fn bases(&self, changes: &[Change]) -> Result<Vec<BasePage>, EngineError> {
-        let mut bases = Vec::new();
+    pub async fn old_pages(&self, changes: &[Change]) -> Result<Vec<OldPage>, EngineError> {
+        let mut old_pages = Vec::new();
         for change in changes {
             let Change::Patch { page, .. } = change else {
                 continue;
@@ -115,14 +115,14 @@ impl View {
                 self.read_stored(*page..page.next(), from..to, &mut read)
                     .await?;
                 let content = Content { pieces: read }.into_bytes();
-                bases.push(BasePage {
+                old_pages.push(OldPage {
                     page: *page,
                     content,
                     map: self.guard.0,
                 });
             }
         }
-        Ok(bases)
+        Ok(old_pages)
     }
 
     fn find_buffered(&self, page: PageNumber) -> Option<(usize, Range<PageNumber>, Buffered)> {

@@ -115,28 +115,29 @@ impl ImageTask {
     }
 
     /// Somebody could not read what should be there, and wants to know why.
-    pub(super) fn doubt_tenure(&mut self, reply: Waiting) {
+    pub(super) fn check_fencing(&mut self, reply: Waiting) {
         if let Some(error) = &self.failure {
             answer(reply, Err(CommitRefusal::Failed(error.clone())));
             return;
         }
         let now = self.now();
-        self.acknowledgements.doubts.push((now, reply));
+        self.acknowledgements.fencing_checks.push((now, reply));
         if !self.acknowledgements.tenure.is_checking() {
             self.start_tenure_check();
         }
     }
 
     /// The tenure is not over, as far as a check that began at `began` could tell.
-    fn settle_doubts(&mut self, began: Moment) {
-        let doubts = std::mem::take(&mut self.acknowledgements.doubts);
-        let (settled, left): (Vec<_>, Vec<_>) =
-            doubts.into_iter().partition(|(asked, _)| *asked <= began);
+    fn settle_fencing_checks(&mut self, began: Moment) {
+        let fencing_checks = std::mem::take(&mut self.acknowledgements.fencing_checks);
+        let (settled, left): (Vec<_>, Vec<_>) = fencing_checks
+            .into_iter()
+            .partition(|(asked, _)| *asked <= began);
         for (_, reply) in settled {
             answer(reply, Ok(()));
         }
-        self.acknowledgements.doubts = left;
-        if !self.acknowledgements.doubts.is_empty() {
+        self.acknowledgements.fencing_checks = left;
+        if !self.acknowledgements.fencing_checks.is_empty() {
             self.start_tenure_check();
         }
     }
@@ -168,7 +169,7 @@ impl ImageTask {
             self.fail(EngineError::Fenced { reason });
             return;
         }
-        self.settle_doubts(began.unwrap_or(now));
+        self.settle_fencing_checks(began.unwrap_or(now));
         for reply in std::mem::take(&mut self.acknowledgements.for_tenure) {
             self.release(reply);
         }

@@ -17,7 +17,7 @@ use crate::content::zeroes;
 use crate::engine::buffer::{Change, patched};
 use crate::engine::config::{LARGE_GROUP_BYTES, STALLED_SWEEP_BYTES};
 use crate::engine::error::EngineError;
-use crate::engine::read::{BasePage, buffered_page};
+use crate::engine::read::{OldPage, buffered_page};
 use crate::engine::reply::{Acknowledge, CommitRefusal, Reply, answer};
 use crate::engine::request::{CommitRequest, LockRequest};
 use crate::env::{BufferBatch, BufferRecord, PageRun, RECORD_MAX_BYTES, RecordRef, let_others_run};
@@ -173,7 +173,7 @@ impl ImageTask {
         let CommitRequest {
             transaction,
             changes,
-            bases,
+            old_pages,
             acknowledge,
             reply,
             ..
@@ -194,7 +194,7 @@ impl ImageTask {
         }
         let lsn = before.next();
         let composed = group.records.len();
-        match self.records(changes, &bases, lsn, group) {
+        match self.records(changes, &old_pages, lsn, group) {
             Err(refusal) => {
                 group.records.truncate(composed);
                 answer(reply, Err(refusal));
@@ -221,7 +221,7 @@ impl ImageTask {
     fn records(
         &self,
         changes: Vec<Change>,
-        bases: &[BasePage],
+        old_pages: &[OldPage],
         lsn: Lsn,
         group: &mut Group,
     ) -> Result<(), CommitRefusal> {
@@ -251,7 +251,7 @@ impl ImageTask {
                     }
                 }
                 Change::Patch { page, offset, data } => {
-                    let old = self.current_page(page, bases, group)?;
+                    let old = self.current_page(page, old_pages, group)?;
                     let data = patched(&old, offset, &data);
                     group.records.push(BufferRecord {
                         at: RecordRef { first: page, lsn },
@@ -267,7 +267,7 @@ impl ImageTask {
     fn current_page(
         &self,
         page: PageNumber,
-        bases: &[BasePage],
+        old_pages: &[OldPage],
         group: &Group,
     ) -> Result<Bytes, CommitRefusal> {
         let page_size = self.shared.page_size;
@@ -294,11 +294,11 @@ impl ImageTask {
         }
         // Nothing of it is buffered, so it has not changed since the current map was made.
         let current =
-            |base: &BasePage| base.map == self.guard.0 || crate::mutant::is("stale base accepted");
-        let mut bases = bases.iter();
-        let base = bases.find(|base| base.page == page && current(base));
-        base.map(|base| base.content.clone())
-            .ok_or(CommitRefusal::StaleBase)
+            |old: &OldPage| old.map == self.guard.0 || crate::mutant::is("stale old page accepted");
+        let mut old_pages = old_pages.iter();
+        let old = old_pages.find(|old| old.page == page && current(old));
+        old.map(|old| old.content.clone())
+            .ok_or(CommitRefusal::StaleOldPage)
     }
 
     /// Commits the group to the buffer store, publishes the view that has it, and settles with

@@ -16,7 +16,7 @@
 
 use std::sync::Arc;
 
-use super::rollback_state::Rollback;
+use super::rollback_state::RollbackStage;
 use super::state::ImageTask;
 use crate::engine::error::EngineError;
 use crate::engine::publisher::RollbackOrder;
@@ -45,18 +45,18 @@ impl ImageTask {
                 self.acknowledgements.fail(&ROLLED_BACK);
             }
             self.schedule.refuse_checkpoints(&ROLLED_BACK);
-            self.rollback.stage = Rollback::Wanted(request);
+            self.rollback.stage = RollbackStage::Wanted(request);
             self.rollback.abandon.send_replace(true);
         }
     }
 
     /// What the publisher does next; it is idle and a rollback is wanted.
     pub(super) fn order_rollback(&mut self) -> RollbackOrder {
-        let Rollback::Wanted(request) = std::mem::take(&mut self.rollback.stage) else {
+        let RollbackStage::Wanted(request) = std::mem::take(&mut self.rollback.stage) else {
             unreachable!("a rollback is wanted");
         };
         let RollbackRequest { to, map, reply } = *request;
-        self.rollback.stage = Rollback::UnderWay(reply);
+        self.rollback.stage = RollbackStage::UnderWay(reply);
         self.rollback.abandon.send_replace(false);
         let lsn = self.lsn.next();
         RollbackOrder { to, map, lsn }
@@ -76,7 +76,7 @@ impl ImageTask {
                 Err(error)
             }
         };
-        if let Rollback::UnderWay(reply) = stage {
+        if let RollbackStage::UnderWay(reply) = stage {
             answer(reply, outcome);
         }
         for (durability, reply) in std::mem::take(&mut self.rollback.held_flushes) {

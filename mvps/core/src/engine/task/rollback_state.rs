@@ -8,7 +8,7 @@ use crate::engine::request::RollbackRequest;
 
 /// How the task stands to a rollback.
 #[derive(Default)]
-pub(super) enum Rollback {
+pub(super) enum RollbackStage {
     /// None was asked for.
     #[default]
     None,
@@ -22,17 +22,17 @@ pub(super) enum Rollback {
 type HeldFlush = (Durability, Reply<(), CommitRefusal>);
 
 /// What the task remembers about a rollback.
-pub(super) struct RollbackDesk {
-    pub(super) stage: Rollback,
+pub(super) struct RollbackState {
+    pub(super) stage: RollbackStage,
     pub(super) held_flushes: Vec<HeldFlush>,
     /// Tells the publisher's job to abandon what it uploads.
     pub(super) abandon: watch::Sender<bool>,
 }
 
-impl RollbackDesk {
+impl RollbackState {
     pub(super) fn new(abandon: watch::Sender<bool>) -> Self {
         Self {
-            stage: Rollback::None,
+            stage: RollbackStage::None,
             held_flushes: Vec::new(),
             abandon,
         }
@@ -40,12 +40,12 @@ impl RollbackDesk {
 
     /// Whether commits and checkpoints are stopped.
     pub(super) fn is_active(&self) -> bool {
-        !matches!(self.stage, Rollback::None)
+        !matches!(self.stage, RollbackStage::None)
     }
 
     /// Whether the publisher is to begin.
     pub(super) fn is_wanted(&self) -> bool {
-        matches!(self.stage, Rollback::Wanted(_))
+        matches!(self.stage, RollbackStage::Wanted(_))
     }
 
     /// Keeps a flush until the rollback ends.
@@ -56,9 +56,9 @@ impl RollbackDesk {
     /// It does not happen any more.
     pub(super) fn fail(&mut self, error: &EngineError) {
         match std::mem::take(&mut self.stage) {
-            Rollback::None => {}
-            Rollback::Wanted(request) => answer(request.reply, Err(error.clone())),
-            Rollback::UnderWay(reply) => answer(reply, Err(error.clone())),
+            RollbackStage::None => {}
+            RollbackStage::Wanted(request) => answer(request.reply, Err(error.clone())),
+            RollbackStage::UnderWay(reply) => answer(reply, Err(error.clone())),
         }
         for (_, reply) in self.held_flushes.drain(..) {
             answer(reply, Err(CommitRefusal::Failed(error.clone())));

@@ -128,7 +128,7 @@ impl ImageTask {
             },
             Event::Rollback(request) => self.begin_rollback(request),
             Event::Close(reply) => self.begin_closing(reply),
-            Event::Doubt(reply) => self.doubt_tenure(reply),
+            Event::CheckFencing(reply) => self.check_fencing(reply),
             Event::Status(reply) => {
                 // Who does not wait any more does not need to know.
                 let _ = reply.send(self.status());

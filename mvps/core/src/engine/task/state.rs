@@ -8,7 +8,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::completion::Completion;
 use super::plans::Schedule;
-use super::rollback_state::RollbackDesk;
+use super::rollback_state::RollbackState;
 use super::stalled::Stalled;
 use super::waiting::Acknowledgements;
 use crate::engine::buffer::GenerationIndex;
@@ -55,7 +55,7 @@ pub(in crate::engine) struct ImageTask {
     pub(super) stalled_bytes: usize,
     pub(super) acknowledgements: Acknowledgements,
     pub(super) schedule: Schedule,
-    pub(super) rollback: RollbackDesk,
+    pub(super) rollback: RollbackState,
     /// Here while no job is under way.
     pub(super) publisher: Option<Box<Publisher>>,
     /// Why nothing is written any more.
@@ -117,7 +117,7 @@ impl ImageTask {
             stalled_bytes: 0,
             acknowledgements: Acknowledgements::new(parts.tenure_check),
             schedule,
-            rollback: RollbackDesk::new(parts.abandon),
+            rollback: RollbackState::new(parts.abandon),
             publisher: Some(Box::new(parts.publisher)),
             failure: None,
             closing: None,

@@ -20,7 +20,7 @@ pub(super) struct Acknowledgements {
     /// Ready but for a rollback, which takes them back or does not happen.
     pub(super) held: Vec<Waiting>,
     /// Want to know whether the tenure was over at that moment.
-    pub(super) doubts: Vec<(Moment, Waiting)>,
+    pub(super) fencing_checks: Vec<(Moment, Waiting)>,
     pub(super) tenure: TenureCheck,
 }
 
@@ -34,7 +34,7 @@ impl Acknowledgements {
             for_publication: Vec::new(),
             for_tenure: Vec::new(),
             held: Vec::new(),
-            doubts: Vec::new(),
+            fencing_checks: Vec::new(),
             tenure,
         }
     }
@@ -59,7 +59,7 @@ impl Acknowledgements {
             .map(|(_, reply)| reply)
             .chain(self.for_tenure.drain(..))
             .chain(self.held.drain(..))
-            .chain(self.doubts.drain(..).map(|(_, reply)| reply))
+            .chain(self.fencing_checks.drain(..).map(|(_, reply)| reply))
         {
             answer(reply, Err(CommitRefusal::Failed(error.clone())));
         }

@@ -14,7 +14,7 @@ use crate::protocol::ManifestStore;
 /// Pages of the image that these tests use.
 const PAGES: u64 = 320;
 
-/// So that a few pages make a segment worth cleaning, and a few segments a fold.
+/// So that a few pages make a segment worth cleaning, and a few segments a map compaction.
 pub fn eager() -> EngineConfig {
     EngineConfig {
         compression: None,
@@ -22,8 +22,8 @@ pub fn eager() -> EngineConfig {
             clean_above_percent: 110,
             clean_down_to_percent: 105,
             step_bytes: 24 << 12,
-            fold_for_space_bytes: 1 << 12,
-            tail_segments_worth_a_fold: 3,
+            compact_map_for_space_bytes: 1 << 12,
+            tail_segments_worth_compaction: 3,
             small_segments_max: 6,
             ..CompactionSettings::default()
         },
@@ -256,7 +256,8 @@ async fn what_is_rewritten_or_trimmed_during_a_step_stays_so() {
         disk.image().checkpoint().await.expect("a checkpoint");
         rest(&disk).await;
         model.check(&disk).await;
-        // Also for who opens the image from object storage alone, and after further folds.
+        // Also for who opens the image from object storage alone, and after further map
+        // compactions.
         disk.image().close().await.expect("it closes");
         let disk = open_eager(&world.machine(2)).await;
         model.check(&disk).await;
@@ -277,7 +278,7 @@ async fn trims_outlive_the_segments_that_recorded_them() {
     let mut model = Model::new();
     model.write(&disk, 0..100, 1).await;
     disk.image().checkpoint().await.expect("a checkpoint");
-    // Segments with little but holes, which later folds drop.
+    // Segments with little but holes, which later map compactions drop.
     for first in [0, 20, 40, 60] {
         model.trim(&disk, first, 15).await;
         model.write(&disk, [200 + first], 2).await;

@@ -1,4 +1,4 @@
-//! A server that dies at every single call to object storage while it cleans and folds.
+//! A server that dies at every single call to object storage while it cleans and compacts.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

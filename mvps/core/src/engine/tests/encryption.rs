@@ -14,7 +14,7 @@ use crate::format::manifest::Manifest;
 use crate::format::object_name::{ObjectKind, ObjectName};
 use crate::format::segment::{SEGMENT_FOOTER_BYTES, SegmentFooter, SegmentIndex};
 use crate::ids::{ImageId, Version};
-use crate::protocol::{ManifestStore, OpenError as OfficeError};
+use crate::protocol::{ManifestStore, OpeningError};
 use crate::token::Shown;
 
 fn roots(bytes: &[u8]) -> RootKeys {
@@ -71,7 +71,7 @@ fn other(name: &str) -> ImageId {
 
 fn key_error(error: &OpenError) -> &KeyError {
     match error {
-        OpenError::Office(OfficeError::Key(error)) => error,
+        OpenError::Opening(OpeningError::Key(error)) => error,
         other => panic!("{other:?}"),
     }
 }

@@ -307,8 +307,8 @@ async fn nothing_is_taken_back_before_the_rollback_is_published() {
     }
 }
 
-/// A rollback that is published and cannot be carried out fails the image: what is sealed belongs to
-/// the history before it, and is not published any more.
+/// A rollback that is published and cannot be carried out fails the image: what is sealed belongs
+/// to the history before it, and is not published any more.
 #[tokio::test(start_paused = true)]
 async fn a_rollback_that_cannot_seal_fails_the_image() {
     let world = World::new();
@@ -380,7 +380,7 @@ async fn clones_diverge_and_outlive_their_source() {
     let disk = machine.open().await;
     for number in 0..40 {
         write(&disk, number, number as u8 + 1).await;
-        // Enough checkpoints for a fold, so that map objects are shared too.
+        // Enough checkpoints for a map compaction, so that map objects are shared too.
         disk.image().checkpoint().await.expect("a checkpoint");
     }
     desk.snapshot("monday").await;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::world::{PAGE, World, config, page, read, read_all, write};
-use crate::engine::transaction_room::TransactionRoom;
+use crate::engine::transaction_budget::TransactionBudget;
 use crate::engine::{Acknowledge, Attachment, EngineConfig, EngineError, Transaction};
 use crate::env::OperationKind;
 use crate::env::memory::{Crash, Verdict};
@@ -277,7 +277,8 @@ async fn who_holds_the_lock_may_ask_for_it_again() {
 #[tokio::test(start_paused = true)]
 async fn what_open_transactions_write_together_is_limited() {
     let mut machine = World::new().machine(1);
-    machine.host.transaction_room = TransactionRoom::with_limits(3 * PAGE as u64, 4 * PAGE as u64);
+    machine.host.transaction_budget =
+        TransactionBudget::with_limits(3 * PAGE as u64, 4 * PAGE as u64);
     let disk = machine.open().await;
     let (one, two) = (begin(&disk).await, begin(&disk).await);
     set(&one, 0, 1).await;
@@ -304,7 +305,8 @@ async fn what_open_transactions_write_together_is_limited() {
 #[tokio::test(start_paused = true)]
 async fn an_aborted_transaction_gives_its_room_back_at_once() {
     let mut machine = World::new().machine(1);
-    machine.host.transaction_room = TransactionRoom::with_limits(3 * PAGE as u64, 4 * PAGE as u64);
+    machine.host.transaction_budget =
+        TransactionBudget::with_limits(3 * PAGE as u64, 4 * PAGE as u64);
     let disk = machine.open().await;
     let old = begin(&disk).await;
     set(&old, 0, 1).await;
@@ -336,7 +338,8 @@ async fn a_read_under_way_keeps_the_room_of_its_aborted_transaction() {
     write(&disk, 5, 5).await;
     disk.image().close().await.expect("it closes");
     let mut machine = world.machine(2);
-    machine.host.transaction_room = TransactionRoom::with_limits(2 * PAGE as u64, 2 * PAGE as u64);
+    machine.host.transaction_budget =
+        TransactionBudget::with_limits(2 * PAGE as u64, 2 * PAGE as u64);
     let disk = machine.open().await;
     let old = Arc::new(begin(&disk).await);
     set(&old, 0, 1).await;

@@ -13,7 +13,7 @@ use crate::engine::buffer::changes::Change;
 use crate::engine::buffer::{Advance, RECORD_OVERHEAD_BYTES, RangeMap};
 use crate::engine::error::EngineError;
 use crate::engine::read::{Base, Extent, View};
-use crate::engine::transaction_room::TakenRoom;
+use crate::engine::transaction_budget::TransactionReservation;
 use crate::ids::{PageNumber, PageSize};
 
 /// What a transaction keeps, until it ends or is aborted. The lock is never held across an await.
@@ -125,7 +125,7 @@ impl Written {
 pub(in crate::engine) struct Writes {
     pub(in crate::engine) runs: RangeMap<Written>,
     /// What it has of the room for the bytes that transactions write.
-    pub(in crate::engine) room: Arc<TakenRoom>,
+    pub(in crate::engine) room: Arc<TransactionReservation>,
 }
 
 /// What a transaction read and wrote.

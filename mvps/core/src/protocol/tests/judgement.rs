@@ -3,7 +3,7 @@
 use super::world::World;
 use crate::format::manifest::{Manifest, Office};
 use crate::ids::{EpochNumber, PublicationCounter, PublicationId, Tenure, TenureId, Version};
-use crate::protocol::{Publisher, Verdict, judge};
+use crate::protocol::{PublishedBy, Verdict, judge};
 
 const MINE: PublicationId = PublicationId(0x1111);
 
@@ -60,11 +60,18 @@ async fn a_server_is_judged_by_tenure_and_counter() {
         ),
     ] {
         let newest = stamped(&base, version, theirs, counter);
-        assert_eq!(judge(&newest, &body, Publisher::Server), expected, "{name}");
+        assert_eq!(
+            judge(&newest, &body, PublishedBy::Server),
+            expected,
+            "{name}"
+        );
     }
     let mut tombstone = stamped(&base, 11, tenure(4, 0xc), 1);
     tombstone.office = Office::Tombstone;
-    assert_eq!(judge(&tombstone, &body, Publisher::Server), Verdict::Fenced);
+    assert_eq!(
+        judge(&tombstone, &body, PublishedBy::Server),
+        Verdict::Fenced
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -130,7 +137,7 @@ async fn others_are_judged_by_their_mark() {
         for counter in [6, 7, 8] {
             let mut newest = stamped(&base, version, theirs, counter);
             newest.others = others.to_vec();
-            let verdict = judge(&newest, &body, Publisher::Other(MINE));
+            let verdict = judge(&newest, &body, PublishedBy::Other(MINE));
             assert_eq!(verdict, expected, "{name}");
         }
     }

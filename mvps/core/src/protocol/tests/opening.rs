@@ -10,7 +10,7 @@ use crate::format::manifest::{Manifest, Office};
 use crate::format::object_name::{manifest_key, parse_manifest_key};
 use crate::ids::{Generation, Lsn};
 use crate::protocol::{
-    OPEN_ATTEMPTS_MAX, OpenError, OpeningRequest, RefusalReason, compose_open, compose_takeover,
+    OPEN_ATTEMPTS_MAX, OpeningError, OpeningRequest, RefusalReason, compose_open, compose_takeover,
     next_tenure, own_publication, recovered_metadata,
 };
 
@@ -25,9 +25,9 @@ async fn reopen(world: &World, node: &MemoryBufferStores) -> Recovered {
     node.open(&image()).await.unwrap()
 }
 
-fn check_refused<T: std::fmt::Debug>(result: Result<T, OpenError>, reason: RefusalReason) {
+fn check_refused<T: std::fmt::Debug>(result: Result<T, OpeningError>, reason: RefusalReason) {
     match result {
-        Err(OpenError::Refused(refusal)) => assert_eq!(refusal.reason, reason),
+        Err(OpeningError::Refused(refusal)) => assert_eq!(refusal.reason, reason),
         other => panic!("{other:?}"),
     }
 }
@@ -349,7 +349,7 @@ async fn endless_collisions_end_in_an_error() {
     for calls in [1, 2] {
         let contended = world.opens_with(&mut recovered, &request()).await;
         assert!(
-            matches!(contended, Err(OpenError::Contended)),
+            matches!(contended, Err(OpeningError::Contended)),
             "{contended:?}"
         );
         let metadata = recovered_metadata(&recovered, &image(), "", &*world.entropy);

@@ -9,7 +9,7 @@ use crate::format::manifest::{Manifest, Office};
 use crate::format::object_name::manifest_key;
 use crate::ids::Tenure;
 use crate::protocol::{
-    Outcome, PublishError, Publisher, RuleBroken, Verdict, compose_open, compose_takeover, judge,
+    Outcome, PublishError, PublishedBy, RuleBroken, Verdict, compose_open, compose_takeover, judge,
     next_tenure, publish,
 };
 
@@ -18,7 +18,7 @@ async fn take_office(world: &World) -> Server {
     let base = world.newest().await;
     let tenure = next_tenure(Some(&base), &*world.entropy);
     let body = compose_open(&base, tenure, "host-2", 0, world.clock.wall());
-    world.publish_unhindered(&body, Publisher::Server).await;
+    world.publish_unhindered(&body, PublishedBy::Server).await;
     Server::in_office(&body)
 }
 
@@ -60,7 +60,7 @@ async fn adopt_an_equal_epoch_number_is_not_descent() {
     world.expire().await;
     world.delete_forgotten_manifests().await;
 
-    let outcome = publish(&world.manifests, &late, Publisher::Server).await;
+    let outcome = publish(&world.manifests, &late, PublishedBy::Server).await;
     let newest = world.newest().await;
     assert_eq!(outcome, Ok(Outcome::Fenced(newest.clone())));
     assert_eq!(newest.tenure, other.tenure);
@@ -73,7 +73,10 @@ async fn adopt_an_equal_epoch_number_is_not_descent() {
         },
         ..newest
     };
-    assert_eq!(judge(&same_id, &late, Publisher::Server), Verdict::Counted);
+    assert_eq!(
+        judge(&same_id, &late, PublishedBy::Server),
+        Verdict::Counted
+    );
 }
 
 /// Model: `--break epoch`. A deposed server that merged onto its successor's manifest would
@@ -236,7 +239,9 @@ async fn a_takeover_fences() {
     server.checkpoint(&world).await;
     let tenure = next_tenure(Some(&server.base), &*world.entropy);
     let takeover = compose_takeover(&server.base, tenure, world.clock.wall());
-    world.publish_unhindered(&takeover, Publisher::Server).await;
+    world
+        .publish_unhindered(&takeover, PublishedBy::Server)
+        .await;
     let body = server.compose_checkpoint();
     let outcome = server.publish(&world, &body).await.unwrap();
     assert_eq!(outcome, Outcome::Fenced(takeover));
@@ -264,7 +269,7 @@ async fn a_server_leaves_and_comes_back() {
     let late = Server::in_office(&clean)
         .compose(|own| own.office = Office::InOffice)
         .unwrap();
-    let outcome = publish(&world.manifests, &late, Publisher::Server).await;
+    let outcome = publish(&world.manifests, &late, PublishedBy::Server).await;
     assert_eq!(outcome, Ok(Outcome::Fenced(other.manifest)));
 }
 

@@ -5,8 +5,8 @@ use crate::env::memory::Verdict;
 use crate::env::{Clock, OperationKind};
 use crate::format::object_name::manifest_key;
 use crate::protocol::{
-    CheckOutcome, Publisher, TENURE_CHECK_PATIENCE, TenureFinding, check_tenure, compose_takeover,
-    next_tenure,
+    CheckOutcome, PublishedBy, TENURE_CHECK_PATIENCE, TenureFinding, check_tenure,
+    compose_takeover, next_tenure,
 };
 
 #[tokio::test(start_paused = true)]
@@ -38,7 +38,7 @@ async fn a_takeover_deposes() {
     let server = world.first_server().await;
     let tenure = next_tenure(Some(&server.base), &*world.entropy);
     let body = compose_takeover(&server.base, tenure, world.clock.wall());
-    world.publish_unhindered(&body, Publisher::Server).await;
+    world.publish_unhindered(&body, PublishedBy::Server).await;
     let found = check_tenure(&world.manifests, &image(), server.tenure, version(1)).await;
     assert_eq!(found, TenureFinding::Deposed(Box::new(body)));
 }

@@ -18,8 +18,8 @@ use crate::ids::{
     ImageId, Lsn, PageNumber, PageSize, PublicationCounter, PublicationId, Tenure, Version,
 };
 use crate::protocol::{
-    Intent, ManifestStore, OpenError, Opened, Opener, OpeningRequest, OthersPart, Outcome,
-    PublishError, Publisher, Released, RuleBroken, WriterPart, compose_by_other,
+    Intent, ManifestStore, Opened, Opener, OpeningError, OpeningRequest, OthersPart, Outcome,
+    PublishError, PublishedBy, Released, RuleBroken, WriterPart, compose_by_other,
     compose_publication, open_image, publish,
 };
 use crate::store::RetryingStore;
@@ -96,7 +96,7 @@ impl World {
     }
 
     /// Publishes `body`, which nobody else is in the way of.
-    pub(crate) async fn publish_unhindered(&self, body: &Manifest, publisher: Publisher) {
+    pub(crate) async fn publish_unhindered(&self, body: &Manifest, publisher: PublishedBy) {
         let outcome = publish(&self.manifests, body, publisher).await.unwrap();
         assert!(matches!(outcome, Outcome::Counted(_)), "{outcome:?}");
     }
@@ -106,7 +106,7 @@ impl World {
     }
 
     /// A snapshot of the newest version, composed but not published.
-    pub(crate) async fn compose_snapshot(&self, name: &str) -> (Manifest, Publisher) {
+    pub(crate) async fn compose_snapshot(&self, name: &str) -> (Manifest, PublishedBy) {
         let base = self.newest().await;
         let mut part = OthersPart::of(&base);
         part.snapshots.push(Snapshot {
@@ -116,7 +116,7 @@ impl World {
         });
         let id = self.id();
         let body = compose_by_other(&base, id, part, self.clock.wall()).unwrap();
-        (body, Publisher::Other(id))
+        (body, PublishedBy::Other(id))
     }
 
     /// An admin names the newest version.
@@ -132,7 +132,7 @@ impl World {
         part.oldest_retained = base.version.next();
         let id = self.id();
         let body = compose_by_other(&base, id, part, self.clock.wall()).unwrap();
-        self.publish_unhindered(&body, Publisher::Other(id)).await;
+        self.publish_unhindered(&body, PublishedBy::Other(id)).await;
     }
 
     /// A collector deletes the manifests that the newest forgot. (None of these tests deletes one
@@ -150,7 +150,7 @@ impl World {
         &self,
         node: &MemoryBufferStores,
         request: &OpeningRequest,
-    ) -> Result<Opened, OpenError> {
+    ) -> Result<Opened, OpeningError> {
         let mut recovered = node.open(&image()).await.unwrap();
         self.opens_with(&mut recovered, request).await
     }
@@ -169,7 +169,7 @@ impl World {
         &'a self,
         recovered: &'a mut Recovered,
         request: &OpeningRequest,
-    ) -> impl Future<Output = Result<Opened, OpenError>> + use<'a> {
+    ) -> impl Future<Output = Result<Opened, OpeningError>> + use<'a> {
         let request = request.clone();
         async move { open_image(&self.opener(), recovered, "/buffers/disk0", &request).await }
     }
@@ -228,7 +228,7 @@ impl Server {
         world: &World,
         body: &Manifest,
     ) -> Result<Outcome, PublishError> {
-        let outcome = publish(&world.manifests, body, Publisher::Server).await?;
+        let outcome = publish(&world.manifests, body, PublishedBy::Server).await?;
         self.base = outcome.newest().clone();
         Ok(outcome)
     }

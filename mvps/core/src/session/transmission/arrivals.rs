@@ -162,7 +162,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, D: Disk> Transmission<'_, S, D> {
     /// requests before it are answered, whether or not the client sends on (`doc/proto.md`,
     /// `NBD_CMD_DISC`).
     pub(super) fn has_disconnect(&self) -> bool {
-        let is_missed = crate::mutant::is("a goodbye that waits is not seen");
+        let is_missed = crate::mutant::is("a disconnect that waits is not seen");
         if is_missed || !matches!(self.arriving, Arriving::Header) {
             return false;
         }

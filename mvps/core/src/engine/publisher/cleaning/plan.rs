@@ -5,12 +5,12 @@
 //! first (cost-benefit: what stayed alive for long will stay), until the target would be met.
 //! *Number*: many small segments of about the same size are merged into one.
 //!
-//! Invariants: a byte is copied only if checkpoints wrote enough to pay for it, or if it frees twice
-//! what it copies, or to merge small segments, which happens to a byte a logarithmic number of
-//! times. Must never choose a segment that is wholly alive for the sake of space.
+//! Invariants: a byte is copied only if checkpoints wrote enough to pay for it, or if it frees
+//! twice what it copies, or to merge small segments, which happens to a byte a logarithmic number
+//! of times. Must never choose a segment that is wholly alive for the sake of space.
 //!
-//! Live counts are exact right after a fold and too high otherwise, so a plan may copy less than it
-//! expected and free more, never the other way round.
+//! Live counts are exact right after a map compaction and too high otherwise, so a plan may copy
+//! less than it expected and free more, never the other way round.
 
 use std::collections::BTreeMap;
 
@@ -47,7 +47,7 @@ pub struct SegmentSpace {
     pub size_bytes: u64,
     /// Pages it holds.
     pub pages: u32,
-    /// Pages of it that were alive at the last fold.
+    /// Pages of it that were alive at the last map compaction.
     pub live_pages: u32,
     /// It belongs to another image.
     pub foreign: bool,
@@ -89,8 +89,8 @@ impl OwnPages {
         self.live_pages += u64::from(live_pages.min(pages));
     }
 
-    /// What is alive takes no more than this, if pages are all stored in as many bytes and the image
-    /// has `image_pages`.
+    /// What is alive takes no more than this, if pages are all stored in as many bytes and the
+    /// image has `image_pages`.
     pub(super) fn live_bytes_most(&self, image_pages: u64) -> u64 {
         let live = u128::from(self.stored_bytes) * u128::from(self.live_pages.min(image_pages));
         u64::try_from(live / u128::from(self.pages.max(1))).unwrap_or(self.stored_bytes)
@@ -112,8 +112,8 @@ pub struct SpaceState {
     pub next_segment: SegmentId,
     /// Bytes of all of the image's own segments, whatever is to become of them.
     pub stored_bytes: u64,
-    /// What is alive of them takes no more than this: an image has no more pages than fit it. Between
-    /// two folds this is the better bound, once the image is written all over.
+    /// What is alive of them takes no more than this: an image has no more pages than fit it.
+    /// Between two map compactions this is the better bound, once the image is written all over.
     pub live_bytes_most: u64,
 }
 
@@ -148,8 +148,8 @@ pub enum Urgency {
     InTurns,
 }
 
-/// How soon, given that there is something to clean. What was cleaned and waits for a fold counts as
-/// stored: it takes space as long as it is there.
+/// How soon, given that there is something to clean. What was cleaned and waits for a map
+/// compaction counts as stored: it takes space as long as it is there.
 #[must_use]
 pub fn urgency(state: &SpaceState, settings: &CompactionSettings) -> Urgency {
     let (stored, live) = (state.stored_bytes, state.live_bytes_most);

@@ -15,8 +15,8 @@ use crate::format::segment::{PageSpan, SegmentIndex};
 use crate::ids::PageNumber;
 use crate::object_reads::{Piece, ReadError};
 
-/// Runs of candidate pages that a round keeps in memory: 16 bytes each. Victims beyond that wait for
-/// the next round.
+/// Runs of candidate pages that a round keeps in memory: 16 bytes each. Victims beyond that wait
+/// for the next round.
 const RUNS_MAX: usize = 1 << 21;
 
 /// Frames that one batch reads: 16 MiB of content, however few pages of each are alive.
@@ -105,7 +105,7 @@ impl Round {
         self.copy_bytes.saturating_sub(self.copied_bytes)
     }
 
-    /// Forgets victims that a fold dropped.
+    /// Forgets victims that a map compaction dropped.
     pub(super) fn forget_dropped(&mut self, newest: &Manifest) {
         self.victims.retain(|id| {
             let found = newest.segments.binary_search_by_key(id, |entry| entry.id);
@@ -123,8 +123,8 @@ impl Round {
     }
 
     /// The next pages that are alive in a victim, in page order, and where they are: `pages_max` of
-    /// them and the rest of the last one's run, at most. There may be none although the round is not
-    /// done.
+    /// them and the rest of the last one's run, at most. There may be none although the round is
+    /// not done.
     pub(super) async fn next_batch(
         &mut self,
         newest: &Map,

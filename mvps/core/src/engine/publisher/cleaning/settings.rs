@@ -1,10 +1,10 @@
 //! When compaction happens, and in which portions.
 
-/// When the map is compacted and which segments are cleaned. The defaults suit production; tests make
-/// everything smaller.
+/// When the map is compacted and which segments are cleaned. The defaults suit production; tests
+/// make everything smaller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CompactionSettings {
-    /// Whether segments are cleaned at all; the map is folded in any case.
+    /// Whether segments are cleaned at all; the map is compacted in any case.
     pub cleaning: bool,
     /// Clean when the segments take more than this many percent of their live bytes.
     pub clean_above_percent: u64,
@@ -20,12 +20,12 @@ pub struct CompactionSettings {
     pub small_segment_bytes: u64,
     /// So many small segments of about the same size are merged.
     pub small_segments_max: usize,
-    /// With less than this in the tail and in cleaned segments, the map is not folded for the sake
-    /// of space.
-    pub fold_for_space_bytes: u64,
-    /// Fewer segments in the tail than this are not folded to make opening cheaper.
-    pub tail_segments_worth_a_fold: usize,
-    /// More segments than this in the tail are folded whatever it costs.
+    /// With less than this in the tail and in cleaned segments, the map is not compacted for the
+    /// sake of space.
+    pub compact_map_for_space_bytes: u64,
+    /// Fewer segments in the tail than this are not compacted to make opening cheaper.
+    pub tail_segments_worth_compaction: usize,
+    /// More segments than this in the tail are compacted whatever it costs.
     pub tail_segments_max: usize,
 }
 
@@ -34,8 +34,8 @@ impl Default for CompactionSettings {
         Self {
             cleaning: true,
             // Chosen by the space simulation beside the planner: under uniform random overwrites
-            // these cost 0.6 to 0.7 copied bytes per written byte. What waits for a fold, for
-            // readers and for the collector comes on top of 1.42.
+            // these cost 0.6 to 0.7 copied bytes per written byte. What waits for a map compaction,
+            // for readers and for the collector comes on top of 1.42.
             clean_above_percent: 142,
             clean_down_to_percent: 137,
             // Below the first: whoever writes without a pause never leaves an idle publisher.
@@ -43,9 +43,10 @@ impl Default for CompactionSettings {
             step_bytes: 256 << 20,
             small_segment_bytes: 32 << 20,
             small_segments_max: 16,
-            fold_for_space_bytes: 256 << 20,
-            tail_segments_worth_a_fold: crate::engine::publisher::fold::TAIL_SEGMENTS_WORTH_A_FOLD,
-            tail_segments_max: crate::engine::publisher::fold::TAIL_SEGMENTS_MAX,
+            compact_map_for_space_bytes: 256 << 20,
+            tail_segments_worth_compaction:
+                crate::engine::publisher::map_compaction::TAIL_SEGMENTS_WORTH_COMPACTION,
+            tail_segments_max: crate::engine::publisher::map_compaction::TAIL_SEGMENTS_MAX,
         }
     }
 }
@@ -56,14 +57,14 @@ const PORTION_BYTES_MIN: u64 = 16 << 20;
 
 impl CompactionSettings {
     /// The defaults, in portions that suit checkpoints of so many bytes: a step copies no more than
-    /// one of them writes, so that cleaning keeps up while both take turns, and a fold waits for what
-    /// one of them moves.
+    /// one of them writes, so that cleaning keeps up while both take turns, and a map compaction
+    /// waits for what one of them moves.
     #[must_use]
     pub fn for_checkpoints_of(bytes: u64) -> Self {
         let bytes = bytes.max(PORTION_BYTES_MIN);
         Self {
             step_bytes: bytes,
-            fold_for_space_bytes: bytes,
+            compact_map_for_space_bytes: bytes,
             ..Self::default()
         }
     }
@@ -79,6 +80,6 @@ mod tests {
         let settings = CompactionSettings::for_checkpoints_of(default);
         assert_eq!(settings, CompactionSettings::default());
         let tiny = CompactionSettings::for_checkpoints_of(1);
-        assert_eq!(tiny.fold_for_space_bytes, PORTION_BYTES_MIN);
+        assert_eq!(tiny.compact_map_for_space_bytes, PORTION_BYTES_MIN);
     }
 }

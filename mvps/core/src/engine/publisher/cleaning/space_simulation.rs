@@ -1,17 +1,17 @@
 //! What cleaning costs and saves: a model of pages and segments under the real planner and the real
-//! rule for folds, with nothing stored.
+//! rule for map compactions, with nothing stored.
 //!
-//! The model is a sixty-fourth of the image that the targets are stated for (4 GiB in pages of 4 KiB,
-//! checkpoints of 256 MiB): everything that depends on a size is a sixty-fourth too, so all ratios are
-//! the same. The collector comes by after every checkpoint or every second
-//! one: what was written since it came last is on top of what the engine can do anything about.
+//! The model is a sixty-fourth of the image that the targets are stated for (4 GiB in pages of 4
+//! KiB, checkpoints of 256 MiB): everything that depends on a size is a sixty-fourth too, so all
+//! ratios are the same. The collector comes by after every checkpoint or every second one: what was
+//! written since it came last is on top of what the engine can do anything about.
 
 use std::collections::BTreeSet;
 
 use super::plan::{self, Urgency};
-use super::state::FOLD_PATIENCE;
+use super::state::MAP_COMPACTION_PATIENCE;
 use super::*;
-use crate::engine::publisher::fold::{DeadBytes, FoldState, is_due};
+use crate::engine::publisher::map_compaction::{DeadBytes, MapCompactionState, is_due};
 use crate::engine::read::test_world::empty_manifest;
 use crate::env::EntropyExt;
 use crate::env::memory::SeededEntropy;
@@ -33,7 +33,7 @@ struct Model {
     manifest: Manifest,
     /// The segment of every page.
     place: Vec<Option<SegmentId>>,
-    /// Pages alive in each segment now; the manifest has the numbers of the last fold.
+    /// Pages alive in each segment now; the manifest has the numbers of the last map compaction.
     alive: Vec<u32>,
     changed_leaves: BTreeSet<usize>,
     round: Option<BTreeSet<SegmentId>>,
@@ -49,7 +49,7 @@ fn settings() -> CompactionSettings {
     CompactionSettings {
         step_bytes: real.step_bytes / 64,
         small_segment_bytes: real.small_segment_bytes / 64,
-        fold_for_space_bytes: real.fold_for_space_bytes / 64,
+        compact_map_for_space_bytes: real.compact_map_for_space_bytes / 64,
         ..real
     }
 }
@@ -118,18 +118,18 @@ impl Model {
         self.changed_leaves.len() as u64 * LEAF_PAGES as u64 * EXTENT_BYTES
     }
 
-    /// Folds if it is due, and publishes.
+    /// Compacts the map if it is due, and publishes.
     fn publish(&mut self) {
         // What the last publication retired leaves the list.
         self.garbage_bytes += std::mem::take(&mut self.retired_bytes);
         self.manifest.retired.clear();
-        let mut incentive = self.cleaning.fold_incentive(&self.manifest);
+        let mut incentive = self.cleaning.map_compaction_incentive(&self.manifest);
         if self.round.is_some() {
-            incentive.space_bytes_min *= FOLD_PATIENCE;
+            incentive.space_bytes_min *= MAP_COMPACTION_PATIENCE;
         }
         let in_tail = |entry: &&SegmentEntry| self.manifest.tail.contains(&entry.id);
         let tail = self.manifest.segments.iter().filter(in_tail);
-        let state = FoldState {
+        let state = MapCompactionState {
             tail_segments: self.manifest.tail.len(),
             tail_bytes: tail.map(|entry| entry.size_bytes).sum(),
             overlay_entries: 0,
@@ -144,7 +144,7 @@ impl Model {
             dead: DeadBytes::default(),
         };
         if is_due(&state, &incentive) {
-            self.fold();
+            self.compact();
         }
         match &self.round {
             None => self.cleaning.look_at(&self.manifest),
@@ -156,7 +156,7 @@ impl Model {
         self.put_bytes += 100 * self.manifest.segments.len() as u64;
     }
 
-    fn fold(&mut self) {
+    fn compact(&mut self) {
         let leaf_bytes = self.leaf_bytes();
         self.put_bytes += leaf_bytes;
         self.retired_bytes += leaf_bytes;
@@ -175,7 +175,7 @@ impl Model {
         });
         self.retired_bytes += dropped;
         self.manifest.retired = retired;
-        self.cleaning.folded(&self.manifest);
+        self.cleaning.compacted(&self.manifest);
     }
 
     /// One step, as `step` does it.
@@ -391,7 +391,7 @@ fn scattered_trims_without_writes_free_space() {
         }
     }
     model.changed_leaves = (0..PAGES / LEAF_PAGES).collect();
-    model.fold();
+    model.compact();
     model.publish();
     while model.wants_cleaning() {
         model.clean();

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::plan::{SegmentSpace, SpaceState, Urgency};
 use super::round::Round;
 use super::{CompactionSettings, plan};
-use crate::engine::publisher::fold::FoldIncentive;
+use crate::engine::publisher::map_compaction::MapCompactionIncentive;
 use crate::format::manifest::{Manifest, SegmentEntry, SegmentId};
 
 /// Bytes that cleaning may copy for every three that checkpoints write: with it at most 1.67 bytes
@@ -15,8 +15,9 @@ const CREDIT_PER_THREE: u64 = 2;
 /// Most credit that a server saves up while nothing needs to be cleaned.
 const CREDIT_MAX_BYTES: u64 = 4 << 30;
 
-/// During a round, a fold for the sake of space waits until this many times as much was moved.
-pub(super) const FOLD_PATIENCE: u64 = 4;
+/// During a round, a map compaction for the sake of space waits until this many times as much was
+/// moved.
+pub(super) const MAP_COMPACTION_PATIENCE: u64 = 4;
 
 /// What the publisher knows about cleaning.
 pub(in crate::engine::publisher) struct Cleaning {
@@ -27,14 +28,14 @@ pub(in crate::engine::publisher) struct Cleaning {
     pub(super) round: Option<Round>,
     /// What the next round would clean.
     pub(super) planned: Option<plan::CleaningPlan>,
-    /// Segments that were cleaned, which the next fold finds dead.
+    /// Segments that were cleaned, which the next map compaction finds dead.
     pub(super) cleaned: BTreeSet<SegmentId>,
     /// Segments that could not be read: they are left alone for as long as this process lives.
     pub(super) unreadable: BTreeSet<SegmentId>,
     pub(super) urgency: Urgency,
     /// Bytes of pages copied since the image was opened.
     pub(super) copied_bytes: u64,
-    /// A fold dropped segments, and nothing was published since.
+    /// A map compaction dropped segments, and nothing was published since.
     pub(super) dropped: bool,
 }
 
@@ -43,11 +44,11 @@ pub(in crate::engine::publisher) struct Cleaning {
 pub struct SpaceStatus {
     /// Bytes of the newest version's segments and map objects.
     pub stored_bytes: u64,
-    /// Of these, bytes of live pages and of map objects, as of the last fold.
+    /// Of these, bytes of live pages and of map objects, as of the last map compaction.
     pub live_bytes: u64,
     /// Segments of the newest version.
     pub segments: usize,
-    /// Of these, segments since the last fold.
+    /// Of these, segments since the last map compaction.
     pub tail_segments: usize,
     /// Objects that are no longer used, but may still be read by open views.
     pub retired_objects: usize,
@@ -106,24 +107,27 @@ impl Cleaning {
         self.urgency
     }
 
-    /// What speaks for a fold of the map that `manifest` publishes.
-    pub(in crate::engine::publisher) fn fold_incentive(
+    /// What speaks for compacting the map that `manifest` publishes.
+    pub(in crate::engine::publisher) fn map_compaction_incentive(
         &self,
         manifest: &Manifest,
-    ) -> FoldIncentive {
+    ) -> MapCompactionIncentive {
         let cleaned = |entry: &&SegmentEntry| self.cleaned.contains(&entry.id);
         let entries = manifest.segments.iter().filter(cleaned);
         let reclaimable_bytes = entries.map(|entry| entry.size_bytes).sum();
-        // In the middle of a round a fold finds victims still alive. A round that is often
-        // interrupted must not keep the map from being folded for ever, though.
+        // In the middle of a round a map compaction finds victims still alive. A round that is
+        // often interrupted must not keep the map from being compacted for ever, though.
         let patience = match &self.round {
             None => 1,
-            Some(_) => FOLD_PATIENCE,
+            Some(_) => MAP_COMPACTION_PATIENCE,
         };
-        FoldIncentive {
+        MapCompactionIncentive {
             reclaimable_bytes: self.settings.cleaning.then_some(reclaimable_bytes),
-            space_bytes_min: self.settings.fold_for_space_bytes.saturating_mul(patience),
-            tail_segments_worth: self.settings.tail_segments_worth_a_fold,
+            space_bytes_min: self
+                .settings
+                .compact_map_for_space_bytes
+                .saturating_mul(patience),
+            tail_segments_worth: self.settings.tail_segments_worth_compaction,
             tail_segments_max: self.settings.tail_segments_max,
         }
     }
@@ -152,13 +156,13 @@ impl Cleaning {
         };
     }
 
-    /// Whether a publication would let go of what a fold dropped.
+    /// Whether a publication would let go of what a map compaction dropped.
     pub(in crate::engine::publisher) fn wants_release(&self, newest: &Manifest) -> bool {
         self.settings.cleaning && self.dropped && !newest.retired.is_empty()
     }
 
-    /// The map was folded: the live counts of `newest` are exact.
-    pub(in crate::engine::publisher) fn folded(&mut self, newest: &Manifest) {
+    /// The map was compacted: the live counts of `newest` are exact.
+    pub(in crate::engine::publisher) fn compacted(&mut self, newest: &Manifest) {
         self.cleaned.clear();
         self.dropped = !newest.retired.is_empty();
         if let Some(round) = &mut self.round {

@@ -3,7 +3,8 @@
 //! Invariants: memory is bounded by one batch of frames, the cleaning's own small cache of frames
 //! and the segment writer; a step that is asked to hurry ends after the batch that it is in, and
 //! what it copied counts. Between batches it pauses as long as the batch took, so that cleaning
-//! takes at most half of what the machine and the store give, unless a checkpoint waits for its end.
+//! takes at most half of what the machine and the store give, unless a checkpoint waits for its
+//! end.
 //!
 //! Must never: keep an upload for a later job, or hold a frame in the cache that clients use.
 
@@ -52,7 +53,10 @@ impl Publisher {
             Err(error) => Err(error),
         };
         let Written {
-            map, part, folded, ..
+            map,
+            part,
+            compacted,
+            ..
         } = match concluded {
             Ok(Some(written)) => written,
             Ok(None) => {
@@ -73,11 +77,11 @@ impl Publisher {
             return JobOutcome::BufferFailed(error);
         }
         tracing::info!(
-            image = %self.newest.image, version = %self.newest.version, folded,
+            image = %self.newest.image, version = %self.newest.version, compacted,
             copied_bytes = self.cleaning.copied_bytes, "published a step of cleaning"
         );
         self.map = map.clone();
-        self.published_map(folded);
+        self.published_map(compacted);
         JobOutcome::Cleaned { map: Some(map) }
     }
 
@@ -94,9 +98,9 @@ impl Publisher {
     }
 
     /// A publication with another map counted.
-    pub(in crate::engine) fn published_map(&mut self, folded: bool) {
-        if folded {
-            self.cleaning.folded(&self.newest);
+    pub(in crate::engine) fn published_map(&mut self, compacted: bool) {
+        if compacted {
+            self.cleaning.compacted(&self.newest);
         }
         self.cleaning.look_at(&self.newest);
     }

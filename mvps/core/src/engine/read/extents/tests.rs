@@ -55,7 +55,7 @@ async fn leaves_are_fetched_for_what_they_say_and_shared_ones_are_not() {
         .map(|leaf| pages(leaf * LEAF_PAGES + 10, 20, 1))
         .collect();
     world.checkpoint(&writes).await;
-    world.fold().await;
+    world.compact().await;
     let base = Base {
         map: world.opened().await,
         _turn: None,
@@ -67,7 +67,7 @@ async fn leaves_are_fetched_for_what_they_say_and_shared_ones_are_not() {
             count: LEAF_PAGES,
         }])
         .await;
-    world.fold().await;
+    world.compact().await;
     world.checkpoint(&[pages(9 * LEAF_PAGES + 12, 2, 3)]).await;
     let map = world.opened().await;
     let view = view_of(&world, &map);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::lending::Lending;
+use super::retention::Retention;
 use super::wanted::{FetchedFrame, ImageFrames, WantedFrame};
 use crate::engine::read::object_cache::{ObjectCache, PieceKey};
 use crate::env::{Spawner, SpawnerExt};
@@ -83,11 +83,11 @@ impl SpanRequest {
         reads: &ObjectReads,
         spawner: &dyn Spawner,
         coding: &ImageFrames,
-        lending: &Arc<Lending>,
-    ) -> Landed {
+        retention: &Arc<Retention>,
+    ) -> FetchedFrames {
         if self.frames.len() == 1 {
             let frame = fetch_one(&self.frames[0], reads, coding).await;
-            return Landed::new(vec![(self.frames[0].key(), frame)]);
+            return FetchedFrames::new(vec![(self.frames[0].key(), frame)]);
         }
         let whole = reads
             .read_body(self.piece(), |seed, body| Ok((seed, body.into_pieces())))
@@ -97,7 +97,7 @@ impl SpanRequest {
             Err(ReadError::Corrupt { .. }) => return self.fetch_each(reads, coding).await,
             Err(error) => {
                 let failed = |frame: &WantedFrame| (frame.key(), Err(error.clone()));
-                return Landed::new(self.frames.iter().map(failed).collect());
+                return FetchedFrames::new(self.frames.iter().map(failed).collect());
             }
         };
         let start = self.frames[0].frame.offset;
@@ -112,39 +112,39 @@ impl SpanRequest {
         let key = self.frames[0].object.segment_key(&coding.keys);
         // What is sealed is opened first, which is work too.
         let at_once = key.is_none() && self.is_raw();
-        let (page_size, lending) = (coding.page_size, Arc::clone(lending));
+        let (page_size, retention) = (coding.page_size, Arc::clone(retention));
         let decode = move || {
-            let taken = lending.take(pieces, &places);
+            let taken = retention.take(pieces, &places);
             let decode = |bytes: &Bytes| decode_frame(seed, page_size, key.as_ref(), bytes);
             let frames: Vec<_> = taken.frames.iter().map(decode).collect();
-            (frames, taken.is_lent)
+            (frames, taken.is_retained)
         };
-        let (decoded, is_lent) = if at_once {
+        let (decoded, is_retained) = if at_once {
             decode()
         } else {
             spawner.run(decode).await
         };
-        let mut landed = Vec::with_capacity(self.frames.len());
+        let mut fetched = Vec::with_capacity(self.frames.len());
         for (frame, decoded) in self.frames.iter().zip(decoded) {
-            let fetched = match decoded {
+            let one = match decoded {
                 Ok(decoded) => Ok(Arc::new(decoded)),
                 Err(_) => fetch_one(frame, reads, coding).await,
             };
-            landed.push((frame.key(), fetched));
+            fetched.push((frame.key(), one));
         }
-        Landed {
-            is_lent,
-            ..Landed::new(landed)
+        FetchedFrames {
+            is_retained,
+            ..FetchedFrames::new(fetched)
         }
     }
 
     /// The span cannot be had as a whole: perhaps one of its frames lies beyond the object's end.
-    async fn fetch_each(&self, reads: &ObjectReads, coding: &ImageFrames) -> Landed {
-        let mut landed = Vec::with_capacity(self.frames.len());
+    async fn fetch_each(&self, reads: &ObjectReads, coding: &ImageFrames) -> FetchedFrames {
+        let mut fetched = Vec::with_capacity(self.frames.len());
         for frame in &self.frames {
-            landed.push((frame.key(), fetch_one(frame, reads, coding).await));
+            fetched.push((frame.key(), fetch_one(frame, reads, coding).await));
         }
-        Landed::new(landed)
+        FetchedFrames::new(fetched)
     }
 }
 
@@ -161,17 +161,17 @@ async fn fetch_one(
 
 /// What a request brought; cheap to clone.
 #[derive(Clone)]
-pub(super) struct Landed {
+pub(super) struct FetchedFrames {
     frames: Arc<Vec<(PieceKey, FetchedFrame)>>,
     /// Whether frames may be slices of what arrived.
-    is_lent: bool,
+    is_retained: bool,
 }
 
-impl Landed {
+impl FetchedFrames {
     fn new(frames: Vec<(PieceKey, Result<Arc<Frame>, ReadError>)>) -> Self {
         Self {
             frames: Arc::new(frames),
-            is_lent: false,
+            is_retained: false,
         }
     }
 
@@ -186,16 +186,16 @@ impl Landed {
     }
 
     /// Puts the frames into the cache; there, copies take the place of slices that cost too much.
-    pub(super) fn keep(&self, cache: &ObjectCache<Frame>, lending: &Lending) {
+    pub(super) fn keep(&self, cache: &ObjectCache<Frame>, retention: &Retention) {
         for (key, frame) in self.frames.iter() {
             if let Ok(frame) = frame {
                 cache.insert(*key, Arc::clone(frame));
             }
         }
-        if self.is_lent {
-            lending.remember(self.frames.iter().map(|(key, _)| *key).collect());
+        if self.is_retained {
+            retention.remember(self.frames.iter().map(|(key, _)| *key).collect());
         }
-        while let Some(overdue) = lending.overdue() {
+        while let Some(overdue) = retention.overdue() {
             for key in overdue {
                 if let Some(slice) = cache.peek(&key) {
                     let own = Frame {

@@ -227,7 +227,7 @@ async fn a_store_that_fails_is_asked_again_by_the_next_reader() {
 #[tokio::test]
 async fn a_sequential_reader_finds_the_next_pages_in_memory() {
     let mut world = written(4096).await;
-    world.fold().await;
+    world.compact().await;
     let map = world.opened().await;
     let mut waited = 0;
     for first in (0..4096).step_by(32) {
@@ -266,10 +266,10 @@ async fn frames_that_outlive_their_neighbours_do_not_keep_them_in_memory() {
         for earlier in 0..=span {
             read(earlier * SPAN_PAGES, earlier * SPAN_PAGES + 16).await;
         }
-        most_unused = most_unused.max(reader.frames.lending.unused_bytes());
+        most_unused = most_unused.max(reader.frames.retention.unused_bytes());
     }
     assert!(most_unused > 0, "frames were slices");
-    let limit = CACHE_BYTES / LENT_FOR_NOTHING_DIVISOR;
+    let limit = CACHE_BYTES / RETAINED_UNUSED_DIVISOR;
     assert!(most_unused <= limit, "{most_unused} bytes for nothing");
 }
 

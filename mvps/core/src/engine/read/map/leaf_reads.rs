@@ -8,7 +8,7 @@ use std::sync::Arc;
 use futures_util::FutureExt;
 
 use crate::engine::read::object_cache::{Footprint, ObjectCache, PieceKey};
-use crate::engine::read::single_flight::{Departure, SingleFlight};
+use crate::engine::read::single_flight::{NewRequest, SingleFlight};
 use crate::format::map_object::{Leaf, LeafExtent, RootLeaf};
 use crate::format::object_name::ObjectName;
 use crate::object_reads::{ObjectReads, Piece, ReadError};
@@ -78,12 +78,12 @@ impl LeafReads {
         leaf: &RootLeaf,
     ) -> Result<Arc<Leaf>, ReadError> {
         let key = PieceKey::new(object, leaf.span.offset);
-        let mut flights = self.flights.board(&[key], |_| {
+        let mut flights = self.flights.join(&[key], |_| {
             let request = match self.cache.peek(&key) {
                 Some(leaf) => std::future::ready(Ok(leaf)).boxed(),
                 None => self.request(object.clone(), *leaf, key).boxed(),
             };
-            vec![Departure {
+            vec![NewRequest {
                 keys: vec![key],
                 request,
             }]

@@ -27,7 +27,8 @@ fn scattered(salt: u64, count: u64, space: u64) -> Vec<u64> {
     pages
 }
 
-/// Writes `checkpoints`, folds, and prints what a page costs. Returns bytes of resident leaves per page.
+/// Writes `checkpoints`, compacts, and prints what a page costs. Returns bytes of resident leaves
+/// per page.
 async fn state_bytes(label: &str, checkpoints: &[Vec<Write>]) -> f64 {
     let mut world = TestWorld::new();
     for writes in checkpoints {
@@ -41,7 +42,7 @@ async fn state_bytes(label: &str, checkpoints: &[Vec<Write>]) -> f64 {
         .iter()
         .map(|entry| entry.index.bytes)
         .sum();
-    let folded = world.fold().await;
+    let compacted = world.compact().await;
     let root_bytes = world.map.root().leaves.len() * size_of::<RootLeaf>();
     let leaf_bytes = world.map.leaf_reads().used_bytes() as f64 / pages;
     println!(
@@ -50,7 +51,7 @@ async fn state_bytes(label: &str, checkpoints: &[Vec<Write>]) -> f64 {
         entries / pages,
         root_bytes as f64 / pages,
         f64::from(index_bytes) / pages,
-        folded.object.size_bytes as f64 / pages,
+        compacted.object.size_bytes as f64 / pages,
     );
     leaf_bytes
 }
@@ -169,7 +170,7 @@ async fn speed_of_reading_from_the_caches() {
         .await;
     for overlay in [true, false] {
         if !overlay {
-            world.fold().await;
+            world.compact().await;
         }
         world
             .assert_content(&world.map, &world.reader, 0, 8_000)

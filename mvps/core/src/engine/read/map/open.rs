@@ -1,7 +1,7 @@
 //! Opening the map of a published version.
 //!
-//! Costs one request for the root and one for each segment since the last fold, however many
-//! segments and leaves there are.
+//! Costs one request for the root and one for each segment since the last map compaction, however
+//! many segments and leaves there are.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

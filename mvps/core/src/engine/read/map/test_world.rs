@@ -9,7 +9,8 @@ use bytes::Bytes;
 
 use super::{LeafReads, Map, MapRun};
 use crate::engine::publisher::{
-    FoldPlan, FoldRequest, Folded, SegmentSettings, SegmentWriter, WrittenSegment, fold,
+    CompactedMap, MapCompactionPlan, MapCompactionRequest, SegmentSettings, SegmentWriter,
+    WrittenSegment, compact,
 };
 use crate::engine::read::frame_reader::{FrameReader, FrameReads};
 use crate::env::memory::testing::{TestClock, TestSpawner};
@@ -209,12 +210,12 @@ impl TestWorld {
         }
     }
 
-    /// Folds the map and changes the manifest accordingly.
-    pub async fn fold(&mut self) -> Folded {
-        let plan = FoldPlan::new(&self.map, &self.manifest);
+    /// Compacts the map and changes the manifest accordingly.
+    pub async fn compact(&mut self) -> CompactedMap {
+        let plan = MapCompactionPlan::new(&self.map, &self.manifest);
         let name = self.names(ObjectKind::Map)();
         let (store, spawner) = (self.store.clone(), Arc::clone(&self.spawner));
-        let folded = fold(FoldRequest {
+        let compacted = compact(MapCompactionRequest {
             map: &self.map,
             manifest: &self.manifest,
             plan: &plan,
@@ -223,9 +224,9 @@ impl TestWorld {
         })
         .await
         .unwrap();
-        folded.apply_to(&mut self.manifest);
-        self.map = folded.map.clone();
-        folded
+        compacted.apply_to(&mut self.manifest);
+        self.map = compacted.map.clone();
+        compacted
     }
 
     /// The map as another process would open it, with caches of its own.

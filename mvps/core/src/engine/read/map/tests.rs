@@ -35,7 +35,7 @@ async fn a_lookup_fetches_each_leaf_once_and_hidden_leaves_never() {
     world
         .checkpoint(&[pages(0, 20, 1), pages(LEAF_PAGES, 20, 2)])
         .await;
-    world.fold().await;
+    world.compact().await;
     world.checkpoint(&[pages(0, 10, 3)]).await;
     let map = world.opened().await;
     let before = world.range_gets();
@@ -64,7 +64,7 @@ async fn opening_costs_one_request_and_one_for_each_segment_of_the_tail() {
     for number in 0..40 {
         world.checkpoint(&[pages(number * 10_000, 30, 1)]).await;
     }
-    world.fold().await;
+    world.compact().await;
     for number in 0..5 {
         world.checkpoint(&[pages(number * 10_000, 3, 2)]).await;
     }
@@ -82,7 +82,7 @@ async fn a_view_keeps_what_it_saw() {
     world.checkpoint(&[pages(0, 100, 1)]).await;
     let (early, model) = (world.map.clone(), world.model.clone());
     world.checkpoint(&[pages(0, 50, 2), hole(60, 30)]).await;
-    world.fold().await;
+    world.compact().await;
     world
         .assert_content(&world.map, &world.reader, 0, 200)
         .await;
@@ -146,14 +146,14 @@ fn segment() -> impl Strategy<Value = Vec<Write>> {
 #[derive(Debug, Clone)]
 enum Step {
     Checkpoint(Vec<Write>),
-    Fold,
+    CompactMap,
     Reopen,
 }
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         6 => segment().prop_map(Step::Checkpoint),
-        2 => Just(Step::Fold),
+        2 => Just(Step::CompactMap),
         1 => Just(Step::Reopen),
     ]
 }
@@ -176,8 +176,8 @@ async fn run_steps(steps: Vec<Step>) {
     for step in steps {
         match step {
             Step::Checkpoint(writes) => world.checkpoint(&writes).await,
-            Step::Fold => {
-                world.fold().await;
+            Step::CompactMap => {
+                world.compact().await;
                 let live = count_live(&world).await;
                 let recorded = world.manifest.segments.iter();
                 let recorded = recorded.map(|entry| (entry.id, entry.live_pages)).collect();
@@ -218,7 +218,7 @@ fn assert_named_once(world: &TestWorld) {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
     #[test]
-    fn segments_and_folds_agree_with_single_pages(
+    fn segments_and_map_compactions_agree_with_single_pages(
         steps in prop::collection::vec(step(), 1..12),
     ) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
@@ -231,7 +231,7 @@ async fn leaves_that_the_cache_lets_go_of_are_fetched_again() {
     let mut world = TestWorld::new();
     let writes: Vec<Write> = (0..8).map(|leaf| pages(leaf * LEAF_PAGES, 2, 1)).collect();
     world.checkpoint(&writes).await;
-    world.fold().await;
+    world.compact().await;
     let reads = world.map.leaf_reads().object_reads().clone();
     let map = Map::open(&world.manifest, Arc::new(LeafReads::new(reads, 0)))
         .await

@@ -228,13 +228,13 @@ fn an_image_has_no_more_live_pages_than_fit_it() {
     };
     check(&[], 100, 0);
     check(&[(1000, 100, 40)], 100, 400);
-    // Written all over, and again: the counts are those of the last fold.
+    // Written all over, and again: the counts are those of the last map compaction.
     check(&[(1000, 100, 100), (1000, 100, 100)], 100, 1000);
     check(&[(1000, 100, 100), (500, 50, 10)], 120, 1100);
 }
 
 #[test]
-fn what_waits_for_a_fold_is_urgent_too() {
+fn what_waits_for_a_map_compaction_is_urgent_too() {
     // By the counts everything that was not cleaned is alive.
     let mut cleaned = state(&[(1, 256, 100)]);
     cleaned.stored_bytes = 512 << 20;

@@ -1,0 +1,167 @@
+//! Room for what open transactions of all images of a process have written.
+//!
+//! One transaction's bytes are limited, and so is the number of transactions of an image; their
+//! product is more memory than a machine has. What they take together has this limit, too.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+
+/// Most bytes that open transactions of a process hold: four of the largest, or very many of the
+/// usual size, within the memory that a server takes by default.
+pub const OPEN_TRANSACTIONS_MAX_BYTES: u64 = 256 << 20;
+
+/// Most of these of one image, so that its transactions stop no other's.
+pub const IMAGE_TRANSACTIONS_MAX_BYTES: u64 = OPEN_TRANSACTIONS_MAX_BYTES / 2;
+
+/// The room of one image within that of its process. Clones are the same room.
+#[derive(Debug, Clone)]
+pub struct TransactionBudget {
+    image: Arc<Account>,
+    process: Arc<Account>,
+}
+
+#[derive(Debug)]
+struct Account {
+    taken: AtomicU64,
+    limit_bytes: u64,
+}
+
+impl Account {
+    fn new(limit_bytes: u64) -> Arc<Self> {
+        Arc::new(Self {
+            taken: AtomicU64::new(0),
+            limit_bytes,
+        })
+    }
+
+    fn try_take(&self, bytes: u64) -> bool {
+        let take = |taken: u64| {
+            let after = taken.checked_add(bytes)?;
+            (after <= self.limit_bytes).then_some(after)
+        };
+        let taken = self
+            .taken
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, take);
+        taken.is_ok()
+    }
+
+    fn give_back(&self, bytes: u64) {
+        self.taken.fetch_sub(bytes, Ordering::Relaxed);
+    }
+}
+
+impl Default for TransactionBudget {
+    fn default() -> Self {
+        Self::with_limits(IMAGE_TRANSACTIONS_MAX_BYTES, OPEN_TRANSACTIONS_MAX_BYTES)
+    }
+}
+
+impl TransactionBudget {
+    /// Room of an image of another process, with these limits in bytes.
+    #[must_use]
+    pub fn with_limits(image: u64, process: u64) -> Self {
+        Self {
+            image: Account::new(image),
+            process: Account::new(process),
+        }
+    }
+
+    /// The room of another image of this process.
+    #[must_use]
+    pub fn of_another_image(&self) -> Self {
+        Self {
+            image: Account::new(self.image.limit_bytes),
+            process: Arc::clone(&self.process),
+        }
+    }
+
+    fn try_take(&self, bytes: u64) -> bool {
+        if !self.image.try_take(bytes) {
+            return false;
+        }
+        let fits = self.process.try_take(bytes);
+        if !fits {
+            self.image.give_back(bytes);
+        }
+        fits
+    }
+
+    fn give_back(&self, bytes: u64) {
+        self.image.give_back(bytes);
+        self.process.give_back(bytes);
+    }
+}
+
+/// What one transaction has of the room, until dropped.
+#[derive(Debug, Default)]
+pub struct TransactionReservation {
+    room: OnceLock<TransactionBudget>,
+    bytes: AtomicU64,
+}
+
+impl TransactionReservation {
+    /// Takes `bytes` more of `room`, the same one each time; `false`, and nothing is taken, if there
+    /// is not enough.
+    #[must_use]
+    pub fn grow(&self, room: &TransactionBudget, bytes: u64) -> bool {
+        if !room.try_take(bytes) {
+            return false;
+        }
+        self.room.get_or_init(|| room.clone());
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        true
+    }
+
+    /// Bytes that it has.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for TransactionReservation {
+    fn drop(&mut self) {
+        if let Some(room) = self.room.get() {
+            room.give_back(self.bytes());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn room_is_shared_and_given_back() {
+        let room = TransactionBudget::with_limits(100, 100);
+        let (one, two) = (
+            TransactionReservation::default(),
+            TransactionReservation::default(),
+        );
+        assert!(one.grow(&room, 60));
+        assert!(!two.grow(&room.clone(), 41));
+        assert_eq!(two.bytes(), 0);
+        assert!(two.grow(&room, 40));
+        assert!(!one.grow(&room, u64::MAX));
+        drop(one);
+        assert!(two.grow(&room, 60));
+        assert_eq!(two.bytes(), 100);
+    }
+
+    #[test]
+    fn one_image_leaves_room_to_others() {
+        let room = TransactionBudget::with_limits(60, 100);
+        let (one, two) = (
+            TransactionReservation::default(),
+            TransactionReservation::default(),
+        );
+        assert!(one.grow(&room, 60));
+        assert!(!one.grow(&room, 1));
+        let other = room.of_another_image();
+        assert!(!two.grow(&other, 41), "the process has a limit, too");
+        assert!(two.grow(&other, 40));
+        drop(one);
+        assert!(two.grow(&other, 20), "what was refused took nothing");
+        assert!(!two.grow(&other, 1));
+    }
+}

@@ -1,0 +1,258 @@
+//! A machine's buffer stores: the memory stores of `mvps_core::env`, with time, and shown to the
+//! model at the instant something happens.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use madsim::time::sleep;
+use mvps_core::env::memory::MemoryBufferStores;
+use mvps_core::env::{
+    BufferBatch, BufferError, BufferHandle, BufferStore, BufferStores, BufferUsage, Clock, Moment,
+    Recovered, WallTime,
+};
+use mvps_core::ids::{Generation, ImageId, Lsn};
+
+use super::tripwire::Tripwire;
+use crate::journal::{self, Journal};
+use crate::model::Model;
+use crate::random::RandomStream;
+
+const COMMIT: &str = "crash: at a buffer commit";
+const SYNC: &str = "crash: at a buffer sync";
+const SEAL: &str = "crash: at a buffer seal";
+const DROP: &str = "crash: at a buffer drop";
+const METADATA: &str = "crash: at buffer metadata";
+
+/// The disk of a machine as one of its servers sees it.
+pub struct SimBufferStores {
+    /// The server: machine and incarnation.
+    pub server: String,
+    /// The disk.
+    pub disk: MemoryBufferStores,
+    /// Records.
+    pub journal: Journal,
+    /// Is told, if somebody wants to know.
+    pub model: Option<Arc<Model>>,
+    /// For durations.
+    pub random: Arc<RandomStream>,
+    /// How long a commit and a sync may take.
+    pub longest: Duration,
+    /// Where the process may stop dead.
+    pub tripwire: Tripwire,
+}
+
+/// Lets a memory store wait in simulated time; zero is no wait at all.
+struct DelayClock;
+
+impl Clock for DelayClock {
+    fn now(&self) -> Moment {
+        Moment(journal::now())
+    }
+
+    fn wall(&self) -> WallTime {
+        WallTime::default()
+    }
+
+    fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {
+        if duration.is_zero() {
+            return Box::pin(std::future::ready(()));
+        }
+        Box::pin(sleep(duration))
+    }
+}
+
+#[async_trait]
+impl BufferStores for SimBufferStores {
+    async fn open(&self, image: &ImageId) -> Result<Recovered, BufferError> {
+        sleep(self.random.duration(Duration::from_millis(1), self.longest)).await;
+        let recovered = self.disk.open(image).await;
+        let recovered = match recovered {
+            Ok(recovered) => recovered,
+            Err(error) => {
+                self.journal
+                    .note(&self.server, format_args!("buffer open: {error}"));
+                return Err(error);
+            }
+        };
+        let mut last = BTreeMap::new();
+        for generation in &recovered.generations {
+            let records = generation.records.iter().map(|record| record.at.lsn);
+            last.insert(generation.generation, records.max().unwrap_or_default());
+        }
+        self.journal.note(
+            &self.server,
+            format_args!(
+                "buffer opened: LSN {}, generations {last:?}",
+                recovered.last_lsn
+            ),
+        );
+        if let Some(model) = &self.model {
+            model.recovered(&self.server, recovered.last_lsn);
+        }
+        let store = SimBufferStore {
+            server: self.server.clone(),
+            store: recovered.store,
+            disk: self.disk.clone(),
+            journal: self.journal.clone(),
+            model: self.model.clone(),
+            random: Arc::clone(&self.random),
+            longest: self.longest,
+            tripwire: self.tripwire.clone(),
+            state: Mutex::new(State {
+                last_lsn: recovered.last_lsn,
+                last,
+            }),
+        };
+        Ok(Recovered {
+            store: Arc::new(store),
+            ..recovered
+        })
+    }
+
+    fn location(&self, image: &ImageId) -> String {
+        format!("{}:{image}", self.server)
+    }
+}
+
+struct State {
+    last_lsn: Lsn,
+    /// The last LSN of each generation; the last one is active.
+    last: BTreeMap<Generation, Lsn>,
+}
+
+struct SimBufferStore {
+    server: String,
+    store: Arc<dyn BufferStore>,
+    disk: MemoryBufferStores,
+    journal: Journal,
+    model: Option<Arc<Model>>,
+    random: Arc<RandomStream>,
+    longest: Duration,
+    tripwire: Tripwire,
+    state: Mutex<State>,
+}
+
+impl SimBufferStore {
+    fn note<T>(&self, what: &str, outcome: &Result<T, BufferError>) {
+        match outcome {
+            Ok(_) => self
+                .journal
+                .note(&self.server, format_args!("buffer {what}")),
+            Err(error) => self
+                .journal
+                .note(&self.server, format_args!("buffer {what}: {error}")),
+        }
+    }
+
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().expect("nothing panics under this lock")
+    }
+
+    /// Lets the next sync take a while.
+    fn draw_sync_delay(&self) {
+        let delay = self.random.duration(Duration::from_millis(1), self.longest);
+        self.disk
+            .set_delays(Arc::new(DelayClock), Duration::ZERO, delay);
+    }
+
+    async fn pass(&self, call: &'static str) {
+        self.tripwire.pass(&self.server, call).await;
+    }
+
+    async fn pause(&self) {
+        if self.random.chance(500) {
+            sleep(self.random.duration(Duration::from_millis(1), self.longest)).await;
+        }
+    }
+}
+
+#[async_trait]
+impl BufferStore for SimBufferStore {
+    async fn commit(&self, batch: BufferBatch) -> Result<(), BufferError> {
+        self.pass(COMMIT).await;
+        self.pause().await;
+        let (lsn, records) = (batch.last_lsn, batch.records.len());
+        // It does not wait, so the model learns of it at the instant it happens.
+        let outcome = self.store.commit(batch.clone()).await;
+        self.note(&format!("commit to LSN {lsn}, {records} records"), &outcome);
+        if outcome.is_ok() {
+            let mut state = self.state();
+            state.last_lsn = lsn;
+            if let Some(mut active) = state.last.last_entry() {
+                active.insert(lsn);
+            }
+            drop(state);
+            if let Some(model) = &self.model {
+                model.committed(&self.server, &batch);
+            }
+        }
+        self.pause().await;
+        self.pass(COMMIT).await;
+        outcome
+    }
+
+    async fn sync(&self) -> Result<(), BufferError> {
+        self.pass(SYNC).await;
+        let lsn = self.state().last_lsn;
+        self.draw_sync_delay();
+        let outcome = self.store.sync().await;
+        self.note(&format!("sync to LSN {lsn}"), &outcome);
+        if let (Ok(()), Some(model)) = (&outcome, &self.model) {
+            model.synced(&self.server, lsn);
+        }
+        self.pass(SYNC).await;
+        outcome
+    }
+
+    async fn seal(&self) -> Result<(Generation, Arc<dyn BufferHandle>), BufferError> {
+        self.pass(SEAL).await;
+        let outcome = self.store.seal().await;
+        self.note("seal", &outcome);
+        if outcome.is_ok() {
+            let (active, _) = self.store.active().await?;
+            self.state().last.insert(active, Lsn(0));
+        }
+        self.pass(SEAL).await;
+        outcome
+    }
+
+    async fn active(&self) -> Result<(Generation, Arc<dyn BufferHandle>), BufferError> {
+        self.store.active().await
+    }
+
+    async fn spill(&self, generation: Generation) -> Result<(), BufferError> {
+        self.pause().await;
+        let outcome = self.store.spill(generation).await;
+        self.note(&format!("spill generation {generation}"), &outcome);
+        outcome
+    }
+
+    async fn drop_generation(&self, generation: Generation) -> Result<(), BufferError> {
+        self.pass(DROP).await;
+        let last = self.state().last.get(&generation).copied();
+        if let Some(model) = &self.model {
+            model.dropping(&self.server, generation, last.unwrap_or_default());
+        }
+        let outcome = self.store.drop_generation(generation).await;
+        self.note(&format!("drop generation {generation}"), &outcome);
+        self.pass(DROP).await;
+        outcome
+    }
+
+    async fn put_metadata(&self, metadata: Bytes) -> Result<(), BufferError> {
+        self.pass(METADATA).await;
+        self.draw_sync_delay();
+        let outcome = self.store.put_metadata(metadata).await;
+        self.note("metadata", &outcome);
+        self.pass(METADATA).await;
+        outcome
+    }
+
+    fn usage(&self) -> BufferUsage {
+        self.store.usage()
+    }
+}

@@ -1,0 +1,161 @@
+//! What the model knows: of one image, of disks, of processes, of requests under way.
+//!
+//! Must never: read the engine's state. All of this comes from what crosses a trait, and from what
+//! clients are told.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use mvps_core::format::manifest::Manifest;
+use mvps_core::ids::{ImageId, Lsn, PageSize, TenureId};
+
+use super::history::{BranchId, History};
+use super::operation::Operation;
+use super::published::{Published, Reader};
+use crate::journal::Journal;
+
+/// What is known of one image, and the oracles that judge by it.
+pub struct Model {
+    pub(super) image: ImageId,
+    pub(super) state: Mutex<State>,
+    pub(super) journal: Journal,
+    pub(super) page_size: PageSize,
+    pub(super) pages: u64,
+    pub(super) tenure_limit: Duration,
+    /// What landed is read back whole one time in this many.
+    pub(super) content_checks: u64,
+}
+
+/// A machine's disk, as far as the model cares.
+#[derive(Debug, Clone, Default)]
+pub struct Disk {
+    /// Which disk it is: a lost buffer store is followed by another.
+    pub(super) instance: u64,
+    /// The history of what it holds.
+    pub(super) branch: Option<BranchId>,
+    /// The last commit in it.
+    pub(super) committed: Lsn,
+    /// Commits up to here survive a power cut.
+    pub(super) synced: Lsn,
+    /// Of a copy: how often its history had lost commits when it was made.
+    pub(super) cuts: usize,
+    /// The last commit in it when it was opened last.
+    pub(super) recovered: Lsn,
+    /// Since its last opening there was a power cut.
+    pub(super) power_cut: bool,
+    /// It holds another image's data.
+    pub(super) foreign: bool,
+    /// Since its last opening an old copy took its place.
+    pub(super) rolled_back: bool,
+    /// When its machine last went on after a pause.
+    pub(super) resumed: Option<Duration>,
+}
+
+/// One process of a machine.
+#[derive(Debug, Default)]
+pub(super) struct Server {
+    /// What its disk held when it started.
+    pub(super) branch_at_start: Option<BranchId>,
+    /// Which disk that was.
+    pub(super) disk_at_start: u64,
+    /// Its tenure: its time as the active writer.
+    pub(super) tenure: Option<TenureId>,
+    /// A client was told that it is fenced.
+    pub(super) fenced: Option<Duration>,
+    /// A rollback landed, and it may not have moved there yet: what it served before.
+    pub(super) rolled_from: Option<BranchId>,
+    /// It was asked to roll back, and has not answered.
+    pub(super) rolling_back: bool,
+}
+
+#[derive(Default)]
+pub(super) struct State {
+    pub(super) history: History,
+    /// Tenures that landed, and whose history they continue.
+    pub(super) tenures: BTreeMap<TenureId, BranchId>,
+    /// Which disk's server began a tenure.
+    pub(super) begun_by: BTreeMap<TenureId, u64>,
+    pub(super) next_disk: u64,
+    /// When a tenure was followed by another.
+    pub(super) superseded: BTreeMap<TenureId, Duration>,
+    pub(super) newest: Option<Arc<Manifest>>,
+    pub(super) published: Published,
+    pub(super) readers: BTreeMap<String, Reader>,
+    /// Checksums of the data objects that landed, by key.
+    pub(super) objects: BTreeMap<String, u64>,
+    pub(super) landings: u64,
+    /// Publications by its server of the newest tenure since its LSN rose.
+    pub(super) idle_publications: u64,
+    pub(super) disks: BTreeMap<String, Disk>,
+    pub(super) servers: BTreeMap<String, Server>,
+    pub(super) operations: BTreeMap<u64, Operation>,
+    pub(super) next_operation: u64,
+    /// Answered, and one that is not answered asked for the same.
+    pub(super) answered_interchangeable: Vec<Operation>,
+    /// Commits whose clients were told that a rollback took them back.
+    pub(super) taken_back: Vec<(BranchId, Lsn)>,
+    /// Somebody got damaged bytes from the store, or may get them from a disk.
+    pub(super) damaged: bool,
+    /// When a server's requests to the store last went wrong.
+    pub(super) trouble: BTreeMap<String, Duration>,
+}
+
+impl Model {
+    /// Nothing happened yet.
+    #[must_use]
+    pub fn new(
+        journal: Journal,
+        image: ImageId,
+        (page_size, pages): (PageSize, u64),
+        tenure_limit: Duration,
+        content_checks: u64,
+    ) -> Self {
+        Self {
+            image,
+            state: Mutex::default(),
+            journal,
+            page_size,
+            pages,
+            tenure_limit,
+            content_checks,
+        }
+    }
+
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+        // A violated oracle panics under the lock, and ends the run.
+        self.state
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+/// The machine of a server.
+#[must_use]
+pub fn machine_of(server: &str) -> &str {
+    server.split('/').next().unwrap_or(server)
+}
+
+impl Disk {
+    /// A disk that no other is.
+    pub(super) fn new(next: &mut u64) -> Self {
+        *next += 1;
+        Self {
+            instance: *next,
+            ..Self::default()
+        }
+    }
+}
+
+impl State {
+    pub(super) fn disk(&mut self, server: &str) -> &mut Disk {
+        let next = &mut self.next_disk;
+        let disk = self.disks.entry(machine_of(server).to_owned());
+        disk.or_insert_with(|| Disk::new(next))
+    }
+
+    /// The branch that `server` commits to and reads from.
+    pub(super) fn branch_of(&mut self, server: &str) -> Option<BranchId> {
+        self.disk(server).branch
+    }
+}

@@ -1,0 +1,131 @@
+//! The requests of a client, however it talks to the server: what they are, their names, and the
+//! pauses between them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use madsim::time::sleep;
+use mvps_core::engine::{Acknowledge, Durability};
+
+use crate::environment::machine::Site;
+use crate::model::content::{Effect, stamped};
+use crate::model::operation::OperationId;
+use crate::plan::BUSY_OPERATIONS;
+use crate::random::RandomStream;
+
+/// A pause of a client that has sent a lot.
+const IDLE: Duration = Duration::from_secs(20);
+
+/// Generates the requests of one client.
+pub struct RequestGenerator {
+    pub(super) site: Arc<Site>,
+    pub(super) server: String,
+    pub(super) name: String,
+    pub(super) random: RandomStream,
+    /// Every error is a failure: nothing is wrong in the environment.
+    pub(super) strict: bool,
+}
+
+impl RequestGenerator {
+    /// The generator of client `number` of `server`.
+    #[must_use]
+    pub fn new(site: &Arc<Site>, server: &str, number: u64, strict: bool) -> Self {
+        let name = format!("{server}:{number}");
+        Self {
+            site: Arc::clone(site),
+            server: server.to_owned(),
+            random: RandomStream::new(site.plan.seed, &format!("client {name}")),
+            name,
+            strict,
+        }
+    }
+
+    /// A pause between requests.
+    pub(super) fn think(&self) -> Duration {
+        let longest = self.site.plan.think_max;
+        if self.site.model.operations() > BUSY_OPERATIONS {
+            let busy = self.random.chance(100);
+            return if busy { longest } else { longest + IDLE };
+        }
+        self.random.duration(Duration::from_millis(1), longest)
+    }
+
+    /// A pause between the steps of a transaction.
+    pub(super) async fn linger(&self) {
+        let longest = self.site.plan.linger_max;
+        if !longest.is_zero() && self.random.chance(100) {
+            sleep(self.random.duration(Duration::from_secs(1), longest)).await;
+        } else if self.random.chance(300) {
+            sleep(self.think()).await;
+        }
+    }
+
+    pub(super) fn note(&self, what: std::fmt::Arguments<'_>) {
+        self.site.journal.note(&self.name, what);
+    }
+
+    /// Where and how long: within the image, longer ones less often.
+    pub(super) fn range(&self) -> (u64, u64) {
+        let size = self.site.plan.size_bytes();
+        let page = self.site.plan.page_size.bytes() as u64;
+        let longest = self.random.within(1..self.site.plan.write_pages_max + 1) * page;
+        let offset = self.random.below(size);
+        let length = self.random.within(1..longest + 1).min(size - offset);
+        (offset, length)
+    }
+
+    fn aligned(&self) -> (u64, u64) {
+        let plan = &self.site.plan;
+        let pages = self.random.within(1..plan.write_pages_max + 1);
+        let first = self.random.below(plan.pages - pages + 1);
+        let bits = plan.page_size.bits();
+        (first << bits, pages << bits)
+    }
+
+    fn data(&self, id: OperationId, offset: u64, length: u64) -> Bytes {
+        let length = usize::try_from(length).expect("a small request");
+        stamped(id.0, offset, length, self.random.chance(500))
+    }
+
+    pub(super) fn write(&self, id: OperationId) -> Effect {
+        let (offset, length) = self.aligned();
+        Effect::Write(offset, self.data(id, offset, length))
+    }
+
+    pub(super) fn unaligned(&self, id: OperationId) -> Effect {
+        let (offset, length) = self.range();
+        Effect::Write(offset, self.data(id, offset, length))
+    }
+
+    pub(super) fn trim(&self) -> Effect {
+        let (offset, length) = if self.random.chance(500) {
+            self.aligned()
+        } else {
+            self.range()
+        };
+        Effect::Trim(offset, length)
+    }
+
+    pub(super) fn zero(&self) -> Effect {
+        let (offset, length) = self.range();
+        Effect::Zero(offset, length)
+    }
+
+    pub(super) fn when(&self) -> Acknowledge {
+        let plan = &self.site.plan;
+        if !self.random.chance(plan.durable) {
+            Acknowledge::Buffered
+        } else {
+            Acknowledge::Durable(self.durability())
+        }
+    }
+
+    pub(super) fn durability(&self) -> Durability {
+        if self.random.chance(self.site.plan.object_store) {
+            Durability::ObjectStore
+        } else {
+            Durability::Local
+        }
+    }
+}
