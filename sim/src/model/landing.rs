@@ -41,6 +41,16 @@ fn needs(newest: &Manifest, key: &str) -> bool {
         .any(|name| name.key() == key)
 }
 
+/// The image's state as the timeline shows it.
+fn state_of(manifest: &Manifest) -> &'static str {
+    match manifest.office {
+        Office::InOffice => "active",
+        Office::Clean => "clean",
+        Office::Tombstone => "tombstone",
+        Office::Abandoned => "abandoned",
+    }
+}
+
 impl Model {
     pub(super) fn object_landed(&self, client: &str, key: &str, contents: &MemoryObjectStore) {
         if ObjectName::parse(key).is_err() {
@@ -141,11 +151,11 @@ impl Model {
         self.journal.note(
             "store",
             format_args!(
-                "LANDED version {} of {} by {client}: tenure {}, {:?}, LSN {}, {} segments",
+                "LANDED version {} of {} by {client}: tenure {}, {}, LSN {}, {} segments",
                 manifest.version,
                 self.image,
                 manifest.tenure.epoch,
-                manifest.office,
+                state_of(&manifest),
                 manifest.lsn,
                 manifest.segments.len()
             ),

@@ -12,7 +12,7 @@ pub enum Focus {
     /// Nothing in particular.
     Anything,
     /// Servers are superseded and stay busy.
-    Deposed,
+    Superseded,
     /// Partial writes of pages that checkpoints move meanwhile.
     Patches,
     /// Collectors, old views, and servers that are away for a while.
@@ -36,7 +36,7 @@ impl Focus {
         let weights = [46, 8, 7, 12, 7, 6, 6, 6, 1, 1];
         [
             Self::Anything,
-            Self::Deposed,
+            Self::Superseded,
             Self::Patches,
             Self::Collection,
             Self::Isolation,
