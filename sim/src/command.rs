@@ -51,7 +51,7 @@ pub const REGRESSION_SEEDS: &[u64] = &[
 /// How many seeds that nobody ran before `cargo test` runs.
 const FRESH_SEEDS: u64 = 40;
 
-/// The program.
+/// Runs the command that the arguments name.
 #[must_use]
 pub fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();

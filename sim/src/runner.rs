@@ -33,7 +33,7 @@ const SIMULATED_LIMIT: Duration = Duration::from_hours(24 * 20);
 /// How a seed went.
 #[derive(Debug, Clone, Default)]
 pub struct Outcome {
-    /// Which.
+    /// The seed.
     pub seed: u64,
     /// What went wrong, and the last events.
     pub failure: Option<String>,
