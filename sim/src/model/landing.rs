@@ -41,6 +41,16 @@ fn needs(newest: &Manifest, key: &str) -> bool {
         .any(|name| name.key() == key)
 }
 
+/// The image's state as the timeline shows it.
+fn state_of(manifest: &Manifest) -> &'static str {
+    match manifest.state {
+        ImageState::Active => "active",
+        ImageState::Clean => "clean",
+        ImageState::Tombstone => "tombstone",
+        ImageState::Abandoned => "abandoned",
+    }
+}
+
 impl Model {
     pub(super) fn object_landed(&self, client: &str, key: &str, contents: &MemoryObjectStore) {
         if ObjectName::parse(key).is_err() {
@@ -144,11 +154,11 @@ impl Model {
         self.journal.note(
             "store",
             format_args!(
-                "LANDED version {} of {} by {client}: tenure {}, {:?}, LSN {}, {} segments",
+                "LANDED version {} of {} by {client}: tenure {}, {}, LSN {}, {} segments",
                 manifest.version,
                 self.image,
                 manifest.tenure.epoch,
-                manifest.state,
+                state_of(&manifest),
                 manifest.lsn,
                 manifest.segments.len()
             ),
