@@ -113,11 +113,12 @@ macro_rules! knobs {
     };
 }
 
+// The names are those of cases that are checked in, so they stay when a field is renamed.
 knobs! {
-    "history.archivists" 0 history.archivists;
+    "history.archivists" 0 history.history_operators;
     "history.readers" 0 history.readers;
     "history.copies" 0 history.copies;
-    "history.guests" 0 history.guests;
+    "history.guests" 0 history.clone_visitors;
     "history.on_server" 0 history.on_server;
     "history.deletes_main" 0 history.deletes_main;
     "history.second" 0 history.second;

@@ -10,8 +10,7 @@ use std::process::{Command, ExitCode, Stdio};
 
 use crate::case::Case;
 use crate::journal::{Choice, Journal, PLANTED_VARIABLE, Timeline};
-use crate::mutants;
-use crate::runner::{MUTANT_VARIABLE, Outcome, run_plan_here};
+use crate::runner::{MUTANT_VARIABLE, Outcome, own_program, run_plan_here};
 use crate::shrink::{FAILURE, Shrinker, Verdict, oracle_of};
 
 /// Where cases are.
@@ -101,8 +100,7 @@ pub fn check_all(variants: bool) -> ExitCode {
 }
 
 fn judge_all(variants: bool) -> Result<usize, String> {
-    let program = std::env::current_exe().map_err(|error| error.to_string())?;
-    let with_variants = variants.then(mutants::build).transpose()?;
+    let program = own_program()?;
     let entries = std::fs::read_dir(folder()).map_err(|error| error.to_string())?;
     let mut paths: Vec<PathBuf> = entries.filter_map(|it| Some(it.ok()?.path())).collect();
     paths.retain(|path| path.extension().is_some_and(|it| it == "case"));
@@ -113,8 +111,8 @@ fn judge_all(variants: bool) -> Result<usize, String> {
         if let Some(oracle) = run_apart(&program, path, None).oracle {
             return Err(format!("{shown} fails: {oracle}"));
         }
-        if let (Some(program), Some(variant)) = (&with_variants, &case.variant) {
-            let found = run_apart(program, path, as_variant(variant)).oracle;
+        if let (true, Some(variant)) = (variants, &case.variant) {
+            let found = run_apart(&program, path, as_variant(variant)).oracle;
             if found != case.expects {
                 let expected = case.expects.unwrap_or_default();
                 return Err(format!(
@@ -142,10 +140,7 @@ pub fn shrink(seed: u64, variant: Option<&str>, runs_max: u64) -> ExitCode {
 }
 
 fn shrink_to_file(seed: u64, variant: Option<&str>, runs_max: u64) -> Result<PathBuf, String> {
-    let program = match variant {
-        Some(_) => mutants::build()?,
-        None => std::env::current_exe().map_err(|error| error.to_string())?,
-    };
+    let program = own_program()?;
     let mut shrunk = shrink_seed(&program, seed, variant.and_then(as_variant), runs_max)?;
     shrunk.case.variant = variant.map(str::to_owned);
     let name = variant.map_or(String::new(), |name| format!("-{}", name.replace(' ', "-")));
@@ -220,9 +215,10 @@ const PLANTED_RUNS_MAX: u64 = 400;
 
 /// Shrinking works: a planted failure becomes small.
 #[must_use]
-pub fn shrinks(program: &Path) -> ExitCode {
+pub fn shrinks() -> ExitCode {
     let cause = Some((PLANTED_VARIABLE, PLANTED));
-    let shrunk = shrink_seed(program, PLANTED_SEED, cause, PLANTED_RUNS_MAX);
+    let shrunk = own_program()
+        .and_then(|program| shrink_seed(&program, PLANTED_SEED, cause, PLANTED_RUNS_MAX));
     match shrunk {
         Ok(Shrunk { case, size, runs }) if size <= PLANTED_SIZE_MAX => {
             let seed = case.seed;

@@ -4,6 +4,7 @@
 //! run --seed N [--quiet | --block B]   replay one seed, with its timeline
 //! swarm --minutes M [--from N]         fresh seeds on all cores, each once
 //! batch --seeds K [--from N]           K seeds, each twice, digests compared
+//! digests --seeds K [--from N]         the digest of each of K seeds, to compare builds
 //! coverage                             the fixed batch: everything must have been met
 //! mutants [--seeds K] [--only NAME]    known-bad variants of the engine: each must be caught
 //! shrink --seed N [--variant NAME] [--runs R]   a failing seed as a small case in sim/cases
@@ -20,7 +21,9 @@
     reason = "this is the command line"
 )]
 
+use std::collections::BTreeMap;
 use std::process::ExitCode;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
@@ -30,9 +33,7 @@ use crate::exhaustive::{self, enumerate::Part};
 use crate::fidelity;
 use crate::journal::Timeline;
 use crate::mutants::{self, Search};
-use crate::runner::{
-    MUTANT_VARIABLE, Outcome, Summary, run_apart, run_here, run_many, run_twice, run_twice_as,
-};
+use crate::runner::{MUTANT_VARIABLE, Outcome, Summary, run_apart, run_here, run_many, run_twice};
 use crate::shrink;
 
 /// Seeds that once found a bug, or that reach something rare.
@@ -47,13 +48,10 @@ pub const REGRESSION_SEEDS: &[u64] = &[
     3_001_135,
 ];
 
-/// How many seeds `cargo test` runs with the program that it built itself.
-const CHECKED_SEEDS: u64 = 6;
-
 /// How many seeds that nobody ran before `cargo test` runs.
 const FRESH_SEEDS: u64 = 40;
 
-/// The program.
+/// Runs the command that the arguments name.
 #[must_use]
 pub fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -63,14 +61,17 @@ pub fn main() -> ExitCode {
     })
 }
 
-/// The test: small worlds, regression seeds, the fixed batch, fresh seeds, variants.
+/// What a process of the test's own program is told by its first argument, and by whoever replays
+/// what the test found with the program that is there already.
+const COMMANDS_OF_THE_TEST: [&str; 4] = ["child", "case", "run", "digests"];
+
+/// The test: small worlds, fidelity, cases, regression seeds, the fixed batch, fresh seeds, variants,
+/// a planted failure.
 #[must_use]
 pub fn test_main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    if arguments
-        .first()
-        .is_some_and(|first| first == "child" || first == "case" || first == "run")
-    {
+    let first = arguments.first().map_or("", String::as_str);
+    if COMMANDS_OF_THE_TEST.contains(&first) {
         return main();
     }
     if arguments.iter().any(|argument| argument == "--list") {
@@ -80,53 +81,43 @@ pub fn test_main() -> ExitCode {
     let outcomes = [
         exhaustive::command::main(exhaustive::command::TEST_OPERATIONS, Part::WHOLE),
         fidelity::main(),
-        cases::check_all(false),
-        first_seeds(),
-        optimised(),
+        cases::check_all(true),
+        regression_seeds(),
+        fixed_batch(),
+        fresh_seeds(),
+        variants(),
+        planted(),
     ];
     let failed = outcomes.iter().find(|it| **it != ExitCode::SUCCESS);
     failed.copied().unwrap_or(ExitCode::SUCCESS)
 }
 
-/// The regression seeds and the first seeds with this program, whose arithmetic is checked.
-fn first_seeds() -> ExitCode {
-    println!("regression seeds and the first {CHECKED_SEEDS} seeds, each twice");
-    let seeds = REGRESSION_SEEDS.iter().copied().chain(0..CHECKED_SEEDS);
-    finish(&many(seeds, run_twice))
+fn regression_seeds() -> ExitCode {
+    println!("regression seeds, each twice");
+    finish(&many(REGRESSION_SEEDS.iter().copied(), run_twice))
 }
 
-/// What would take too long without optimisation: the fixed batch, fresh seeds, and the variants.
-fn optimised() -> ExitCode {
-    println!("building the simulation with optimisation and selectable variants");
-    let program = match mutants::build() {
-        Ok(program) => program,
-        Err(reason) => {
-            eprintln!("it cannot be built: {reason}");
-            return ExitCode::FAILURE;
-        }
-    };
+fn fixed_batch() -> ExitCode {
     println!("the fixed batch: {} seeds, each twice", coverage::SEEDS);
-    let fixed = many(0..coverage::SEEDS, |seed| run_twice_as(&program, seed));
-    let covered = covers(&fixed);
-    let fixed = finish(&fixed);
+    covered(&many(0..coverage::SEEDS, run_twice))
+}
+
+/// Seeds that nobody ran before, from the time on.
+fn fresh_seeds() -> ExitCode {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     let from = now.map_or(0, |it| it.as_secs());
     println!("fresh seeds: {FRESH_SEEDS} from {from} on, each twice");
-    let fresh = finish(&many(from..from + FRESH_SEEDS, |seed| {
-        run_twice_as(&program, seed)
-    }));
+    finish(&many(from..from + FRESH_SEEDS, run_twice))
+}
+
+fn variants() -> ExitCode {
     println!("known-bad variants of the engine");
-    let variants = mutants::judge(&program, mutants::SEEDS, None, Search::KnownFirst);
+    mutants::judge(mutants::SEEDS, None, Search::KnownFirst)
+}
+
+fn planted() -> ExitCode {
     println!("a planted failure is made small");
-    let shrinks = cases::shrinks(&program);
-    let good = [fixed, fresh, variants, shrinks]
-        .iter()
-        .all(|it| *it == ExitCode::SUCCESS);
-    if good && covered {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    }
+    cases::shrinks()
 }
 
 fn run(arguments: &[String]) -> Result<ExitCode, String> {
@@ -157,7 +148,8 @@ fn run(arguments: &[String]) -> Result<ExitCode, String> {
         }
         Some("mutants") => {
             let seeds = number("--seeds")?.unwrap_or(mutants::SEEDS);
-            Ok(mutants::main(seeds, text_of(arguments, "--only")))
+            let chosen = text_of(arguments, "--only");
+            Ok(mutants::judge(seeds, chosen, Search::FromZero))
         }
         Some("shrink") => {
             let runs = number("--runs")?.unwrap_or(shrink::RUNS_MAX);
@@ -177,9 +169,7 @@ fn run(arguments: &[String]) -> Result<ExitCode, String> {
             arguments.iter().any(|it| it == "--variants"),
         )),
         Some("exhaustive") => {
-            if let Ok(name) = std::env::var(MUTANT_VARIABLE) {
-                mutants::select(&name);
-            }
+            select_variant();
             if let Some(world) = text_of(arguments, "--only") {
                 return Ok(exhaustive::command::only(world));
             }
@@ -190,30 +180,24 @@ fn run(arguments: &[String]) -> Result<ExitCode, String> {
             Ok(exhaustive::command::main(operations, part))
         }
         Some("fidelity") => Ok(fidelity::main()),
-        Some("planted") => {
-            let program = std::env::current_exe().map_err(|error| error.to_string())?;
-            Ok(cases::shrinks(&program))
-        }
-        Some("coverage") => {
-            let summary = many(0..coverage::SEEDS, run_apart);
-            let ended = finish(&summary);
-            Ok(if covers(&summary) {
-                ended
-            } else {
-                ExitCode::FAILURE
-            })
-        }
+        Some("planted") => Ok(planted()),
+        Some("coverage") => Ok(covered(&many(0..coverage::SEEDS, run_apart))),
         Some("batch") => {
             let from = number("--from")?.unwrap_or(0);
             let seeds = from..from + number("--seeds")?.unwrap_or(FRESH_SEEDS);
             Ok(finish(&many(seeds, run_twice)))
+        }
+        Some("digests") => {
+            let from = number("--from")?.unwrap_or(0);
+            let seeds = from..from + number("--seeds")?.unwrap_or(FRESH_SEEDS);
+            Ok(digests(seeds))
         }
         _ => Err(USAGE.to_owned()),
     }
 }
 
 const USAGE: &str = "run --seed N [--quiet | --block B] | swarm --minutes M [--from N] | \
-                     batch --seeds K [--from N] | coverage | mutants [--seeds K] [--only NAME] | \
+                     batch --seeds K [--from N] | digests --seeds K [--from N] | coverage | mutants [--seeds K] [--only NAME] | \
                      shrink --seed N [--variant NAME] [--runs R] | case [--quiet] PATH | \
                      cases [--variants] | exhaustive [--ops K] [--part I/N | --only WORLD] | planted | fidelity";
 
@@ -222,13 +206,43 @@ fn text_of<'a>(arguments: &'a [String], name: &str) -> Option<&'a str> {
     arguments.get(at + 1).map(String::as_str)
 }
 
-/// Whether everything was met; prints what was not.
-fn covers(summary: &Summary) -> bool {
+/// How the fixed batch went, which must also have met everything.
+fn covered(summary: &Summary) -> ExitCode {
     let gaps = coverage::gaps(summary);
+    let ended = finish(summary);
     for gap in &gaps {
         println!("coverage: {gap}");
     }
-    gaps.is_empty()
+    if gaps.is_empty() {
+        ended
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+/// Prints what two builds of the same engine must have in common: for each seed its digest and how
+/// many events there were.
+fn digests(seeds: std::ops::Range<u64>) -> ExitCode {
+    let (outcomes, mut rest) = (Mutex::new(BTreeMap::new()), seeds);
+    let run = |seed| {
+        let outcome = run_apart(seed);
+        let what = format!("{seed} {:x} {}", outcome.digest, outcome.events);
+        let known = &mut outcomes.lock().expect("inserting does not panic");
+        known.insert(seed, what);
+        outcome
+    };
+    let summary = run_many(move || rest.next(), run, |_| ());
+    for line in outcomes.into_inner().expect("nothing panicked").values() {
+        println!("{line}");
+    }
+    for (seed, failure) in &summary.failed {
+        eprintln!("---- seed {seed}\n{failure}");
+    }
+    if summary.failed.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
 }
 
 fn number_of(arguments: &[String], name: &str) -> Result<Option<u64>, String> {
@@ -241,11 +255,16 @@ fn number_of(arguments: &[String], name: &str) -> Result<Option<u64>, String> {
         .ok_or_else(|| format!("{name} needs a number"))
 }
 
+/// Runs the variant of the engine that is asked for, if one is.
+fn select_variant() {
+    if let Ok(name) = std::env::var(MUTANT_VARIABLE) {
+        mvps_core::mutant::select(&name);
+    }
+}
+
 /// What a process that runs the simulation does first.
 fn prepare() {
-    if let Ok(name) = std::env::var(MUTANT_VARIABLE) {
-        mutants::select(&name);
-    }
+    select_variant();
     if std::env::var_os("SIM_BACKTRACE").is_none() {
         // What went wrong is reported with the events before it.
         std::panic::set_hook(Box::new(|_| {}));
@@ -298,7 +317,7 @@ fn finish(summary: &Summary) -> ExitCode {
     coverage::print(summary);
     for (seed, failure) in &summary.failed {
         println!("---- seed {seed}\n{failure}");
-        println!("  replay: cargo run -p sim --release --features sim -- run --seed {seed}");
+        println!("  replay: cargo sim run --seed {seed}");
     }
     let seeds = summary.passed + summary.failed.len() as u64;
     let core_hours = summary.took.as_secs_f64() / 3600.0 * summary.cores as f64;

@@ -77,7 +77,7 @@ struct State {
 /// A fault that was injected.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Fault {
-    /// How often.
+    /// How often it was injected.
     pub count: u64,
     /// How often each oracle was asked since: before it when it is recorded, after it when it is
     /// reported.
@@ -87,10 +87,10 @@ pub struct Fault {
 /// What is printed while a seed runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Timeline {
-    /// Nothing.
+    /// Nothing is printed.
     #[default]
     Off,
-    /// Everything.
+    /// Every event is printed.
     All,
     /// The events of one block.
     Block(u64),

@@ -1,4 +1,4 @@
-//! `cargo run -p sim --release --features sim -- …`; see [`sim::command`].
+//! `cargo sim …`; see [`sim::command`].
 
 fn main() -> std::process::ExitCode {
     sim::command::main()

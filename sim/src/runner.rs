@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::Mutex;
@@ -33,7 +33,7 @@ const SIMULATED_LIMIT: Duration = Duration::from_hours(24 * 20);
 /// How a seed went.
 #[derive(Debug, Clone, Default)]
 pub struct Outcome {
-    /// Which.
+    /// The seed.
     pub seed: u64,
     /// What went wrong, and the last events.
     pub failure: Option<String>,
@@ -235,37 +235,32 @@ impl Outcome {
     }
 }
 
-/// This program.
-fn own_program() -> Result<PathBuf, String> {
+/// This program, which runs every seed in a process of its own.
+///
+/// # Errors
+/// What the system says.
+pub fn own_program() -> Result<PathBuf, String> {
     let found = std::env::current_exe();
     found.map_err(|error| format!("the runner does not find itself: {error}"))
-}
-
-/// A seed that could not be run.
-fn not_run(seed: u64, reason: String) -> Outcome {
-    Outcome {
-        seed,
-        failure: Some(reason),
-        ..Outcome::default()
-    }
 }
 
 /// Runs `seed` in a process of its own.
 #[must_use]
 pub fn run_apart(seed: u64) -> Outcome {
-    match own_program() {
-        Ok(program) => run_apart_as(&program, seed, None),
-        Err(reason) => not_run(seed, reason),
-    }
+    run_apart_as(seed, None)
 }
 
-/// Runs `seed` with `program`, as a variant of the engine if one is named.
+/// Runs `seed` in a process of its own, as a variant of the engine if one is named.
 #[must_use]
-pub fn run_apart_as(program: &Path, seed: u64, mutant: Option<&str>) -> Outcome {
+pub fn run_apart_as(seed: u64, mutant: Option<&str>) -> Outcome {
     let failed = |failure: String| Outcome {
         seed,
         failure: Some(failure),
         ..Outcome::default()
+    };
+    let program = match own_program() {
+        Ok(program) => program,
+        Err(reason) => return failed(reason),
     };
     let child = Command::new(program)
         .args(["child", &seed.to_string()])
@@ -299,20 +294,11 @@ pub fn run_apart_as(program: &Path, seed: u64, mutant: Option<&str>) -> Outcome 
 /// Runs `seed` twice, in processes of their own, and compares the digests.
 #[must_use]
 pub fn run_twice(seed: u64) -> Outcome {
-    match own_program() {
-        Ok(program) => run_twice_as(&program, seed),
-        Err(reason) => not_run(seed, reason),
-    }
-}
-
-/// The same with `program`.
-#[must_use]
-pub fn run_twice_as(program: &Path, seed: u64) -> Outcome {
-    let first = run_apart_as(program, seed, None);
+    let first = run_apart(seed);
     if first.failure.is_some() {
         return first;
     }
-    let second = run_apart_as(program, seed, None);
+    let second = run_apart(seed);
     if second.digest == first.digest && second.failure.is_none() {
         return first;
     }

@@ -98,7 +98,7 @@ impl Scenario {
     fn start_others(&self, stopped: &watch::Receiver<bool>) -> Vec<madsim::task::JoinHandle<()>> {
         let plan = &self.sites[0].plan.history;
         let mut others = Vec::new();
-        for number in 0..plan.archivists {
+        for number in 0..plan.history_operators {
             // This name and the next two are identities of streams (`random.rs`): they stay.
             let name = format!("archivist{number}");
             let operator = HistoryOperator::new(&self.sites, self.mains, &name);
@@ -108,7 +108,7 @@ impl Scenario {
             let readers = Readers::new(&self.sites, &format!("reader{number}"));
             others.push(spawn(readers.run(stopped.clone())));
         }
-        if plan.guests {
+        if plan.clone_visitors {
             for site in &self.sites[self.mains..] {
                 let visitor = CloneVisitor::new(site, &format!("guest-{}", site.image));
                 others.push(spawn(visitor.run(stopped.clone())));

@@ -1,19 +1,23 @@
 //! `cargo ci sim`: the simulation at its nightly length: the fixed batch that must meet everything,
-//! fresh seeds, small worlds, and the known-bad variants of the engine.
+//! fresh seeds, small worlds, and the known-bad variants of the engine; and that the engine without
+//! variants and assertions, as users run it, does the same.
 
 use std::process::{Command, Stdio};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, ensure};
 
-use crate::rig::command::{terminate, wait_within};
+use crate::rig::command::{run as run_to_end, terminate, wait_within};
 use crate::rig::report::Report;
 use crate::rig::workspace;
 
-/// Compiling the simulation twice (once with variants) and its slowest part, on a slow machine.
+/// Compiling the simulation and its slowest part, on a slow machine.
 const STEP_LIMIT: Duration = Duration::from_secs(3 * 3600);
 
-/// How long the simulation runs.
+/// Seeds whose digests two builds of the engine must have in common.
+const COMPARED_SEEDS: &str = "40";
+
+/// What runs.
 #[derive(clap::Args, Clone, Debug)]
 pub struct Options {
     /// Minutes of fresh seeds.
@@ -25,6 +29,9 @@ pub struct Options {
     /// The first fresh seed; the time, if nothing is said.
     #[arg(long)]
     from: Option<u64>,
+    /// Only whether the engine without variants and assertions does the same.
+    #[arg(long)]
+    plain: bool,
 }
 
 /// Runs the fixed batch, fresh seeds, the small worlds and the variants.
@@ -32,6 +39,11 @@ pub struct Options {
 /// # Errors
 /// If a seed or a world breaks a promise, a fault never fires, or a variant survives.
 pub fn run(options: &Options) -> Result<()> {
+    let mut report = Report::default();
+    report.check("sim", "without variants", same_without_variants);
+    if options.plain {
+        return report.finish("cargo ci sim");
+    }
     let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
     let from = options.from.unwrap_or(now).to_string();
     let (minutes, operations) = (options.minutes.to_string(), options.operations.to_string());
@@ -44,7 +56,6 @@ pub fn run(options: &Options) -> Result<()> {
         ("small worlds", vec!["exhaustive", "--ops", &operations]),
         ("variants", vec!["mutants"]),
     ];
-    let mut report = Report::default();
     for (name, arguments) in steps {
         let limit = STEP_LIMIT + Duration::from_secs(60 * options.minutes);
         report.check("sim", name, || simulate(&arguments, limit));
@@ -52,19 +63,44 @@ pub fn run(options: &Options) -> Result<()> {
     report.finish("cargo ci sim")
 }
 
+/// The digests of some seeds by the program that `cargo test` builds, and by a release build, which
+/// has no variants.
+fn same_without_variants() -> Result<String> {
+    let digests = ["digests", "--seeds", COMPARED_SEEDS];
+    let mut tested = Command::new("cargo");
+    tested
+        .args(["test", "--quiet", "--features", "sim"])
+        .args(["--test", "simulation", "--"]);
+    let mut plain = Command::new("cargo");
+    plain
+        .args(["run", "--quiet", "--release", "--package", "sim"])
+        .args(["--features", "sim", "--"]);
+    let lines = |command: &mut Command| -> Result<Vec<String>> {
+        let finished = run_to_end(
+            command.args(digests).current_dir(workspace::root()),
+            STEP_LIMIT,
+        )?;
+        let is_digest = |line: &&str| line.starts_with(|first: char| first.is_ascii_digit());
+        let lines = finished.stdout.lines().filter(is_digest);
+        Ok(lines.map(str::to_owned).collect())
+    };
+    let (tested, plain) = (lines(&mut tested)?, lines(&mut plain)?);
+    ensure!(
+        tested.len().to_string() == COMPARED_SEEDS,
+        "{} digests",
+        tested.len()
+    );
+    for (one, other) in tested.iter().zip(&plain) {
+        ensure!(one == other, "with variants {one}, without {other}");
+    }
+    ensure!(tested.len() == plain.len(), "not as many seeds");
+    Ok(format!("{COMPARED_SEEDS} seeds have equal digests"))
+}
+
 /// Runs the simulation's own program, which shows its progress.
 fn simulate(arguments: &[&str], limit: Duration) -> Result<String> {
     let mut child = Command::new("cargo")
-        .args([
-            "run",
-            "--quiet",
-            "--release",
-            "-p",
-            "sim",
-            "--features",
-            "sim",
-            "--",
-        ])
+        .arg("sim")
         .args(arguments)
         .current_dir(workspace::root())
         .stdin(Stdio::null())

@@ -83,14 +83,13 @@ fn summary(output: &str, verdict: &str) -> String {
     counts.join(",").trim().to_owned()
 }
 
-/// The core's tests with selectable variants, in a target directory of their own.
+/// The core's tests with selectable variants.
 fn core_tests() -> Command {
     let mut command = Command::new("cargo");
     command
-        .args(["test", "--package", "mvps-core", "--lib", "--target-dir"])
-        .arg(workspace::root().join("target").join("variants"))
+        .args(["test", "--package", "mvps-core", "--lib"])
+        .args(["--features", "variants"])
         .current_dir(workspace::root())
-        .env("RUSTFLAGS", "--cfg madsim --cfg mvps_mutant=\"selectable\"")
         // What fails under a variant is no regression of the core.
         .env("PROPTEST_DISABLE_FAILURE_PERSISTENCE", "1")
         .env_remove(TESTED_VARIABLE);

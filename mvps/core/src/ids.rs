@@ -131,7 +131,7 @@ random_id! {
     PublicationId
 }
 
-/// One writer's time in office: the epoch number and a random id (protocol §1). Two openers can
+/// One writer's time in state: the epoch number and a random id (protocol §1). Two openers can
 /// pick the same number; the id tells them apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Tenure {

@@ -1,10 +1,16 @@
 //! Known-bad variants of the engine, by which the simulation proves that it would notice.
 //!
-//! Each place where a variant differs asks [`is`] by the variant's name. Only a build with
-//! `--cfg mvps_mutant="selectable"` can select one: the simulation's, and that of this crate's own
-//! tests (`cargo ci variants`). Everywhere else the answer is `false` at compile time.
+//! Each place where a variant differs asks [`is`] by the variant's name. Only a build that is
+//! [`SELECTABLE`] can select one: the simulation's, and that of this crate's own tests
+//! (`cargo ci variants`). Everywhere else the answer is `false` at compile time.
+//!
+//! Must never: be in what users run. So a variant takes the feature `variants` and debug assertions,
+//! and no profile that is shipped has those.
 
-#[cfg(mvps_mutant = "selectable")]
+/// Whether this build has variants.
+pub const SELECTABLE: bool = cfg!(all(feature = "variants", debug_assertions));
+
+#[cfg(all(feature = "variants", debug_assertions))]
 static SELECTED: std::sync::OnceLock<String> = std::sync::OnceLock::new();
 
 /// Every variant that the simulation must notice.
@@ -140,10 +146,16 @@ pub const SCENARIOS: &[(&str, &str)] = &[
 pub const TESTED_VARIABLE: &str = "MVPS_VARIANT";
 
 /// This process runs the variant `name` from now on.
-#[cfg(mvps_mutant = "selectable")]
+///
+/// # Panics
+/// If this build has no variants, or none of that name.
 pub fn select(name: &str) {
+    if !SELECTABLE {
+        panic!("{name}: this program was built without variants");
+    }
     assert!(ALL.contains(&name), "no such variant: {name}");
     // A second call changes nothing.
+    #[cfg(all(feature = "variants", debug_assertions))]
     let _ = SELECTED.set(name.to_owned());
 }
 
@@ -151,11 +163,11 @@ pub fn select(name: &str) {
 #[inline]
 #[must_use]
 pub fn is(name: &str) -> bool {
-    #[cfg(all(mvps_mutant = "selectable", test))]
+    #[cfg(all(feature = "variants", debug_assertions, test))]
     SELECTED.get_or_init(|| std::env::var(TESTED_VARIABLE).unwrap_or_default());
-    #[cfg(mvps_mutant = "selectable")]
+    #[cfg(all(feature = "variants", debug_assertions))]
     return SELECTED.get().is_some_and(|selected| selected == name);
-    #[cfg(not(mvps_mutant = "selectable"))]
+    #[cfg(not(all(feature = "variants", debug_assertions)))]
     {
         let _ = name;
         false

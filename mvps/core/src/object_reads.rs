@@ -106,7 +106,8 @@ impl ObjectReads {
         piece: Piece<'_>,
         decode: impl Fn(ObjectSeed, Bytes) -> Result<T, FormatError>,
     ) -> Result<T, ReadError> {
-        // What is decoded may be kept, and must not keep the whole buffer that a client received into.
+        // What is decoded may be kept, and must not keep the whole buffer that a client received
+        // into.
         self.read_body(piece, |seed, body| decode(seed, body.copied()))
             .await
     }

@@ -19,7 +19,7 @@
 use std::cmp::Ordering;
 use std::collections::BTreeSet;
 
-use crate::format::manifest::{Manifest, Office, Pinned};
+use crate::format::manifest::{ImageState, Manifest, Pinned};
 use crate::format::object_name::{ObjectKind, ObjectName};
 use crate::ids::{EpochNumber, ImageId, Incarnation, ObjectSequence, Version};
 use crate::mutant;
@@ -71,7 +71,10 @@ pub fn retained_versions(newest: &Manifest) -> BTreeSet<Version> {
 /// Whether the image is deleted, or its name is taken so that nobody makes it.
 #[must_use]
 pub fn is_tombstone(manifest: &Manifest) -> bool {
-    matches!(manifest.office, Office::Tombstone | Office::Abandoned)
+    matches!(
+        manifest.state,
+        ImageState::Tombstone | ImageState::Abandoned
+    )
 }
 
 /// Up to where object names are settled: whatever a manifest does not reference of them by now, no

@@ -134,14 +134,17 @@ fn read_tail(path: &Path, offset: u64, length: u64) -> io::Result<Vec<u8>> {
     let mut file = File::open(path)?;
     let mut end = length;
     let mut chunk = vec![0; READ_BUFFER_BYTES];
-    // From behind, so that unused space costs no memory.
+    let zeroes = vec![0; READ_BUFFER_BYTES];
+    // From behind, so that unused space costs no memory. Most of it is unused, so whole chunks are
+    // compared before single bytes are.
     while end > offset {
         let start = end.saturating_sub(READ_BUFFER_BYTES as u64).max(offset);
         let chunk = &mut chunk[..usize::try_from(end - start).map_err(io::Error::other)?];
         file.seek(SeekFrom::Start(start))?;
         file.read_exact(chunk)?;
-        if let Some(last) = chunk.iter().rposition(|b| *b != 0) {
-            end = start + last as u64 + 1;
+        if *chunk != zeroes[..chunk.len()] {
+            let last = chunk.iter().rposition(|b| *b != 0);
+            end = start + last.expect("a byte is not zero") as u64 + 1;
             break;
         }
         end = start;

@@ -85,8 +85,8 @@ async fn checkpoint(folder: &Path, image: &ImageId) -> anyhow::Result<bool> {
 }
 
 /// What a snapshot or clone lacks that no server was asked for.
-fn not_asked(in_office: Option<&str>, checkpointed: bool) -> String {
-    match in_office {
+fn not_asked(active: Option<&str>, checkpointed: bool) -> String {
+    match active {
         Some(owner) if !checkpointed => format!(
             "\n{owner} has the image, and was not asked: this is its last checkpoint. To have \
              everything that was written, run this with that server's --buffer-store-path"
@@ -134,7 +134,7 @@ async fn create_snapshot(args: &SnapshotCreateArgs) -> anyhow::Result<String> {
     let made = admin::create_snapshot(&context.admin(), image, name, version).await?;
     let text = |made: &SnapshotCreated| {
         let noted = asked || version.is_some();
-        let lacks = not_asked(made.in_office.as_deref(), noted);
+        let lacks = not_asked(made.active_writer.as_deref(), noted);
         let SnapshotCreated {
             image,
             snapshot,
@@ -191,7 +191,7 @@ pub(super) async fn clone(args: &CloneArgs) -> anyhow::Result<String> {
     let asked = newest && checkpoint(&operation.buffer.buffer_store_path, source).await?;
     let cloned = admin::clone_image(&context.admin(), source, &of, &args.target).await?;
     let text = |cloned: &Cloned| {
-        let lacks = not_asked(cloned.in_office.as_deref(), asked || !newest);
+        let lacks = not_asked(cloned.active_writer.as_deref(), asked || !newest);
         format!(
             "{} is a clone of {}, version {}{lacks}",
             cloned.image, cloned.source, cloned.source_version
@@ -289,7 +289,7 @@ pub(super) async fn rekey(args: &ImageOperationArgs) -> anyhow::Result<String> {
             root_key: done.root_key,
             data_keys: done.data_keys,
             replaced: done.replaced,
-            in_office: None,
+            active_writer: None,
         },
         Some(_) => bail!("the server answered something else; is it of another version?"),
         None => {
@@ -307,9 +307,12 @@ fn rekeyed_text(done: &Rekeyed) -> String {
     if done.data_keys == 0 {
         return format!("the data keys of {image} are wrapped with root key {root_key} already");
     }
-    let owner = done.in_office.as_ref().map_or_else(String::new, |owner| {
-        format!("\n{owner} has the image; it needs that key before it opens it the next time")
-    });
+    let owner = done
+        .active_writer
+        .as_ref()
+        .map_or_else(String::new, |owner| {
+            format!("\n{owner} has the image; it needs that key before it opens it the next time")
+        });
     format!(
         "the data keys of {image} are wrapped with root key {root_key}; it needs {} no more{owner}",
         done.replaced.join(", ")

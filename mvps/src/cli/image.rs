@@ -122,9 +122,9 @@ fn adopted_text(adopted: &Adopted) -> String {
         version,
         checkpoint_lsn,
         buffer_lsn,
-        was_in_office,
+        was_active,
     } = adopted;
-    if *was_in_office {
+    if *was_active {
         return format!(
             "the buffer store of {image} is the active writer's already: nothing was changed"
         );

@@ -196,9 +196,9 @@ pub fn image(image: &ImageReport) -> String {
 /// Who writes the image, or why nobody does.
 #[must_use]
 pub fn state(image: &ImageReport) -> String {
-    match (image.office, image.owner.as_str()) {
-        ("in-office", "") => "active writer: a server that did not name itself".to_owned(),
-        ("in-office", owner) => format!("active writer: {owner}"),
+    match (image.state, image.owner.as_str()) {
+        ("active", "") => "active writer: a server that did not name itself".to_owned(),
+        ("active", owner) => format!("active writer: {owner}"),
         ("clean", _) => "clean: any server may open it".to_owned(),
         (other, _) => other.to_owned(),
     }

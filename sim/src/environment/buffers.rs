@@ -33,11 +33,11 @@ pub struct SimBufferStores {
     pub server: String,
     /// The disk.
     pub disk: MemoryBufferStores,
-    /// Records.
+    /// Where it records what happens.
     pub journal: Journal,
     /// Is told, if somebody wants to know.
     pub model: Option<Arc<Model>>,
-    /// For durations.
+    /// Decides how long a commit or a sync takes.
     pub random: Arc<RandomStream>,
     /// How long a commit and a sync may take.
     pub longest: Duration,

@@ -28,7 +28,7 @@ pub struct Site {
     pub image: ImageId,
     /// What the seed drew for it.
     pub plan: Plan,
-    /// Records.
+    /// The record of the run.
     pub journal: Journal,
     /// Knows what must be true of the image.
     pub model: Arc<Model>,

@@ -42,7 +42,7 @@ pub trait LandingOracle: Send + Sync {
     fn damaged(&self);
 }
 
-/// The service.
+/// The object store: it carries out what its clients send.
 pub struct StoreService {
     contents: Arc<MemoryObjectStore>,
     node: NodeHandle,

@@ -20,11 +20,11 @@ const LATE: Duration = Duration::from_mins(1);
 
 /// A store whose user pauses before some requests.
 pub struct PausingStore {
-    /// Records.
+    /// Where it records what happens.
     pub journal: Journal,
-    /// The store.
+    /// The store that requests go to.
     pub objects: Arc<dyn ObjectStore>,
-    /// Choices.
+    /// Decides when it pauses, and for how long.
     pub random: Arc<RandomStream>,
     /// The requests that a pause may come before.
     pub pauses_before: fn(&Request) -> bool,

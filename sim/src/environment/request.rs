@@ -40,7 +40,7 @@ pub enum Answer {
 }
 
 impl Request {
-    /// Which method.
+    /// The method that it is.
     #[must_use]
     pub fn kind(&self) -> OperationKind {
         match self {

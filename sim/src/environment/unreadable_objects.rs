@@ -21,13 +21,13 @@ const VERSION_AT: usize = 4;
 
 /// A store that gives one client some manifests unreadable.
 pub struct UnreadableObjects {
-    /// Records.
+    /// Where it records what happens.
     pub journal: Journal,
-    /// Who reads.
+    /// The process that reads.
     pub client: String,
-    /// The store.
+    /// The store that it reads from.
     pub objects: Arc<dyn ObjectStore>,
-    /// Choices.
+    /// Decides which manifests are unreadable.
     pub random: Arc<RandomStream>,
     /// How many manifests of a thousand.
     pub chance: u64,

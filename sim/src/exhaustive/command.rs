@@ -34,9 +34,7 @@ pub fn main(operations: usize, part: Part) -> ExitCode {
     }
     for (world, violation) in &report.failures {
         println!("---- {world}\n{}", violation.what);
-        println!(
-            "  replay: cargo run -p sim --release --features sim -- exhaustive --only {world}"
-        );
+        println!("  replay: cargo sim exhaustive --only {world}");
     }
     if report.failures.is_empty() {
         ExitCode::SUCCESS

@@ -7,7 +7,7 @@ use futures_util::FutureExt;
 use mvps_core::admin;
 use mvps_core::engine::{Acknowledge, Attachment, Durability, EngineError, Host, OpenError, open};
 use mvps_core::env::memory::{Crash, MemoryBufferStores, SeededEntropy};
-use mvps_core::format::manifest::{Manifest, Office};
+use mvps_core::format::manifest::{ImageState, Manifest};
 use mvps_core::format::object_name::{manifests_prefix, parse_manifest_key};
 use mvps_core::protocol::{ManifestStore, OpeningError};
 
@@ -102,7 +102,7 @@ impl World {
         if fate == Disk::Lost {
             let is_served = self
                 .newest()?
-                .is_some_and(|newest| newest.office == Office::InOffice);
+                .is_some_and(|newest| newest.state == ImageState::Active);
             if is_served {
                 match self.open(&second)? {
                     Err(OpenError::Opening(OpeningError::Refused(_))) => {}

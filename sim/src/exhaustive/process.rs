@@ -225,13 +225,13 @@ impl Gate {
     }
 }
 
-/// One process.
+/// One process of a world.
 pub struct Process {
     /// Its number.
     pub id: ProcessId,
     /// Its name.
     pub name: &'static str,
-    /// Its world.
+    /// The environment that its code sees.
     pub environment: Environment,
     /// Its gate.
     pub gate: Arc<Gate>,

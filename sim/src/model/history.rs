@@ -73,13 +73,13 @@ impl History {
         id
     }
 
-    /// The branch.
+    /// The branch of that name.
     #[must_use]
     pub fn branch(&self, id: BranchId) -> &Branch {
         &self.branches[id.0]
     }
 
-    /// The branch.
+    /// The branch of that name, to change it.
     pub fn branch_mut(&mut self, id: BranchId) -> &mut Branch {
         &mut self.branches[id.0]
     }

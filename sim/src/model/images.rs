@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use mvps_core::env::memory::MemoryObjectStore;
-use mvps_core::format::manifest::{Manifest, Office};
+use mvps_core::format::manifest::{ImageState, Manifest};
 use mvps_core::format::object_name::{ObjectName, manifests_prefix, parse_manifest_key};
 use mvps_core::ids::ImageId;
 
@@ -201,7 +201,7 @@ impl Model {
     fn is_birth(&self, manifest: &Manifest) -> bool {
         let state = self.state();
         let before = state.newest.as_ref();
-        manifest.office == Office::Clean
+        manifest.state == ImageState::Clean
             && before.is_none_or(|it| it.incarnation != manifest.incarnation)
     }
 }

@@ -11,7 +11,7 @@ use mvps_core::engine::read::Map;
 use mvps_core::engine::read::{MapGuard, View};
 use mvps_core::env::Environment;
 use mvps_core::env::memory::{MemoryBufferStores, MemoryObjectStore, SeededEntropy};
-use mvps_core::format::manifest::{Manifest, Office};
+use mvps_core::format::manifest::{ImageState, Manifest};
 use mvps_core::format::object_name::{ObjectName, manifest_key};
 use mvps_core::ids::{Lsn, Version};
 use xxhash_rust::xxh3::xxh3_64;
@@ -39,6 +39,16 @@ fn needs(newest: &Manifest, key: &str) -> bool {
         .chain(maps)
         .chain(retired)
         .any(|name| name.key() == key)
+}
+
+/// The image's state as the timeline shows it.
+fn state_of(manifest: &Manifest) -> &'static str {
+    match manifest.state {
+        ImageState::Active => "active",
+        ImageState::Clean => "clean",
+        ImageState::Tombstone => "tombstone",
+        ImageState::Abandoned => "abandoned",
+    }
 }
 
 impl Model {
@@ -134,18 +144,21 @@ impl Model {
         self.check_references(&manifest, contents);
         let anew = state.history.branch(branch).begins_at == Some(manifest.lsn);
         let due = anew || state.landings.is_multiple_of(self.content_checks);
-        let is_tombstone = matches!(manifest.office, Office::Tombstone | Office::Abandoned);
+        let is_tombstone = matches!(
+            manifest.state,
+            ImageState::Tombstone | ImageState::Abandoned
+        );
         if due && !is_tombstone && manifest.lsn >= state.history.branch(branch).durable_in_store {
             self.check_content(&state, branch, &manifest, contents);
         }
         self.journal.note(
             "store",
             format_args!(
-                "LANDED version {} of {} by {client}: tenure {}, {:?}, LSN {}, {} segments",
+                "LANDED version {} of {} by {client}: tenure {}, {}, LSN {}, {} segments",
                 manifest.version,
                 self.image,
                 manifest.tenure.epoch,
-                manifest.office,
+                state_of(&manifest),
                 manifest.lsn,
                 manifest.segments.len()
             ),
@@ -155,8 +168,8 @@ impl Model {
         state.newest = Some(manifest);
     }
 
-    /// A server that has nothing new to publish compacts the map and cleans segments, and then publishes
-    /// no more.
+    /// A server that has nothing new to publish compacts the map and cleans segments, and then
+    /// publishes no more.
     fn check_rest(
         &self,
         state: &mut State,
@@ -285,7 +298,7 @@ impl Model {
         let Some(newest) = state.newest.clone() else {
             return;
         };
-        if matches!(newest.office, Office::Tombstone | Office::Abandoned) {
+        if matches!(newest.state, ImageState::Tombstone | ImageState::Abandoned) {
             return;
         }
         let named = |version: Version| {
@@ -297,7 +310,10 @@ impl Model {
         versions.sort_by_key(|it| !named(it.manifest.version));
         for landed in versions.into_iter().take(versions_max) {
             let manifest = &landed.manifest;
-            if matches!(manifest.office, Office::Tombstone | Office::Abandoned) {
+            if matches!(
+                manifest.state,
+                ImageState::Tombstone | ImageState::Abandoned
+            ) {
                 continue;
             }
             let key = manifest_key(&self.image, manifest.version);

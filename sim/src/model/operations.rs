@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use mvps_core::engine::{Durability, EngineError};
 use mvps_core::env::{BufferBatch, PageRun};
-use mvps_core::format::manifest::Office;
+use mvps_core::format::manifest::ImageState;
 use mvps_core::ids::Lsn;
 use mvps_core::store::retry_policy::SLOW_DOWN_MAX;
 
@@ -257,8 +257,8 @@ impl Model {
         }
     }
 
-    /// A server that another has superseded may acknowledge for a bounded time, and not at all once it
-    /// told somebody.
+    /// A server that another has superseded may acknowledge for a bounded time, and not at all once
+    /// it told somebody.
     fn check_active_writer(&self, state: &mut State, server: &str) {
         let now = journal::now();
         let known = &state.servers[server];
@@ -303,7 +303,7 @@ impl Model {
     fn check_handed_back(&self, state: &State, server: &str, lsn: Lsn) {
         let tenure = state.servers[server].tenure;
         let newest = state.newest.as_ref();
-        if newest.is_some_and(|it| it.office == Office::Clean && Some(it.tenure.id) == tenure) {
+        if newest.is_some_and(|it| it.state == ImageState::Clean && Some(it.tenure.id) == tenure) {
             self.journal.fail(
                 "7 (fencing)",
                 format_args!(

@@ -1,10 +1,10 @@
-//! What is published of one image: the versions that the newest manifest retains, who reads them, and
-//! which objects that takes.
+//! What is published of one image: the versions that the newest manifest retains, who reads them,
+//! and which objects that takes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use mvps_core::format::manifest::{Manifest, Office, Pin, PinHolder, Pinned};
+use mvps_core::format::manifest::{ImageState, Manifest, Pin, PinHolder, Pinned};
 use mvps_core::format::object_name::ObjectName;
 use mvps_core::ids::Version;
 
@@ -43,7 +43,10 @@ pub(super) fn needs(manifest: &Manifest) -> impl Iterator<Item = &ObjectName> {
 impl Published {
     /// A manifest landed and is the newest. What it forgets is never retained again.
     pub(super) fn landed(&mut self, manifest: &Arc<Manifest>, branch: BranchId) {
-        if matches!(manifest.office, Office::Tombstone | Office::Abandoned) {
+        if matches!(
+            manifest.state,
+            ImageState::Tombstone | ImageState::Abandoned
+        ) {
             self.tombstones.insert(manifest.version);
         }
         let landed = Landed {

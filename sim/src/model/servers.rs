@@ -1,6 +1,6 @@
 //! Processes and their disks: what an opened image must hold, what a disk may forget.
 
-use mvps_core::format::manifest::Office;
+use mvps_core::format::manifest::ImageState;
 use mvps_core::ids::{Generation, Lsn, TenureId};
 
 use super::operation::Operation;
@@ -53,8 +53,8 @@ impl Model {
         }
     }
 
-    /// Whether everything in the copy is still history: what was lost since, and is in the copy, the
-    /// model has forgotten.
+    /// Whether everything in the copy is still history: what was lost since, and is in the copy,
+    /// the model has forgotten.
     #[must_use]
     pub fn remembers(&self, copy: &Disk) -> bool {
         let state = self.state();
@@ -198,7 +198,7 @@ impl Model {
     pub fn is_alive(&self) -> bool {
         let state = self.state();
         let newest = state.newest.as_ref();
-        newest.is_some_and(|it| !matches!(it.office, Office::Tombstone | Office::Abandoned))
+        newest.is_some_and(|it| !matches!(it.state, ImageState::Tombstone | ImageState::Abandoned))
     }
 
     /// Whether `server` handed the image back, if it ever was its active writer.
@@ -208,7 +208,7 @@ impl Model {
         let tenure = state.servers.get(server).and_then(|it| it.tenure);
         let newest = state.newest.as_ref();
         tenure.is_none_or(|tenure| {
-            newest.is_some_and(|it| it.office == Office::Clean && it.tenure.id == tenure)
+            newest.is_some_and(|it| it.state == ImageState::Clean && it.tenure.id == tenure)
         })
     }
 

@@ -1,7 +1,7 @@
 //! Whose history a manifest that landed as the newest continues, and whether its publisher may
 //! (oracle 7). A tenure begins by opening, takeover, growth, deletion, rollback, or with the image.
 
-use mvps_core::format::manifest::{Manifest, Office};
+use mvps_core::format::manifest::{ImageState, Manifest};
 use mvps_core::ids::{Lsn, Version};
 
 use super::content::Pages;
@@ -70,7 +70,8 @@ impl Model {
             return state.history.begin_anew(None, Pages::new(), manifest.lsn);
         };
         let continued = state.tenures[&before.tenure.id];
-        if manifest.office == Office::Clean && manifest.takeovers.len() > before.takeovers.len() {
+        if manifest.state == ImageState::Clean && manifest.takeovers.len() > before.takeovers.len()
+        {
             self.journal.mark("a takeover landed");
             return continued;
         }
@@ -96,7 +97,7 @@ impl Model {
             .last()
             .is_some_and(|takeover| takeover.at_lsn == before.lsn);
         let lost = left.acknowledged > before.lsn;
-        if before.office != Office::Clean {
+        if before.state != ImageState::Clean {
             self.journal.fail(
                 "2 (loss)",
                 format_args!(
@@ -136,16 +137,16 @@ impl Model {
             return Some(state.history.begin_anew(None, base, manifest.lsn));
         }
         let before = before?;
-        let was_deleted = matches!(before.office, Office::Tombstone | Office::Abandoned);
-        match manifest.office {
-            Office::Abandoned => {
+        let was_deleted = matches!(before.state, ImageState::Tombstone | ImageState::Abandoned);
+        match manifest.state {
+            ImageState::Abandoned => {
                 return Some(state.history.begin_anew(None, Pages::new(), manifest.lsn));
             }
-            Office::Tombstone => {
+            ImageState::Tombstone => {
                 self.journal.mark("an image was deleted");
                 return Some(state.tenures[&before.tenure.id]);
             }
-            Office::InOffice | Office::Clean => {}
+            ImageState::Active | ImageState::Clean => {}
         }
         if manifest.incarnation != before.incarnation {
             if !was_deleted {
@@ -187,13 +188,13 @@ impl Model {
                 ),
             );
         };
-        let office = before.office;
+        let before_state = before.state;
         let branch = state
             .history
             .begin_anew(Some(place), Pages::new(), manifest.lsn);
         let Some(server) = state.servers.get(client).filter(|it| it.tenure.is_some()) else {
             self.journal.mark("an image at rest was rolled back");
-            if office != Office::Clean {
+            if before_state != ImageState::Clean {
                 self.journal.fail(
                     "7 (fencing)",
                     format_args!("{client} rolled back an image that has an active writer"),

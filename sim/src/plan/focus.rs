@@ -1,8 +1,8 @@
 //! Themes: what a seed is about.
 //!
-//! Some situations need several rare things at once (a superseded server that stays busy; reads that
-//! checkpoints overtake; a collector, long transactions and a server that is cut off). Half of the
-//! seeds draw everything by themselves, the others make one such coincidence likely.
+//! Some situations need several rare things at once (a superseded server that stays busy; reads
+//! that checkpoints overtake; a collector, long transactions and a server that is cut off). Half of
+//! the seeds draw everything by themselves, the others make one such coincidence likely.
 
 use crate::random::RandomStream;
 
@@ -12,7 +12,7 @@ pub enum Focus {
     /// Nothing in particular.
     Anything,
     /// Servers are superseded and stay busy.
-    Deposed,
+    Superseded,
     /// Partial writes of pages that checkpoints move meanwhile.
     Patches,
     /// Collectors, old views, and servers that are away for a while.
@@ -36,7 +36,7 @@ impl Focus {
         let weights = [46, 8, 7, 12, 7, 6, 6, 6, 1, 1];
         [
             Self::Anything,
-            Self::Deposed,
+            Self::Superseded,
             Self::Patches,
             Self::Collection,
             Self::Isolation,

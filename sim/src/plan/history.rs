@@ -20,13 +20,13 @@ pub enum Second {
 #[derive(Debug, Clone, Copy)]
 pub struct HistoryPlan {
     /// Operators who give commands about history at the same time.
-    pub archivists: u64,
+    pub history_operators: u64,
     /// Readers of snapshots and versions.
     pub readers: u64,
     /// Names for clones.
     pub copies: u64,
     /// Clones are served now and then.
-    pub guests: bool,
+    pub clone_visitors: bool,
     /// Servers make snapshots and roll back in place.
     pub on_server: bool,
     /// Operators delete images that are served.
@@ -42,10 +42,10 @@ impl HistoryPlan {
     #[must_use]
     pub fn none() -> Self {
         Self {
-            archivists: 0,
+            history_operators: 0,
             readers: 0,
             copies: 0,
-            guests: false,
+            clone_visitors: false,
             on_server: false,
             deletes_main: false,
             pause_max: Duration::from_secs(5),
@@ -73,10 +73,10 @@ impl HistoryPlan {
             };
         }
         Self {
-            archivists: random.within(1..3),
+            history_operators: random.within(1..3),
             readers: random.below(3),
             copies: random.pick(&[0, 1, 2, 3]),
-            guests: random.chance(600),
+            clone_visitors: random.chance(600),
             on_server: random.chance(500),
             deletes_main: random.chance(300),
             pause_max: random.pick(&[

@@ -15,7 +15,7 @@ const NO_CACHE_BYTES: u64 = 8 << 10;
 pub(super) fn sharpen(focus: Focus, mut plan: Plan, random: &RandomStream) -> Plan {
     match focus {
         Focus::Anything => {}
-        Focus::Deposed => deposed(&mut plan, random),
+        Focus::Superseded => superseded(&mut plan, random),
         Focus::Patches => patches(&mut plan, random),
         Focus::Collection => collection(&mut plan, random),
         Focus::Isolation => isolation(&mut plan, random),
@@ -41,7 +41,7 @@ fn few_pages(plan: &mut Plan, pages: u64) {
     plan.config.checkpoint_interval = Duration::from_millis(300);
 }
 
-fn deposed(plan: &mut Plan, random: &RandomStream) {
+fn superseded(plan: &mut Plan, random: &RandomStream) {
     plan.config.checkpoint_interval = Duration::from_mins(2);
     plan.config.checkpoint_bytes = 64 << 20;
     plan.config.buffer_limit_bytes = 256 << 20;

@@ -261,7 +261,7 @@ impl Command {
         let site = self.any();
         let rekeyed = admin::rekey(admin, &site.image).await?;
         let journal = &site.journal;
-        match (rekeyed.replaced.is_empty(), &rekeyed.in_office) {
+        match (rekeyed.replaced.is_empty(), &rekeyed.active_writer) {
             (true, _) => {}
             (false, None) => journal.mark("an image at rest was rekeyed"),
             (false, Some(_)) => journal.mark("an image was rekeyed under its server"),

@@ -167,6 +167,6 @@ pub async fn serve_nbd(
     } else if site.model.handed_back(&process.name) {
         report(Status::Closed);
     } else {
-        report(Status::Failed("it did not leave office".to_owned()));
+        report(Status::Failed("it did not hand the image back".to_owned()));
     }
 }

@@ -37,9 +37,9 @@ pub async fn rest(random: &RandomStream, done: u64, busy_max: u64, pause_max: Du
 
 /// The coverage marks for a process that was killed, and for one that was frozen.
 pub struct Marks {
-    /// Killed.
+    /// It was killed.
     pub killed: &'static str,
-    /// Frozen.
+    /// It was frozen.
     pub frozen: &'static str,
 }
 

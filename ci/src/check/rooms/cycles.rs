@@ -1,4 +1,4 @@
-//! Circles in a graph of numbered nodes.
+//! Cycles in a graph of numbered nodes.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -63,7 +63,7 @@ impl Search<'_> {
     }
 }
 
-/// A shortest circle inside `group`, from its smallest node; empty if there is none.
+/// A shortest cycle inside `group`, from its smallest node; empty if there is none.
 pub fn shortest_cycle(group: &[usize], graph: &Graph) -> Vec<usize> {
     let mut shortest: Vec<usize> = Vec::new();
     for start in group {

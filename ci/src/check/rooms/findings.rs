@@ -1,5 +1,5 @@
-//! What breaks the rules: an import through a wall, a circle of files, a room without a rule, a
-//! path that leads nowhere.
+//! What breaks the rules: an import through a wall, a cycle of files, a room without a rule or a
+//! rule without a room, a path that leads nowhere.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -71,7 +71,7 @@ pub fn findings(root: &Path, houses: &[House]) -> Result<Vec<String>> {
         findings.extend(through_walls(house, &crates[house.crate_root]));
     }
     for read in crates.values() {
-        findings.extend(circles(read));
+        findings.extend(file_cycles(read));
         for (file, line, path) in &read.imports.lost {
             let file = read.files[file.0].display();
             findings.push(format!("{file}:{line}: {path} leads nowhere"));
@@ -106,15 +106,28 @@ fn through_walls(house: &House, read: &Crate) -> Vec<String> {
     }
     let named = |room: String| format!("{}: room {room} has no rule", house.directory);
     findings.extend(unknown.into_iter().map(named));
+    findings.extend(without_files(house, read));
     findings
 }
 
-/// A shortest circle of every group of files that import each other.
-fn circles(read: &Crate) -> Vec<String> {
+/// Rules of rooms that are not there.
+fn without_files(house: &House, read: &Crate) -> Vec<String> {
+    let rooms = read.files.iter().filter_map(|file| house.room_of(file));
+    let rooms: BTreeSet<String> = rooms.collect();
+    let used = rooms.iter().filter_map(|room| house.rule_of(room));
+    let used: BTreeSet<&str> = used.map(|rule| rule.name).collect();
+    let rules = house.rooms.iter().map(|rule| rule.name);
+    let unused = rules.filter(|name| !used.contains(name));
+    let described = unused.map(|name| format!("{}: no file of room {name}", house.directory));
+    described.collect()
+}
+
+/// A shortest cycle of every group of files that import each other.
+fn file_cycles(read: &Crate) -> Vec<String> {
     let graph = read.graph(|_| true);
     let groups = groups(read.files.len(), &graph).into_iter();
-    let circular = groups.filter(|group| group.len() > 1);
-    let described = circular.map(|group| {
+    let cyclic = groups.filter(|group| group.len() > 1);
+    let described = cyclic.map(|group| {
         let mut cycle = shortest_cycle(&group, &graph);
         cycle.extend(cycle.first().copied());
         let names = cycle

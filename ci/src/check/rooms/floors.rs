@@ -121,12 +121,12 @@ mod tests {
         check(0, &[], 0, &[]);
         check(2, &[], 1, &[]);
         check(3, &[(2, 1), (1, 0), (2, 0)], 3, &[]);
-        // Without 0 -> 2 there is no circle; without any other single import there is one.
+        // Without 0 -> 2 there is no cycle; without any other single import there is one.
         check(3, &[(2, 1), (1, 0), (0, 2), (2, 0)], 3, &[(0, 2)]);
     }
 
     #[test]
-    fn both_orders_are_right_without_a_circle() {
+    fn both_orders_are_right_without_a_cycle() {
         let imports = Graph::from([(2, BTreeSet::from([1, 0])), (1, BTreeSet::from([0]))]);
         assert_eq!(best_order(&[0, 1, 2], &imports), [0, 1, 2]);
         assert_eq!(good_order(&[0, 1, 2], &imports), [0, 1, 2]);

@@ -1,4 +1,4 @@
-//! Rooms: which parts of a crate may import which, and that no files import each other in a circle.
+//! Rooms: which parts of a crate may import which, and that no files import each other in a cycle.
 //!
 //! A room is a directory or a file at the top of a house (a crate, or one directory of it). The
 //! table ([`walls`]) says for each room which others it may import. The check reads the sources as

@@ -139,8 +139,8 @@ impl Rooms {
     fn cycles(&self, read: &Crate) -> Vec<BTreeSet<usize>> {
         let graph = read.graph(|file| self.of_file.contains_key(&file));
         let groups = groups(read.files.len(), &graph).into_iter();
-        let circular = groups.filter(|group| group.len() > 1);
-        let rooms = circular.map(|group| group.iter().map(|file| self.of_file[file]).collect());
+        let cyclic = groups.filter(|group| group.len() > 1);
+        let rooms = cyclic.map(|group| group.iter().map(|file| self.of_file[file]).collect());
         rooms.collect()
     }
 }

@@ -17,7 +17,7 @@ pub enum Target {
     Nowhere,
 }
 
-/// The names that are being followed; a circle of re-exports ends at the second visit.
+/// The names that are being followed; a cycle of re-exports ends at the second visit.
 type Visited<'a> = Vec<(ModuleId, &'a str)>;
 
 /// Follows `path` from the code of `module`.

@@ -48,7 +48,7 @@ fn workspace(files: &[(&str, &str)]) -> TempDir {
     directory
 }
 
-const LIB: (&str, &str) = ("lib.rs", "mod high; mod low; mod middle;");
+const LIB: (&str, &str) = ("lib.rs", "mod corridor; mod high; mod low; mod middle;");
 
 /// The files of a house in order.
 const SOUND: &[(&str, &str)] = &[
@@ -59,6 +59,8 @@ const SOUND: &[(&str, &str)] = &[
     ),
     ("low/allowed.rs", "pub struct Allowed;"),
     ("low/hidden.rs", "pub struct Hidden;"),
+    ("corridor/mod.rs", "pub mod one;"),
+    ("corridor/one.rs", "pub struct One;"),
     (
         "middle.rs",
         "use crate::low::Hidden;\npub struct Middle(Hidden);",
@@ -162,7 +164,7 @@ fn a_re_export_alone_is_no_import() {
             ("high.rs", "pub use crate::low::Hidden;"),
             (
                 "lib.rs",
-                "mod high; mod low; mod middle;\nuse high::Hidden;",
+                "mod corridor; mod high; mod low; mod middle;\nuse high::Hidden;",
             ),
         ],
         &["src/lib.rs:2 imports src/low/hidden.rs: room lib may not import low"],
@@ -255,10 +257,28 @@ fn test_code_is_left_out() {
 fn a_room_without_a_rule_is_found() {
     check(
         &[
-            ("lib.rs", "mod attic; mod high; mod low; mod middle;"),
+            (
+                "lib.rs",
+                "mod attic; mod corridor; mod high; mod low; mod middle;",
+            ),
             ("attic.rs", "use crate::low::Hidden;"),
         ],
         &["src: room attic has no rule"],
+    );
+}
+
+#[test]
+fn a_rule_without_a_room_is_found() {
+    check(
+        &[
+            ("lib.rs", "mod corridor; mod high; mod low;"),
+            ("high.rs", ""),
+        ],
+        &["src: no file of room middle"],
+    );
+    check(
+        &[("lib.rs", "mod high; mod low; mod middle;")],
+        &["src: no file of room corridor/*"],
     );
 }
 
@@ -312,7 +332,8 @@ house              files  imports  back up  cycles  imports from (^ back up)
 high                   1        2        0       0  low middle
 middle                 1        1        0       1  low
 low                    2        1        1       1  ^middle
-3 rooms, 3 floors      4        4        1       1
+corridor/one           1        0        0       0
+4 rooms, 3 floors      5        4        1       1
 ";
     assert_eq!(text, expected);
 }

@@ -32,10 +32,10 @@ use setup::{DISK_BYTES, IMAGE, NO_TIMER, start};
 pub use plain_sdk::{PlainSdk, run as run_plain_sdk};
 pub use setup::Options;
 
-/// Measures and prints.
+/// Measures every row on every server and prints the tables.
 ///
 /// # Errors
-/// If something does not run.
+/// If a server or a client fails.
 pub fn run(binary: Option<&Path>, options: &Options) -> Result<()> {
     machine::ensure(machine::NBD_TOOLS)?;
     let directory = TempDir::with_prefix("mvps-bench")?;

@@ -1,4 +1,4 @@
-//! The fio rows.
+//! The rows that fio measures.
 //!
 //! The buffered rows are about the buffer: before each run mvps checkpoints, and what the run
 //! writes, filling included, stays below one generation (256 MiB), so that no upload or spill runs

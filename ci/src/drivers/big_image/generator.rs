@@ -9,7 +9,7 @@ use mvps_core::env::WallTime;
 use mvps_core::format::codec::ObjectSeed;
 use mvps_core::format::frame::{FrameEncoder, frame_pages};
 use mvps_core::format::manifest::{
-    ByteSpan, Manifest, MapObjectEntry, MapObjectId, Office, RootEntry, SegmentEntry, SegmentId,
+    ByteSpan, ImageState, Manifest, MapObjectEntry, MapObjectId, RootEntry, SegmentEntry, SegmentId,
 };
 use mvps_core::format::map_object::{
     LEAF_PAGES, Leaf, LeafExtent, LeafNumber, MapFooter, MapHeader, Root, RootLeaf,
@@ -269,7 +269,7 @@ fn empty_manifest(size_bytes: u64, page_size: PageSize) -> Manifest {
             epoch: EpochNumber(1),
             id: TenureId(1),
         },
-        office: Office::Clean,
+        state: ImageState::Clean,
         owner: String::new(),
         publication: PublicationCounter(1),
         others: Vec::new(),

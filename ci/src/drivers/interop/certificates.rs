@@ -74,7 +74,7 @@ impl Authority {
         &self.directory
     }
 
-    /// The URI of `token` over TLS, for a libnbd client that trusts and is what these files say.
+    /// The URI of `token` over TLS, for a libnbd client that uses these files as its own.
     pub fn uri(&self, listen: &Listen, token: &str) -> String {
         let directory = self.directory.display();
         match listen {

@@ -8,11 +8,11 @@ use super::matrix::Session;
 use super::way::Way;
 use crate::rig::daemon::Setup;
 
-/// How often.
+/// How often the server is killed.
 const KILLS: u64 = 3;
 
-/// qemu-io writes, the server dies and comes back, qemu-io finds everything that was acknowledged:
-/// a mere kill loses nothing, flushed or not.
+/// qemu-io writes, the server is killed and started again, and qemu-io finds everything that was
+/// acknowledged: a mere kill loses nothing, flushed or not.
 ///
 /// # Errors
 /// If anything is lost, or the client does not come back.

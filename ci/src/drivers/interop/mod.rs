@@ -62,14 +62,15 @@ pub fn run(binary: &Binary, against: Option<StandInKind>) -> Result<()> {
 /// What the suites on all stores share.
 struct Suites {
     binary: PathBuf,
-    /// What clients are told.
+    /// The authority that clients trust.
     authority: Rc<Authority>,
-    /// Where the server's certificate is.
+    /// The directory of the server's certificate.
     certificates: PathBuf,
 }
 
 impl Suites {
-    /// The suite and the rules of mvps itself against one daemon on `store`; the matrix as a table.
+    /// Runs the suite and the checks of mvps's own policies against one daemon on `store`; returns
+    /// the matrix as a table.
     fn on_store(
         &self,
         report: &mut Report,
@@ -120,7 +121,7 @@ impl Suites {
     }
 }
 
-/// What any NBD server with trim, zeroes and flush passes.
+/// The checks that any NBD server with trim, zeroes and flush passes.
 fn suite(report: &mut Report, area: &str, server: &mut dyn Server, directory: &Path) {
     scripts::checks(report, area, server, directory);
     verified::checks(report, area, server);

@@ -1,4 +1,5 @@
-//! What is mvps's own: tokens, what a bad one may do, LIST, unix sockets, nbd-client.
+//! The policies of mvps: which tokens it accepts, that a bad one creates nothing, that LIST is
+//! refused; unix sockets and nbd-client.
 
 use std::path::Path;
 
@@ -19,7 +20,7 @@ const FIXED_TOKEN: &str = "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJpbWFnZV9pZCI6
 /// What the fixed token's image must show.
 const FIXED_SIZE: &str = "1073741824";
 
-/// Runs them.
+/// Runs the checks against `daemon`.
 pub fn checks(report: &mut Report, area: &str, daemon: &mut Daemon, socket: &Path) {
     report.check(area, "the fixed token", || fixed_token(daemon));
     report.check(area, "mvps token, nbdinfo", || own_token(daemon));

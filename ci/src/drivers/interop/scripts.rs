@@ -29,7 +29,7 @@ pub fn tool_any(program: &str, arguments: &[&str]) -> Result<Finished> {
     run_any(system(program).args(arguments), TOOL_LIMIT)
 }
 
-/// Runs them.
+/// Runs the checks against `server`.
 pub fn checks(report: &mut Report, area: &str, server: &mut dyn Server, directory: &Path) {
     report.check(area, "nbdinfo", || information(server));
     report.check(area, "nbdcopy in, out, compare", || {

@@ -1,4 +1,4 @@
-//! Extents of a large and almost empty image, in time.
+//! The extents of a large and almost empty image: every client gets them within a limit of time.
 
 use std::time::{Duration, Instant};
 
@@ -36,7 +36,7 @@ const LIMIT_SECONDS: f64 = 1.0;
 /// How long each may take on average where QEMU asks for them one by one.
 const ONE_LIMIT_SECONDS: f64 = 0.001;
 
-/// Runs them.
+/// Compares the extents that each client sees with the pages that were written.
 pub fn checks(report: &mut Report, area: &str, daemon: &Daemon) {
     let mut written = Vec::new();
     report.check(area, "1 TiB sparse: writing it", || {
@@ -98,7 +98,8 @@ async fn attach(daemon: &Daemon, image: &str) -> Result<Client> {
     Ok(client)
 }
 
-/// Writes pages that have no neighbours; their numbers in order. Half is in the buffer after it.
+/// Writes pages that have no neighbours; returns their numbers in order. Half of them are still in
+/// the buffer afterwards.
 fn fill(daemon: &Daemon) -> Result<Vec<u64>> {
     let stride = DISK_BYTES / PAGE_BYTES / PAGES;
     let mut numbers = Numbers::new(40);
@@ -121,7 +122,7 @@ fn fill(daemon: &Daemon) -> Result<Vec<u64>> {
     Ok(pages)
 }
 
-/// The whole disk in one request, as far as the answer goes; and again from there.
+/// Asks for the extents of the whole disk, and again from where each answer ends.
 fn own_client(daemon: &Daemon, written: &[u64]) -> Result<String> {
     let runtime = Runtime::new()?;
     runtime.block_on(async {

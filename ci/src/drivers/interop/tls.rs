@@ -22,7 +22,7 @@ const CONTENT_BYTES: u64 = 32 * 1024 * 1024;
 /// How long new certificates may take to be in use after SIGHUP.
 const RELOAD_LIMIT: Duration = Duration::from_secs(10);
 
-/// Runs them, on daemons of their own.
+/// Runs the checks, on daemons of their own.
 ///
 /// # Errors
 /// If a daemon does not start.

@@ -13,7 +13,7 @@ use crate::rig::server::Server;
 /// How long one fio run may take.
 const FIO_LIMIT: Duration = Duration::from_secs(120);
 
-/// Runs them.
+/// Runs the checks against `server`.
 pub fn checks(report: &mut Report, area: &str, server: &mut dyn Server) {
     report.check(area, "fio mixed 4k-128k qd32 crc32c + trim", || {
         mixed(server)

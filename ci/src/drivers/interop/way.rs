@@ -14,7 +14,7 @@ pub struct Way {
     pub name: &'static str,
     /// Where the daemon listens.
     pub listen: Listen,
-    /// Whom clients trust, if they are to encrypt.
+    /// The authority that clients trust, if they encrypt.
     pub authority: Option<Rc<Authority>>,
 }
 
@@ -47,7 +47,7 @@ impl Way {
         self.qemu_image_at(&self.listen, row)
     }
 
-    /// [`Self::qemu_image`] where somebody else listens, who passes on to this way.
+    /// [`Self::qemu_image`] through a relay that listens at `listen`.
     pub fn qemu_image_at(&self, listen: &Listen, row: &str) -> String {
         let token = self.claims(row).sign();
         match &self.authority {

@@ -11,10 +11,10 @@ use crate::rig::machine::system;
 /// How long one step may take.
 const STEP_LIMIT: Duration = Duration::from_secs(120);
 
-/// The disk: several journals and generations.
+/// The size of the disk: several journals and generations fit.
 const DISK_BYTES: u64 = 2 << 30;
 
-/// The btrfs beneath it: the disk, two copies that share most of it, and free space.
+/// The size of the btrfs beneath it: the disk, two copies that share most of it, and free space.
 const HOST_BYTES: u64 = 8 << 30;
 
 /// A mounted filesystem; unmounted when dropped, and its loop device freed with it.

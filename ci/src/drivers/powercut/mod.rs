@@ -30,7 +30,7 @@ use crate::rig::report::Report;
 use crate::rig::workspace::Binary;
 use disk::Machine;
 
-/// How often to cut.
+/// How often to cut the power, and from which seed.
 #[derive(clap::Args, Clone, Debug)]
 pub struct Options {
     /// Power cuts under load.

@@ -2,30 +2,30 @@
 //! everything it holds, as long as nothing was committed since (protocol §2, end).
 
 use crate::env::BufferStores;
-use crate::format::manifest::Office;
+use crate::format::manifest::ImageState;
 use crate::ids::ImageId;
-use crate::protocol::{OPEN_ATTEMPTS_MAX, Opener, OpeningError, TakingOffice};
+use crate::protocol::{Activation, OPEN_ATTEMPTS_MAX, Opener, OpeningError};
 
 use super::{AdminError, named};
 
-/// A buffer store that is in office again.
+/// A buffer store whose server is the active writer again.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Adopted {
     /// The image.
     pub image: String,
-    /// The version that put it in office.
+    /// The version that made it the active writer.
     pub version: u64,
     /// The LSN of the last checkpoint.
     pub checkpoint_lsn: u64,
     /// The last LSN that the buffer store holds, which a server will continue from.
     pub buffer_lsn: u64,
-    /// It was in office already; nothing was published.
-    pub was_in_office: bool,
+    /// It was the active writer already; nothing was published.
+    pub was_active: bool,
 }
 
 /// Locks the buffer store of the image, checks that the image's newest manifest is clean and
-/// continues in it, and puts it in office without serving. A server started on it afterwards
-/// opens the image in the ordinary way.
+/// continues in it, and makes it the active writer without serving. A server started on it
+/// afterwards opens the image in the ordinary way.
 ///
 /// # Errors
 /// [`AdminError`].
@@ -42,31 +42,31 @@ pub async fn adopt(
             location,
         });
     }
-    let mut office =
-        TakingOffice::begin(opener, &mut recovered, image, &location).map_err(AdminError::Open)?;
+    let mut activation =
+        Activation::begin(opener, &mut recovered, image, &location).map_err(AdminError::Open)?;
     for _ in 0..OPEN_ATTEMPTS_MAX {
         let found = opener.manifests.newest(image).await?;
         let newest = found.ok_or_else(|| AdminError::NoSuchImage {
             image: image.clone(),
         })?;
         let image = image.clone();
-        let buffer = office.buffer();
-        let adopted = |version: u64, was_in_office| Adopted {
+        let buffer = activation.buffer();
+        let adopted = |version: u64, was_active| Adopted {
             image: newest.image.to_string(),
             version,
             checkpoint_lsn: newest.lsn.0,
             buffer_lsn: buffer.last_lsn.max(newest.lsn).0,
-            was_in_office,
+            was_active,
         };
-        if matches!(newest.office, Office::Tombstone | Office::Abandoned) {
+        if matches!(newest.state, ImageState::Tombstone | ImageState::Abandoned) {
             return Err(AdminError::Deleted { image });
         }
         if buffer.owns(newest.tenure) && buffer.last_lsn >= newest.lsn {
             return Ok(adopted(newest.version.0, true));
         }
-        if newest.office != Office::Clean {
+        if newest.state != ImageState::Clean {
             let owner = named(&newest.owner);
-            return Err(AdminError::InOffice { image, owner });
+            return Err(AdminError::Active { image, owner });
         }
         if !buffer.continues(&newest) {
             return Err(AdminError::OtherHistory {
@@ -77,8 +77,8 @@ pub async fn adopt(
             });
         }
         let done = adopted(newest.version.next().0, false);
-        let body = office.compose_open(&newest, newest.size_bytes);
-        if office
+        let body = activation.compose_open(&newest, newest.size_bytes);
+        if activation
             .attempt(body, false)
             .await
             .map_err(AdminError::Open)?

@@ -44,9 +44,9 @@ pub struct Cloned {
     pub pinned_in: Vec<String>,
     /// Its size.
     pub size_bytes: u64,
-    /// The server that has the source in office, which may hold newer data than the clone unless
+    /// The server that has the source open, which may hold newer data than the clone unless
     /// it was asked for a checkpoint; `None` if nobody has.
-    pub in_office: Option<String>,
+    pub active_writer: Option<String>,
 }
 
 /// Clones the version of `source` that `shown` is now as the new image `target`.
@@ -104,7 +104,7 @@ pub async fn clone_image(
         clone.create(place.as_ref(), &origin).await?
     };
     tracing::info!(image = %target, %source, of = %origin.version, "cloned");
-    let in_office = newest.office == crate::format::manifest::Office::InOffice;
+    let active = newest.state == crate::format::manifest::ImageState::Active;
     Ok(Cloned {
         image: target.to_string(),
         version: version.0,
@@ -112,7 +112,7 @@ pub async fn clone_image(
         source_version: origin.version.0,
         pinned_in,
         size_bytes: origin.size_bytes,
-        in_office: in_office.then(|| super::named(&newest.owner)),
+        active_writer: active.then(|| super::named(&newest.owner)),
     })
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Invariant: pins go on in the tombstone, so what clones and readers need is kept.
 
-use crate::format::manifest::{Manifest, Office};
+use crate::format::manifest::{ImageState, Manifest};
 use crate::ids::ImageId;
 use crate::protocol::{
     ManifestStore, Outcome, PublishedBy, compose_tombstone, next_tenure, publish,
@@ -25,11 +25,12 @@ pub struct Deleted {
     pub pinned_by: Vec<String>,
     /// Snapshots that went with it.
     pub snapshots: Vec<String>,
-    /// The server that was in office, which this fenced; what it had not published is given up.
+    /// The server that was the active writer, which this fenced; what it had not published is given
+    /// up.
     pub fenced: Option<String>,
 }
 
-/// Deletes an image. With `force` also one that is in office: its server is fenced and what that
+/// Deletes an image. With `force` also one that is in state: its server is fenced and what that
 /// did not publish is given up.
 ///
 /// # Errors
@@ -42,7 +43,7 @@ pub async fn delete(
     let mut newest = admin.newest_alive(image).await?;
     let incarnation = newest.incarnation;
     for _ in 0..ATTEMPTS_MAX {
-        if newest.office == Office::InOffice && !force {
+        if newest.state == ImageState::Active && !force {
             return Err(AdminError::NotClean {
                 image: image.clone(),
                 owner: named(&newest.owner),
@@ -59,7 +60,7 @@ pub async fn delete(
             Outcome::Merge(next) | Outcome::Fenced(next) => newest = next,
         }
         // Somebody else deleted it, and may have made another of its name.
-        let gone = matches!(newest.office, Office::Tombstone | Office::Abandoned);
+        let gone = matches!(newest.state, ImageState::Tombstone | ImageState::Abandoned);
         if gone || newest.incarnation != incarnation {
             let image = image.clone();
             return Err(AdminError::Deleted { image });
@@ -79,7 +80,7 @@ async fn publish_tombstone(
 }
 
 fn deleted(before: &Manifest, tombstone: &Manifest) -> Deleted {
-    let in_office = before.office == Office::InOffice;
+    let active = before.state == ImageState::Active;
     let snapshots = before.snapshots.iter();
     tracing::info!(image = %before.image, version = %tombstone.version, "deleted");
     Deleted {
@@ -87,6 +88,6 @@ fn deleted(before: &Manifest, tombstone: &Manifest) -> Deleted {
         version: tombstone.version.0,
         pinned_by: before.pins.iter().map(|pin| holder(&pin.holder)).collect(),
         snapshots: snapshots.map(|snapshot| snapshot.name.clone()).collect(),
-        fenced: in_office.then(|| named(&before.owner)),
+        fenced: active.then(|| named(&before.owner)),
     }
 }

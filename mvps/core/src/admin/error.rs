@@ -33,7 +33,7 @@ pub enum AdminError {
         #[from]
         source: PublishError,
     },
-    /// Another server took office while the command ran.
+    /// Another server became the active writer while the command ran.
     #[error(
         "image {image} was opened by {owner} while this command ran, and nothing was done: look at \
          `mvps image show {image}` and run the command again if you mean that server"
@@ -61,15 +61,15 @@ pub enum AdminError {
     /// The buffer store cannot be opened.
     #[error(transparent)]
     Buffer(#[from] BufferError),
-    /// Taking office for the buffer store failed.
+    /// Becoming the active writer for the buffer store failed.
     #[error("{0}")]
     Open(OpeningError),
-    /// The image is in office, so nobody can be let in.
+    /// The image has an active writer, so nobody can be let in.
     #[error(
         "image {image} is in the hands of {owner}. Stop that server, which leaves the image clean, \
          or run `mvps image takeover {image}` if it is gone for good; then adopt again"
     )]
-    InOffice {
+    Active {
         /// The image.
         image: ImageId,
         /// Who has it.
@@ -143,7 +143,7 @@ pub enum AdminError {
         /// The version.
         version: Version,
     },
-    /// The image is in office, and only its server may do this.
+    /// The image has an active writer, and only that may do this.
     #[error("image {image} is in the hands of {owner}: {advice}")]
     NotClean {
         /// The image.

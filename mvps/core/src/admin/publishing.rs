@@ -6,7 +6,7 @@
 
 use crate::encryption::RootKeys;
 use crate::env::{Clock, Entropy, EntropyExt};
-use crate::format::manifest::{Manifest, Office};
+use crate::format::manifest::{ImageState, Manifest};
 use crate::ids::{ImageId, PublicationId};
 use crate::protocol::{ManifestStore, OthersPart, Outcome, PublishedBy, compose_by_other, publish};
 
@@ -127,10 +127,10 @@ fn found(newest: Option<Manifest>, image: &ImageId) -> Result<Manifest, AdminErr
 }
 
 fn require_alive(newest: &Manifest) -> Result<(), AdminError> {
-    match newest.office {
-        Office::Tombstone | Office::Abandoned => Err(AdminError::Deleted {
+    match newest.state {
+        ImageState::Tombstone | ImageState::Abandoned => Err(AdminError::Deleted {
             image: newest.image.clone(),
         }),
-        Office::InOffice | Office::Clean => Ok(()),
+        ImageState::Active | ImageState::Clean => Ok(()),
     }
 }

@@ -8,7 +8,7 @@
 use std::collections::BTreeSet;
 
 use crate::encryption::{KeyError, RootKeyId, WrappedDataKey};
-use crate::format::manifest::{Manifest, Office};
+use crate::format::manifest::{ImageState, Manifest};
 use crate::ids::ImageId;
 use crate::protocol::OthersPart;
 
@@ -27,8 +27,8 @@ pub struct Rekeyed {
     pub data_keys: u64,
     /// Root keys that they were wrapped with before, and that the image needs no more.
     pub replaced: Vec<String>,
-    /// The server that has the image in office; it needs the root key when it opens it again.
-    pub in_office: Option<String>,
+    /// The server that is the active writer; it needs the root key when it opens it again.
+    pub active_writer: Option<String>,
 }
 
 /// Wraps the data keys of `image` with the first root key.
@@ -52,13 +52,13 @@ pub async fn rekey(admin: &Admin<'_>, image: &ImageId) -> Result<Rekeyed, AdminE
     let (newest, replaced): (_, Vec<RootKeyId>) = admin.publish_part(image, wrap).await?;
     let distinct: BTreeSet<_> = replaced.iter().copied().collect();
     tracing::info!(%image, root_key = %first, data_keys = replaced.len(), "rekeyed");
-    let in_office = newest.office == Office::InOffice;
+    let active = newest.state == ImageState::Active;
     Ok(Rekeyed {
         image: image.to_string(),
         version: newest.version.0,
         root_key: first.to_string(),
         data_keys: replaced.len() as u64,
         replaced: distinct.into_iter().map(|root| root.to_string()).collect(),
-        in_office: in_office.then(|| named(&newest.owner)),
+        active_writer: active.then(|| named(&newest.owner)),
     })
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::format::manifest::{Manifest, Office, Pin, PinHolder, Pinned, Snapshot, Takeover};
+use crate::format::manifest::{ImageState, Manifest, Pin, PinHolder, Pinned, Snapshot, Takeover};
 use crate::ids::ImageId;
 use crate::protocol::ManifestStore;
 
@@ -13,9 +13,9 @@ use super::AdminError;
 pub struct ImageReport {
     /// Its name.
     pub image: String,
-    /// `in-office`, `clean`, `deleted` or `abandoned`.
-    pub office: &'static str,
-    /// Host and process of the server that is, or was, in office; may be empty.
+    /// `active`, `clean`, `deleted` or `abandoned`.
+    pub state: &'static str,
+    /// Host and process of the server that is, or was, the active writer; may be empty.
     pub owner: String,
     /// The number of the last epoch.
     pub epoch: u64,
@@ -120,7 +120,7 @@ impl ImageReport {
         let maps = manifest.maps.iter().map(|entry| entry.size_bytes);
         Self {
             image: manifest.image.to_string(),
-            office: office(manifest.office),
+            state: state_word(manifest.state),
             owner: manifest.owner.clone(),
             epoch: manifest.tenure.epoch.0,
             tenure: manifest.tenure.id.to_string(),
@@ -187,13 +187,13 @@ pub(super) fn holder(holder: &PinHolder) -> String {
     }
 }
 
-/// An office for people.
-pub(super) fn office(office: Office) -> &'static str {
-    match office {
-        Office::InOffice => "in-office",
-        Office::Clean => "clean",
-        Office::Tombstone => "deleted",
-        Office::Abandoned => "abandoned",
+/// A state for people.
+pub(super) fn state_word(state: ImageState) -> &'static str {
+    match state {
+        ImageState::Active => "active",
+        ImageState::Clean => "clean",
+        ImageState::Tombstone => "deleted",
+        ImageState::Abandoned => "abandoned",
     }
 }
 

@@ -1,7 +1,7 @@
-//! `mvps image resize` of an image that nobody has in office. The server of an open image grows it
+//! `mvps image resize` of an image that has no active writer. The server of an open image grows it
 //! itself. Images do not shrink: their maps may have pages there.
 
-use crate::format::manifest::{Manifest, Office};
+use crate::format::manifest::{ImageState, Manifest};
 use crate::ids::ImageId;
 use crate::protocol::{compose_resize, leave_mark, next_tenure};
 
@@ -38,7 +38,7 @@ pub async fn resize(
         if newest.size_bytes == size_bytes {
             return Ok(Step::Done(done));
         }
-        if newest.office != Office::Clean {
+        if newest.state != ImageState::Clean {
             return Err(AdminError::NotClean {
                 image: image.clone(),
                 owner: named(&newest.owner),

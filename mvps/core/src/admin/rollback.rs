@@ -1,7 +1,7 @@
-//! `mvps image rollback IMAGE@NAME`, or to a version: of an image that nobody has in office. The
+//! `mvps image rollback IMAGE@NAME`, or to a version: of an image that has no active writer. The
 //! server of an open image does it itself (protocol §5.5; `engine`).
 
-use crate::format::manifest::{Manifest, Office};
+use crate::format::manifest::{ImageState, Manifest};
 use crate::ids::{ImageId, Version};
 use crate::protocol::{compose_rollback, is_retained, leave_mark, next_tenure};
 use crate::token::Shown;
@@ -80,7 +80,7 @@ pub async fn roll_back(
     let newest = admin.newest_alive(image).await?;
     let target = admin.load_shown(&newest, to).await?;
     let step = |newest: &Manifest, mark| {
-        if newest.office != Office::Clean {
+        if newest.state != ImageState::Clean {
             return Err(AdminError::NotClean {
                 image: image.clone(),
                 owner: named(&newest.owner),

@@ -3,7 +3,7 @@
 //! A snapshot is a line in the manifest: made and deleted by one publication, whatever the image
 //! holds. It keeps its version, and everything that this references, until it is deleted.
 
-use crate::format::manifest::{Manifest, Office, Pinned, Snapshot};
+use crate::format::manifest::{ImageState, Manifest, Pinned, Snapshot};
 use crate::ids::{ImageId, Version};
 use crate::protocol::is_retained;
 
@@ -21,9 +21,9 @@ pub struct SnapshotCreated {
     pub version: u64,
     /// The LSN of the image's newest version when it was made.
     pub lsn: u64,
-    /// The server that is in office, which may hold newer data than the snapshot unless it was
-    /// asked for a checkpoint; `None` if nobody is.
-    pub in_office: Option<String>,
+    /// The server that is the active writer, which may hold newer data than the snapshot unless it
+    /// was asked for a checkpoint; `None` if nobody is.
+    pub active_writer: Option<String>,
 }
 
 /// Names `version`, or the newest.
@@ -64,13 +64,13 @@ pub async fn create_snapshot(
         Ok((version, newest.lsn))
     };
     let (newest, (version, lsn)) = admin.publish_part(image, add).await?;
-    let in_office = newest.office == Office::InOffice;
+    let active = newest.state == ImageState::Active;
     Ok(SnapshotCreated {
         image: image.to_string(),
         snapshot: name.to_owned(),
         version: version.0,
         lsn: lsn.0,
-        in_office: in_office.then(|| super::named(&newest.owner)),
+        active_writer: active.then(|| super::named(&newest.owner)),
     })
 }
 

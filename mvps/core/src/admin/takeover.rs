@@ -1,11 +1,11 @@
-//! `mvps image takeover IMAGE`: takes an image from the server in office, which is gone or is to be
+//! `mvps image takeover IMAGE`: takes an image from the active writer, which is gone or is to be
 //! fenced, and gives up what that server did not checkpoint (protocol §2).
 //!
-//! Invariant: one call deposes at most one tenure, the one it found in office. If another got in
+//! Invariant: one call fences at most one tenure, the one it found active. If another got in
 //! meanwhile, that is the operator's to decide.
 
 use crate::env::{Clock, Entropy};
-use crate::format::manifest::{Manifest, Office};
+use crate::format::manifest::{ImageState, Manifest};
 use crate::ids::{ImageId, Tenure};
 use crate::protocol::{
     ManifestStore, Outcome, PublishedBy, compose_takeover, next_tenure, publish,
@@ -24,7 +24,7 @@ const TAKEOVER_ATTEMPTS_MAX: usize = 64;
 pub enum TakeoverOutcome {
     /// The image is clean now; what was given up is in its newest takeover.
     TakenOver(ImageReport),
-    /// Nobody was in office: there was nothing to take.
+    /// Nobody was in state: there was nothing to take.
     WasClean(ImageReport),
 }
 
@@ -42,9 +42,9 @@ pub async fn takeover(
     let mut base = found.ok_or_else(|| AdminError::NoSuchImage {
         image: image.clone(),
     })?;
-    let deposed = base.tenure;
+    let fenced = base.tenure;
     for _ in 0..TAKEOVER_ATTEMPTS_MAX {
-        if let Some(end) = judge_takeover(&base, deposed) {
+        if let Some(end) = judge_takeover(&base, fenced) {
             return end;
         }
         let tenure = next_tenure(Some(&base), entropy);
@@ -58,20 +58,20 @@ pub async fn takeover(
     })
 }
 
-/// What the newest manifest says of the wish to depose `deposed`: `None` if it is in office.
+/// What the newest manifest says of the wish to fence `fenced`: `None` if it is the active writer.
 fn judge_takeover(
     newest: &Manifest,
-    deposed: Tenure,
+    fenced: Tenure,
 ) -> Option<Result<TakeoverOutcome, AdminError>> {
     let image = newest.image.clone();
-    let on_record = newest.takeovers.iter().any(|record| record.from == deposed);
-    match newest.office {
-        Office::Tombstone | Office::Abandoned => Some(Err(AdminError::Deleted { image })),
+    let on_record = newest.takeovers.iter().any(|record| record.from == fenced);
+    match newest.state {
+        ImageState::Tombstone | ImageState::Abandoned => Some(Err(AdminError::Deleted { image })),
         // Also if somebody opened the image since.
         _ if on_record => Some(Ok(TakeoverOutcome::TakenOver(ImageReport::of(newest)))),
-        Office::Clean => Some(Ok(TakeoverOutcome::WasClean(ImageReport::of(newest)))),
-        Office::InOffice if newest.tenure == deposed => None,
-        Office::InOffice => Some(Err(AdminError::OwnerChanged {
+        ImageState::Clean => Some(Ok(TakeoverOutcome::WasClean(ImageReport::of(newest)))),
+        ImageState::Active if newest.tenure == fenced => None,
+        ImageState::Active => Some(Err(AdminError::OwnerChanged {
             image,
             owner: named(&newest.owner),
         })),

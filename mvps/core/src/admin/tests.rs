@@ -7,7 +7,7 @@ use futures_util::FutureExt;
 use super::{AdminError, TakeoverOutcome, adopt, list, show, takeover};
 use crate::env::memory::{Crash, MemoryBufferStores, Verdict};
 use crate::env::{BufferStores, OperationKind};
-use crate::format::manifest::Office;
+use crate::format::manifest::ImageState;
 use crate::format::object_name::manifest_key;
 use crate::ids::{ImageId, Lsn};
 use crate::protocol::tests::world::{Server, World, commit_page, image, request, version};
@@ -18,7 +18,7 @@ async fn take_over(world: &World) -> Result<TakeoverOutcome, AdminError> {
 }
 
 async fn leave(world: &World, server: &mut Server) {
-    let clean = server.compose(|own| own.office = Office::Clean).unwrap();
+    let clean = server.compose(|own| own.state = ImageState::Clean).unwrap();
     let outcome = server.publish(world, &clean).await.unwrap();
     assert_eq!(outcome, Outcome::Counted(clean));
 }
@@ -43,7 +43,7 @@ async fn a_takeover_leaves_the_image_clean_and_on_record() {
     let Ok(TakeoverOutcome::TakenOver(report)) = take_over(&world).await else {
         panic!("taken over");
     };
-    assert_eq!((report.office, report.version, report.lsn), ("clean", 3, 1));
+    assert_eq!((report.state, report.version, report.lsn), ("clean", 3, 1));
     assert_eq!(
         report.takeovers[0].from_tenure,
         server.tenure.id.to_string()
@@ -154,9 +154,9 @@ async fn a_buffer_store_that_was_taken_over_is_adopted() {
         (adopted.version, adopted.checkpoint_lsn, adopted.buffer_lsn),
         (4, 1, 2)
     );
-    assert!(!adopted.was_in_office);
+    assert!(!adopted.was_active);
     let again = adopt(&world.opener(), &node, &image()).await.unwrap();
-    assert!(again.was_in_office);
+    assert!(again.was_active);
 
     let mut recovered = node.open(&image()).await.unwrap();
     let opened = world.opens_with(&mut recovered, &request()).await.unwrap();
@@ -180,7 +180,7 @@ async fn what_is_not_adopted() {
     // Another server has the image.
     let newcomer = world.opens(&elsewhere, &request()).await.unwrap();
     let error = adopting(&node).await.unwrap_err();
-    assert!(matches!(error, AdminError::InOffice { .. }), "{error}");
+    assert!(matches!(error, AdminError::Active { .. }), "{error}");
     // It left without a commit: nothing is in the way.
     let before = node.copy(&image()).unwrap();
     let mut newcomer = Server::of(&newcomer);
@@ -221,8 +221,8 @@ async fn show_and_list() {
     world.snapshot("monday").await;
     let report = show(&world.manifests, &image()).await.unwrap();
     assert_eq!(
-        (report.office, report.owner.as_str()),
-        ("in-office", "host-1, process 7")
+        (report.state, report.owner.as_str()),
+        ("active", "host-1, process 7")
     );
     assert_eq!(
         (report.segments, report.stored_bytes, report.version),

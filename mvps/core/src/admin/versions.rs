@@ -7,7 +7,7 @@ use crate::ids::{ImageId, Version};
 use crate::protocol::ManifestError;
 use crate::reachability::named_versions;
 
-use super::report::{holder, office};
+use super::report::{holder, state_word};
 use super::{Admin, AdminError};
 
 /// One version.
@@ -21,8 +21,8 @@ pub struct VersionReport {
     pub published_at_unix_ms: u64,
     /// The image's size then.
     pub size_bytes: u64,
-    /// What it was published as: `in-office`, `clean`, …
-    pub office: &'static str,
+    /// What it was published as: `active`, `clean`, …
+    pub state: &'static str,
     /// The epoch that published it.
     pub epoch: u64,
     /// Snapshots that name it.
@@ -96,7 +96,7 @@ fn report(newest: &Manifest, found: &Manifest) -> VersionReport {
         lsn: found.lsn.0,
         published_at_unix_ms: found.published_at.unix_ms,
         size_bytes: found.size_bytes,
-        office: office(found.office),
+        state: state_word(found.state),
         epoch: found.tenure.epoch.0,
         snapshots: named.map(|snapshot| snapshot.name.clone()).collect(),
         pinned_by: pins.map(|pin| holder(&pin.holder)).collect(),

@@ -31,8 +31,8 @@ pub struct Client {
 
 impl Client {
     /// Attaches to the export called `name` and starts the connection's driver. `options` is an
-    /// [`Opening`], which asks for nothing more, or [`RequestedOptions`]; what the server granted of them is
-    /// in [`Self::export`].
+    /// [`Opening`], which asks for nothing more, or [`RequestedOptions`]; what the server granted
+    /// of them is in [`Self::export`].
     ///
     /// # Errors
     /// [`ClientError::Refused`], [`ClientError::Lost`] or a protocol error.

@@ -4,7 +4,7 @@
 //! carries on, above all pins and the count of epochs and versions, goes on.
 
 use crate::env::{Entropy, EntropyExt, WallTime};
-use crate::format::manifest::{Manifest, MapObjectId, Office, SegmentId};
+use crate::format::manifest::{ImageState, Manifest, MapObjectId, SegmentId};
 use crate::ids::{ImageId, Incarnation, Lsn, ObjectSequence, PageSize, Tenure, Version};
 use crate::protocol::{
     FIRST_PUBLICATION, ManifestStore, Outcome, PublishError, PublishedBy, next_tenure, publish,
@@ -27,7 +27,7 @@ pub fn compose_abandoned(
         version,
         incarnation,
         tenure,
-        office: Office::Abandoned,
+        state: ImageState::Abandoned,
         owner: String::new(),
         publication: FIRST_PUBLICATION,
         others: base.map_or_else(Vec::new, |base| base.others.clone()),
@@ -83,7 +83,7 @@ mod tests {
     #[test]
     fn a_name_carries_on() {
         let base = Manifest {
-            office: Office::Tombstone,
+            state: ImageState::Tombstone,
             ..example_manifest()
         };
         let tenure = Tenure {
@@ -102,7 +102,7 @@ mod tests {
         };
         let next = compose(Some(&base));
         assert_eq!(next.validate(), Ok(()));
-        assert_eq!(next.office, Office::Abandoned);
+        assert_eq!(next.state, ImageState::Abandoned);
         assert_eq!(next.version, base.version.next());
         assert_eq!(next.pins, base.pins);
         assert_eq!(next.takeovers, base.takeovers);

@@ -70,39 +70,39 @@ pub fn judge_pin(incarnation: Incarnation, newest: Option<&Manifest>, shares: bo
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::format::manifest::{Office, Pinned, example_manifest};
+    use crate::format::manifest::{ImageState, Pinned, example_manifest};
 
     #[test]
     fn each_case_of_the_protocol() {
         let (clone, other) = (Incarnation(1), Incarnation(2));
         let (keep, release, abandon) = (PinVerdict::Keep, PinVerdict::Release, PinVerdict::Abandon);
-        for (life, office, shares, expected) in [
-            (clone, Office::InOffice, true, keep),
-            (clone, Office::Clean, true, keep),
-            (clone, Office::Tombstone, true, keep),
+        for (life, state, shares, expected) in [
+            (clone, ImageState::Active, true, keep),
+            (clone, ImageState::Clean, true, keep),
+            (clone, ImageState::Tombstone, true, keep),
             // (a) deleted, and nobody was cloned from it.
-            (clone, Office::Tombstone, false, release),
-            (clone, Office::Abandoned, false, release),
+            (clone, ImageState::Tombstone, false, release),
+            (clone, ImageState::Abandoned, false, release),
             // (b) it has rewritten everything.
-            (clone, Office::InOffice, false, release),
-            (clone, Office::Clean, false, release),
+            (clone, ImageState::Active, false, release),
+            (clone, ImageState::Clean, false, release),
             // (c) somebody else lives there.
-            (other, Office::InOffice, false, release),
-            (other, Office::Clean, false, release),
+            (other, ImageState::Active, false, release),
+            (other, ImageState::Clean, false, release),
             // (d) it never appeared.
-            (other, Office::Tombstone, false, abandon),
-            (other, Office::Abandoned, false, abandon),
+            (other, ImageState::Tombstone, false, abandon),
+            (other, ImageState::Abandoned, false, abandon),
             // Another life carries pins on for clones of the clone.
-            (other, Office::InOffice, true, keep),
-            (other, Office::Tombstone, true, keep),
+            (other, ImageState::Active, true, keep),
+            (other, ImageState::Tombstone, true, keep),
         ] {
             let newest = Manifest {
                 incarnation: life,
-                office,
+                state,
                 ..example_manifest()
             };
             let verdict = judge_pin(clone, Some(&newest), shares);
-            assert_eq!(verdict, expected, "{life} {office:?} {shares}");
+            assert_eq!(verdict, expected, "{life} {state:?} {shares}");
         }
         assert_eq!(judge_pin(clone, None, false), abandon);
     }

@@ -1,5 +1,5 @@
-//! Opens an image: locks and recovers its buffer store, takes office, rebuilds what the task keeps
-//! in memory, and starts the task (protocol §2).
+//! Opens an image: locks and recovers its buffer store, becomes the active writer, rebuilds what
+//! the task keeps in memory, and starts the task (protocol §2).
 
 use std::collections::VecDeque;
 use std::sync::Arc;

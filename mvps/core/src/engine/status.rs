@@ -31,7 +31,7 @@ pub struct ImageStatus {
     pub publishing: bool,
     /// What is in object storage, and how cleaning goes.
     pub space: SpaceStatus,
-    /// This server's time in office.
+    /// This server's tenure.
     pub tenure: Tenure,
     /// Why the image takes no more writes, if it does not.
     pub failure: Option<EngineError>,

@@ -24,12 +24,12 @@ pub struct SegmentId(pub u32);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct MapObjectId(pub u32);
 
-/// Whether somebody is in office.
+/// Whether the image has an active writer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Office {
+pub enum ImageState {
     /// The tenure's server may still hold data that is not in this manifest.
-    InOffice,
-    /// Nobody is in office: the manifest is all there is.
+    Active,
+    /// Nobody is in state: the manifest is all there is.
     Clean,
     /// The image was deleted. The manifest stays for ever.
     Tombstone,
@@ -165,10 +165,10 @@ pub struct Manifest {
     pub version: Version,
     /// Which life of the name.
     pub incarnation: Incarnation,
-    /// The last tenure: who is, or was, in office.
+    /// The last tenure: who is, or was, the active writer.
     pub tenure: Tenure,
-    /// Whether somebody is in office.
-    pub office: Office,
+    /// Whether the image has an active writer.
+    pub state: ImageState,
     /// Host and process of the tenure's server, for messages to the operator; may be empty.
     pub owner: String,
     /// The tenure's publication counter (protocol §3.1).

@@ -1,8 +1,8 @@
 //! The client's side of the fixed newstyle handshake.
 //!
-//! Job: the mirror of [`super::negotiation`]. It asks for the framing and the contexts that its user
-//! wants, then for one export, one option at a time, and understands the answers. A server that
-//! knows less is accepted as it is. Invariant: what a server sends is bounded by
+//! Job: the mirror of [`super::negotiation`]. It asks for the framing and the contexts that its
+//! user wants, then for one export, one option at a time, and understands the answers. A server
+//! that knows less is accepted as it is. Invariant: what a server sends is bounded by
 //! [`OPTION_SKIP_LIMIT_BYTES`] and [`REPLIES_MAX`], and never trusted.
 
 use bytes::{Buf, BufMut, BytesMut};

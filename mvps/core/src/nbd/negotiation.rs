@@ -5,8 +5,8 @@
 //! asks, and [`Negotiation::grant`] or [`Negotiation::refuse`] answers. When an option asks for
 //! metadata contexts, [`Step::Contexts`] asks, and [`Negotiation::offer`] or `refuse` answers.
 //!
-//! Invariants: every option gets exactly one final answer, in order. An option that this server does
-//! not know is refused, and negotiation goes on. The machine never needs more than
+//! Invariants: every option gets exactly one final answer, in order. An option that this server
+//! does not know is refused, and negotiation goes on. The machine never needs more than
 //! [`OPTION_DATA_LIMIT_BYTES`] in one piece. Must never: log or reveal an export name, which is a
 //! secret here.
 
@@ -123,7 +123,8 @@ impl Negotiation {
         self.tls = policy;
     }
 
-    /// Answers [`Step::StartTls`]: the stream is encrypted. What was negotiated before counts no more.
+    /// Answers [`Step::StartTls`]: the stream is encrypted. What was negotiated before counts no
+    /// more.
     pub fn secured(&mut self) {
         self.tls = TlsPolicy::Secured;
         self.framing = Framing::Simple;

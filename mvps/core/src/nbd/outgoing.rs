@@ -69,8 +69,8 @@ impl Outgoing {
         }
     }
 
-    /// Copies what waits, so that it keeps no more in memory than [`Self::len_bytes`]: a payload may
-    /// be a small slice of a large buffer.
+    /// Copies what waits, so that it keeps no more in memory than [`Self::len_bytes`]: a payload
+    /// may be a small slice of a large buffer.
     pub fn own(&mut self) {
         for bytes in self.queue.iter_mut().skip(self.owned) {
             if bytes.as_ptr() != ZEROES.as_ptr() {

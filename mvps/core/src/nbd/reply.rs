@@ -9,8 +9,8 @@
 //!             | magic | flags | type |    cookie    |    offset    |    length    |
 //! ```
 //!
-//! Invariants: a reply that has begun is complete, so replies never mix. A request without content is
-//! answered with a simple reply wherever the protocol permits it, because that is the shortest.
+//! Invariants: a reply that has begun is complete, so replies never mix. A request without content
+//! is answered with a simple reply wherever the protocol permits it, because that is the shortest.
 //! Content goes out without a copy.
 
 use super::context::ContextStatus;

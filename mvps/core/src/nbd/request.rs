@@ -386,7 +386,8 @@ impl RawRequest {
         let own = match self.kind {
             // "MUST NOT be set unless … NBD_FLAG_SEND_DF", which takes structured replies.
             command::READ if bounds.framing != Framing::Simple => command_flag::DF,
-            // Clients "MUST" set it in extended writes. qemu 10 does not, and what it means is clear.
+            // Clients "MUST" set it in extended writes. qemu 10 does not, and what it means is
+            // clear.
             command::WRITE if bounds.framing == Framing::Extended => command_flag::PAYLOAD_LEN,
             command::WRITE_ZEROES => command_flag::NO_HOLE | command_flag::FAST_ZERO,
             command::BLOCK_STATUS => command_flag::REQ_ONE,

@@ -1,7 +1,7 @@
 //! Composes the next manifest of an image: who may change what, and what must be carried along.
 //!
-//! A manifest has two parts. The *writer's part* (map, size, LSN, watermark, office) belongs to the
-//! server in office; the *others' part* (snapshots, pins, oldest retained version) belongs to
+//! A manifest has two parts. The *writer's part* (map, size, LSN, watermark, state) belongs to the
+//! active writer; the *others' part* (snapshots, pins, oldest retained version) belongs to
 //! operators and the collector. Whoever publishes takes the other part from the manifest that it
 //! builds on. Everything here is pure: the same arguments give the same body.
 //!
@@ -21,7 +21,7 @@ use std::collections::BTreeSet;
 
 use crate::env::WallTime;
 use crate::format::manifest::{
-    InvalidManifest, Manifest, MapObjectEntry, MapObjectId, Office, RetiredObject, RootEntry,
+    ImageState, InvalidManifest, Manifest, MapObjectEntry, MapObjectId, RetiredObject, RootEntry,
     SegmentEntry, SegmentId,
 };
 use crate::format::object_name::ObjectName;
@@ -40,9 +40,10 @@ pub const FIRST_PUBLICATION: PublicationCounter = PublicationCounter(1);
 /// What the tenure's server decides about.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WriterPart {
-    /// [`Office::InOffice`], or [`Office::Clean`] when the server leaves: after its last view was
-    /// closed, and no view begins before a later publication in office counted (protocol §4.6).
-    pub office: Office,
+    /// [`ImageState::Active`], or [`ImageState::Clean`] when the server leaves: after its last view
+    /// was closed, and no view begins before a later publication as the active writer counted
+    /// (protocol §4.6).
+    pub state: ImageState,
     /// This body's number within the tenure: higher than that of every body composed before.
     pub publication: PublicationCounter,
     /// The image's size.
@@ -68,11 +69,11 @@ pub struct WriterPart {
 
 impl WriterPart {
     /// The writer's part of `base` with the counter advanced: what a publication that changes
-    /// nothing would say. Growth and leaving office change one field of it.
+    /// nothing would say. Growth and handing the image back change one field of it.
     #[must_use]
     pub fn unchanged(base: &Manifest) -> Self {
         Self {
-            office: base.office,
+            state: base.state,
             publication: base.publication.next(),
             size_bytes: base.size_bytes,
             lsn: base.lsn,
@@ -170,27 +171,28 @@ pub enum RuleBroken {
         /// The base.
         version: Version,
     },
-    /// Somebody is in office, or the image was deleted.
+    /// There is an active writer, or the image was deleted.
     #[error("version {version} is not clean, which a publication without its server needs")]
     NotClean {
         /// The base.
         version: Version,
     },
-    /// A server publishes in office or clean; tombstones are made by others.
+    /// A server publishes active or clean; tombstones are made by others.
     #[error("a server does not publish a manifest that is {0:?}")]
-    NotAServersOffice(Office),
+    NotAWriterState(ImageState),
     /// The result is not a manifest.
     #[error("it would not be a valid manifest: {0}")]
     Invalid(#[from] InvalidManifest),
 }
 
 /// `base` with the next version number. Nobody can read what a clean manifest retired, since a
-/// server leaves office only after its last view closed, so a publication onto one forgets it.
+/// server hands the image back only after its last view closed, so a publication onto one forgets
+/// it.
 fn successor(base: &Manifest, at: WallTime) -> Manifest {
     let mut next = base.clone();
     next.version = base.version.next();
     next.published_at = at;
-    if base.office == Office::Clean {
+    if base.state == ImageState::Clean {
         next.retired.clear();
     }
     next
@@ -214,7 +216,7 @@ pub fn compose_publication(
         next.tenure = tenure;
     }
     next.retired = retire(base, &own, released);
-    next.office = own.office;
+    next.state = own.state;
     next.publication = own.publication;
     next.size_bytes = own.size_bytes;
     next.lsn = own.lsn;
@@ -234,7 +236,7 @@ pub fn compose_publication(
 /// the publication is in flight still reads the base.
 fn retire(base: &Manifest, own: &WriterPart, released: &Released) -> Vec<RetiredObject> {
     let mut names: BTreeSet<&ObjectName> = match released {
-        _ if base.office == Office::Clean => BTreeSet::new(),
+        _ if base.state == ImageState::Clean => BTreeSet::new(),
         Released::Everything => BTreeSet::new(),
         Released::Nothing => base.retired.iter().map(|retired| &retired.name).collect(),
         Released::Objects(gone) => {
@@ -258,8 +260,8 @@ fn check_writer_rules(base: &Manifest, tenure: Tenure, own: &WriterPart) -> Resu
             version: base.version,
         });
     }
-    if !matches!(own.office, Office::InOffice | Office::Clean) {
-        return Err(RuleBroken::NotAServersOffice(own.office));
+    if !matches!(own.state, ImageState::Active | ImageState::Clean) {
+        return Err(RuleBroken::NotAWriterState(own.state));
     }
     if own.publication <= base.publication {
         return Err(RuleBroken::CounterNotAdvanced {

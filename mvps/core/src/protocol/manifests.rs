@@ -15,7 +15,7 @@ use crate::ids::{ImageId, Version};
 use crate::store::{Patience, RetryingStore};
 
 /// Reads of a manifest that does not decode: where every tenth read is damaged on the way, one look
-/// in a million ends an office.
+/// in a million ends a tenure.
 const READS_MAX: u32 = 6;
 
 /// How often the newest manifest may be deleted between its listing and its reading before that
@@ -131,7 +131,7 @@ impl ManifestStore {
     }
 
     /// One version of `image`. One that does not decode is read some more times: it may have been
-    /// damaged on the way, and a server that cannot read the newest manifest gives up its office.
+    /// damaged on the way, and a server that cannot read the newest manifest gives up its tenure.
     ///
     /// # Errors
     /// [`ManifestError`]; [`ManifestError::NoSuchVersion`] if it does not exist.

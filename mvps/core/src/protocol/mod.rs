@@ -25,11 +25,11 @@ pub use compose::{
     next_tenure,
 };
 pub use manifests::{ManifestError, ManifestStore, Since};
+pub(crate) use opening::{Activation, usable_keys};
 pub use opening::{
     OPEN_ATTEMPTS_MAX, Opened, Opener, OpeningError, is_drained, open_image, own_publication,
     recovered_metadata,
 };
-pub(crate) use opening::{TakingOffice, usable_keys};
 pub use opening_decision::{
     BufferState, Decision, Intent, LastCheckpoint, OpeningRequest, Refusal, RefusalReason,
     decide_opening,

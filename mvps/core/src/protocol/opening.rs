@@ -53,7 +53,7 @@ pub enum OpeningError {
     Manifest(#[from] ManifestError),
     /// The open manifest could not be published (now). Opening again is safe: it takes another
     /// tenure, and the buffer store remembers this one.
-    #[error("cannot take office: {0}")]
+    #[error("cannot take state: {0}")]
     Publish(#[from] PublishError),
     /// The image's data keys cannot be had. Nothing was published.
     #[error(transparent)]
@@ -97,7 +97,7 @@ impl OpeningError {
     }
 }
 
-/// An image in office.
+/// An image whose active writer this server is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Opened {
     /// The newest manifest: this tenure's open publication, or one that others built on it.
@@ -106,7 +106,7 @@ pub struct Opened {
     pub metadata: BufferMetadata,
     /// The next commit's LSN is the one after this.
     pub last_lsn: Lsn,
-    /// The tenure was in office at this moment or later.
+    /// The tenure was active at this moment or later.
     pub confirmed_at: Moment,
     /// Generations whose every record is in the manifest: drop them, then serve. The last
     /// generation of the buffer store is the active one: seal it first if it is among these.
@@ -173,16 +173,16 @@ pub async fn open_image(
     location: &str,
     request: &OpeningRequest,
 ) -> Result<Opened, OpeningError> {
-    let mut office = TakingOffice::begin(opener, recovered, &request.image, location)?;
+    let mut activation = Activation::begin(opener, recovered, &request.image, location)?;
     for _ in 0..OPEN_ATTEMPTS_MAX {
         let newest = opener.manifests.newest(&request.image).await?;
-        let decision = decide_opening(newest.as_ref(), &office.buffer(), request);
+        let decision = decide_opening(newest.as_ref(), &activation.buffer(), request);
         let body = match (decision, &newest) {
             (Decision::Refuse(refusal), _) => return Err(OpeningError::Refused(refusal)),
             (Decision::Open { size_bytes }, Some(base)) => {
                 // Before anybody is fenced.
                 usable_keys(opener.root_keys, base)?;
-                office.compose_open(base, size_bytes)
+                activation.compose_open(base, size_bytes)
             }
             (Decision::Create { size_bytes }, base) => {
                 let (image, incarnation) = (&request.image, Incarnation(opener.entropy.u128()));
@@ -194,12 +194,12 @@ pub async fn open_image(
                     size_bytes,
                     data_key: WrappedDataKey::for_new_image(roots, image, incarnation, entropy),
                 };
-                office.compose_create(base.as_ref(), &new)
+                activation.compose_create(base.as_ref(), &new)
             }
             (Decision::Open { .. }, None) => unreachable!("what does not exist is not opened"),
         };
         let created = newest.is_none_or(|base| base.incarnation != body.incarnation);
-        if let Some(opened) = office.attempt(body, created).await? {
+        if let Some(opened) = activation.attempt(body, created).await? {
             return Ok(opened);
         }
     }
@@ -217,15 +217,15 @@ pub(crate) fn usable_keys(roots: &RootKeys, manifest: &Manifest) -> Result<Image
     Ok(keys)
 }
 
-/// One buffer store's way into office: the steps that opening and adopting share.
-pub(crate) struct TakingOffice<'a> {
+/// One buffer store's way into state: the steps that opening and adopting share.
+pub(crate) struct Activation<'a> {
     opener: &'a Opener<'a>,
     recovered: &'a mut Recovered,
     location: &'a str,
     metadata: BufferMetadata,
 }
 
-impl<'a> TakingOffice<'a> {
+impl<'a> Activation<'a> {
     pub(crate) fn begin(
         opener: &'a Opener<'a>,
         recovered: &'a mut Recovered,

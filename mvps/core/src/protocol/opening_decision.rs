@@ -7,7 +7,7 @@ use std::fmt;
 
 use crate::env::WallTime;
 use crate::format::buffer_metadata::{BufferMetadata, MapDigest};
-use crate::format::manifest::{Manifest, Office};
+use crate::format::manifest::{ImageState, Manifest};
 use crate::ids::{ImageId, Lsn, PageSize, Tenure, Version};
 
 /// Whether the image may be made or grown for this request (DESIGN §5: INFO and tokens with
@@ -54,7 +54,7 @@ impl BufferState<'_> {
     }
 
     /// Nothing happened to the image since this buffer store's last publication but changes of
-    /// office: its commits above `newest.lsn` belong right after it. Every commit, rollback and
+    /// state: its commits above `newest.lsn` belong right after it. Every commit, rollback and
     /// takeover of a history continues above all LSNs it knows of, so the same LSN along one
     /// history is the same content; the second test finds the last publication of a server that
     /// was killed before it could note it.
@@ -112,12 +112,12 @@ pub enum RefusalReason {
         /// The requested size.
         size_bytes: u64,
     },
-    /// A server with another buffer store is, or was, in office and may hold newer data.
-    OtherInOffice,
-    /// Nobody is in office, but this buffer store holds data of another history.
+    /// A server with another buffer store is, or was, the active writer and may hold newer data.
+    OtherActive,
+    /// Nobody is the active writer, but this buffer store holds data of another history.
     OtherHistory,
-    /// The buffer store was in office, but is older than its own last checkpoint: somebody put an
-    /// old copy in its place.
+    /// The buffer store was the active writer, but is older than its own last checkpoint: somebody
+    /// put an old copy in its place.
     RolledBack {
         /// The buffer store's last LSN.
         buffer: Lsn,
@@ -127,7 +127,7 @@ pub enum RefusalReason {
 /// The last checkpoint of the image, for the operator.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LastCheckpoint {
-    /// Host and process of the server that is, or was, in office.
+    /// Host and process of the server that is, or was, the active writer.
     pub owner: String,
     /// Its tenure.
     pub tenure: Tenure,
@@ -148,8 +148,8 @@ pub struct Refusal {
     pub reason: RefusalReason,
     /// What object storage holds, if it holds anything.
     pub last_checkpoint: Option<LastCheckpoint>,
-    /// `mvps image takeover` is part of the way out: it accepts the loss of what the server in
-    /// office has not checkpointed.
+    /// `mvps image takeover` is part of the way out: it accepts the loss of what the active
+    /// writer has not checkpointed.
     pub takeover: bool,
     /// `mvps image adopt` would let this buffer store back in.
     pub adopt: bool,
@@ -176,7 +176,7 @@ pub fn decide_opening(
     }
     match newest {
         None => decide_creation(None, buffer, request),
-        Some(found) if matches!(found.office, Office::Tombstone | Office::Abandoned) => {
+        Some(found) if matches!(found.state, ImageState::Tombstone | ImageState::Abandoned) => {
             decide_creation(newest, buffer, request)
         }
         Some(found) => match reason_to_refuse(found, buffer, request) {
@@ -196,7 +196,7 @@ fn reason_to_refuse(
     buffer: &BufferState<'_>,
     request: &OpeningRequest,
 ) -> Option<RefusalReason> {
-    let clean = newest.office == Office::Clean
+    let clean = newest.state == ImageState::Clean
         || crate::mutant::is("unclean image opened without takeover");
     let drained = buffer.drained || crate::mutant::is("buffer replayed onto another history");
     let owned = buffer.owns(newest.tenure);
@@ -215,7 +215,7 @@ fn reason_to_refuse(
     } else if clean {
         Some(RefusalReason::OtherHistory)
     } else {
-        Some(RefusalReason::OtherInOffice)
+        Some(RefusalReason::OtherActive)
     }
 }
 
@@ -245,14 +245,14 @@ fn refuse(
         reason,
         RefusalReason::Vanished
             | RefusalReason::DeletedButBuffered
-            | RefusalReason::OtherInOffice
+            | RefusalReason::OtherActive
             | RefusalReason::OtherHistory
             | RefusalReason::RolledBack { .. }
     );
     // What vanished is not silently made anew, whatever the buffer store holds.
     let stands_in_the_way = !buffer.drained || reason == RefusalReason::Vanished;
-    let in_office = newest.is_some_and(|newest| newest.office == Office::InOffice);
-    let clean = newest.filter(|newest| newest.office == Office::Clean);
+    let active = newest.is_some_and(|newest| newest.state == ImageState::Active);
+    let clean = newest.filter(|newest| newest.state == ImageState::Clean);
     Decision::Refuse(Box::new(Refusal {
         image: request.image.clone(),
         reason,
@@ -263,7 +263,7 @@ fn refuse(
             lsn: newest.lsn,
             published_at: newest.published_at,
         }),
-        takeover: about_the_buffer && in_office,
+        takeover: about_the_buffer && active,
         adopt: about_the_buffer && clean.is_some_and(|newest| buffer.continues(newest)),
         move_away: (about_the_buffer && stands_in_the_way).then(|| buffer.location.to_owned()),
     }))
@@ -280,7 +280,7 @@ impl fmt::Display for Refusal {
             };
             write!(
                 formatter,
-                " Its last checkpoint is version {} (LSN {}, published {}) of epoch {}, in office: \
+                " Its last checkpoint is version {} (LSN {}, published {}) of epoch {}, in state: \
                  {owner}.",
                 last.version, last.lsn, last.published_at, last.tenure.epoch
             )?;
@@ -288,7 +288,7 @@ impl fmt::Display for Refusal {
         if self.adopt {
             write!(
                 formatter,
-                " Nothing was committed since this buffer store was in office: to let it back in \
+                " Nothing was committed since this buffer store was in state: to let it back in \
                  with everything it holds, run `mvps image adopt {image}`."
             )?;
         }
@@ -350,7 +350,7 @@ impl Refusal {
                 "image {image} cannot have {size_bytes} bytes: `image_size` is a multiple of the \
                  page size, and not 0."
             ),
-            RefusalReason::OtherInOffice => write!(
+            RefusalReason::OtherActive => write!(
                 formatter,
                 "image {image} is in the hands of a server with another buffer store, which may \
                  hold newer data."

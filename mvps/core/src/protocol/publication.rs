@@ -29,8 +29,8 @@ pub enum PublishedBy {
 pub enum Verdict {
     /// The newest manifest is this body or descends from it, for ever.
     Counted,
-    /// It did not happen and never will; the tenure is still in office. Compose again, with the
-    /// next counter, onto the newest.
+    /// It did not happen and never will; the tenure is still the active writer. Compose again, with
+    /// the next counter, onto the newest.
     Merge,
     /// It did not happen and never will, or happened under a tenure that is over.
     Fenced,
@@ -68,7 +68,7 @@ pub enum Outcome {
     Counted(Manifest),
     /// Others were in the way: compose again onto this, with the next counter.
     Merge(Manifest),
-    /// Another tenure is, or was, in office after this one.
+    /// Another tenure is, or was, the active writer after this one.
     Fenced(Manifest),
 }
 

@@ -1,11 +1,11 @@
 //! Whether the server may still acknowledge: the tenure check (protocol §3.8).
 //!
-//! A deposed server finds out by listing the newest manifest. It does so before it acknowledges
+//! A fenced server finds out by listing the newest manifest. It does so before it acknowledges
 //! the first write or flush after [`TENURE_CONFIRMATION_LIMIT`] without confirmation; an idle
 //! server sends nothing. A store that does not answer stops nobody (an outage must not stop
 //! writes), but the server keeps asking.
 //!
-//! Invariant: once deposed, never again in office.
+//! Invariant: once fenced, never again active.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use crate::store::Patience;
 use super::manifests::{ManifestError, ManifestStore};
 
 /// How long a server acknowledges writes on the strength of its last confirmation: the bound that
-/// the documentation states for a deposed server. One LIST per ten seconds of use costs nothing.
+/// the documentation states for a fenced server. One LIST per ten seconds of use costs nothing.
 pub const TENURE_CONFIRMATION_LIMIT: Duration = Duration::from_secs(10);
 
 /// While the store does not answer, a server that is in use asks again this often.
@@ -45,10 +45,10 @@ pub enum Gate {
 /// What a check found, without its evidence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CheckOutcome {
-    /// Still in office.
-    InOffice,
+    /// Still the active writer.
+    Active,
     /// Another tenure has the image.
-    Deposed,
+    Superseded,
     /// The store did not answer.
     Unreachable,
 }
@@ -60,14 +60,14 @@ enum Standing {
     Unreachable {
         asked_at: Moment,
     },
-    Deposed,
+    Superseded,
 }
 
 /// Decides when to check; sends nothing itself.
 #[derive(Debug, Clone)]
 pub struct TenureCheck {
     limit: Duration,
-    /// The tenure was in office at this moment or later.
+    /// The tenure was active at this moment or later.
     confirmed_at: Moment,
     standing: Standing,
     /// When the check under way was started.
@@ -91,7 +91,7 @@ impl TenureCheck {
     pub fn gate(&self, now: Moment) -> Gate {
         let checking = self.under_way.is_some();
         match self.standing {
-            Standing::Deposed => Gate::Fenced,
+            Standing::Superseded => Gate::Fenced,
             Standing::Confirmed if now.since(self.confirmed_at) < self.limit => Gate::Acknowledge,
             Standing::Confirmed if checking => Gate::AwaitCheck,
             Standing::Confirmed => Gate::CheckFirst,
@@ -126,14 +126,14 @@ impl TenureCheck {
     pub fn finish(&mut self, outcome: CheckOutcome, now: Moment) -> Option<Moment> {
         let started_at = self.under_way.take();
         match outcome {
-            CheckOutcome::InOffice => {
+            CheckOutcome::Active => {
                 if let Some(started_at) = started_at {
                     self.confirmed(started_at);
                 }
             }
-            CheckOutcome::Deposed => self.deposed(),
+            CheckOutcome::Superseded => self.superseded(),
             CheckOutcome::Unreachable => {
-                if self.standing != Standing::Deposed {
+                if self.standing != Standing::Superseded {
                     self.standing = Standing::Unreachable { asked_at: now };
                 }
             }
@@ -141,11 +141,11 @@ impl TenureCheck {
         started_at
     }
 
-    /// A counted publication, or any other listing sent at or after `at`, showed the tenure in
-    /// office.
+    /// A counted publication, or any other listing sent at or after `at`, showed that
+    /// the tenure is active.
     pub fn confirmed(&mut self, at: Moment) {
         // What was known before is no news: it must not make an outage look like silence.
-        if self.standing == Standing::Deposed || at <= self.confirmed_at {
+        if self.standing == Standing::Superseded || at <= self.confirmed_at {
             return;
         }
         self.standing = Standing::Confirmed;
@@ -153,8 +153,8 @@ impl TenureCheck {
     }
 
     /// A publication or check showed another tenure.
-    pub fn deposed(&mut self) {
-        self.standing = Standing::Deposed;
+    pub fn superseded(&mut self) {
+        self.standing = Standing::Superseded;
     }
 }
 
@@ -162,17 +162,18 @@ impl TenureCheck {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TenureFinding {
     /// The newest manifest is still the one that the server knows.
-    InOffice,
-    /// Still in office; others published this in between. It is the base of the next publication.
-    InOfficeWith(Box<Manifest>),
+    Active,
+    /// Still the active writer; others published this in between. It is the base of the next
+    /// publication.
+    ActiveWith(Box<Manifest>),
     /// Another tenure has the image.
-    Deposed(Box<Manifest>),
+    Superseded(Box<Manifest>),
     /// The image's manifests are gone: somebody deleted them by hand.
     Vanished,
     /// The store did not answer.
     Unreachable(StoreError),
     /// The newest manifest cannot be read. It is not this server's, which reads its own: whoever
-    /// wrote it may be in office, so nothing is acknowledged on the strength of it.
+    /// wrote it may be the active writer, so nothing is acknowledged on the strength of it.
     Unreadable(ManifestError),
 }
 
@@ -181,16 +182,16 @@ impl TenureFinding {
     #[must_use]
     pub fn outcome(&self) -> CheckOutcome {
         match self {
-            Self::InOffice | Self::InOfficeWith(_) => CheckOutcome::InOffice,
+            Self::Active | Self::ActiveWith(_) => CheckOutcome::Active,
             Self::Unreachable(_) => CheckOutcome::Unreachable,
-            Self::Deposed(_) | Self::Vanished | Self::Unreadable(_) => CheckOutcome::Deposed,
+            Self::Superseded(_) | Self::Vanished | Self::Unreadable(_) => CheckOutcome::Superseded,
         }
     }
 }
 
 /// Lists the newest manifest (one request, sent once, as long as nobody else published) and says
-/// whether `tenure`, whose newest known version is `known`, is in office. Answers within about
-/// [`TENURE_CHECK_PATIENCE`], or twice that if somebody else published.
+/// whether `tenure`, whose newest known version is `known`, is the active writer. Answers within
+/// about [`TENURE_CHECK_PATIENCE`], or twice that if somebody else published.
 pub async fn check_tenure(
     manifests: &ManifestStore,
     image: &ImageId,
@@ -199,7 +200,7 @@ pub async fn check_tenure(
 ) -> TenureFinding {
     let manifests = manifests.with_patience(Patience::For(TENURE_CHECK_PATIENCE));
     match manifests.newest_version(image).await {
-        Ok(Some(version)) if version == known => return TenureFinding::InOffice,
+        Ok(Some(version)) if version == known => return TenureFinding::Active,
         Ok(Some(_)) => {}
         Ok(None) => return TenureFinding::Vanished,
         Err(ManifestError::Store(error)) => return TenureFinding::Unreachable(error),
@@ -207,9 +208,9 @@ pub async fn check_tenure(
     }
     match manifests.newest(image).await {
         Ok(Some(newest)) if newest.tenure == tenure || crate::mutant::is("no epoch check") => {
-            TenureFinding::InOfficeWith(Box::new(newest))
+            TenureFinding::ActiveWith(Box::new(newest))
         }
-        Ok(Some(newest)) => TenureFinding::Deposed(Box::new(newest)),
+        Ok(Some(newest)) => TenureFinding::Superseded(Box::new(newest)),
         Ok(None) => TenureFinding::Vanished,
         Err(ManifestError::Store(error)) => TenureFinding::Unreachable(error),
         Err(error) => TenureFinding::Unreadable(error),
@@ -236,7 +237,7 @@ mod tests {
         let mut check = TenureCheck::new(at(0), TENURE_CONFIRMATION_LIMIT);
         check.start(at(12));
         assert_eq!(check.gate(at(13)), Gate::AwaitCheck);
-        check.finish(CheckOutcome::InOffice, at(17));
+        check.finish(CheckOutcome::Active, at(17));
         assert_eq!(check.gate(at(21)), Gate::Acknowledge);
         assert_eq!(check.gate(at(22)), Gate::CheckFirst);
     }
@@ -250,7 +251,7 @@ mod tests {
         assert_eq!(check.gate(at(16)), Gate::AcknowledgeAndCheck);
         check.start(at(16));
         assert_eq!(check.gate(at(19)), Gate::Acknowledge);
-        check.finish(CheckOutcome::InOffice, at(20));
+        check.finish(CheckOutcome::Active, at(20));
         assert_eq!(check.gate(at(25)), Gate::Acknowledge);
         assert_eq!(check.gate(at(26)), Gate::CheckFirst);
     }
@@ -283,15 +284,15 @@ mod tests {
     }
 
     #[test]
-    fn deposed_is_for_ever() {
+    fn fenced_is_for_ever() {
         let mut check = TenureCheck::new(at(0), TENURE_CONFIRMATION_LIMIT);
         check.start(at(1));
-        check.finish(CheckOutcome::Deposed, at(2));
+        check.finish(CheckOutcome::Superseded, at(2));
         check.confirmed(at(3));
         check.start(at(4));
         check.finish(CheckOutcome::Unreachable, at(5));
         check.start(at(6));
-        check.finish(CheckOutcome::InOffice, at(7));
+        check.finish(CheckOutcome::Active, at(7));
         assert_eq!(check.gate(at(3)), Gate::Fenced);
     }
 

@@ -4,7 +4,7 @@
 use super::stage::*;
 use crate::admin::AdminError;
 use crate::env::OperationKind::Create;
-use crate::format::manifest::Office;
+use crate::format::manifest::ImageState;
 use crate::reachability::referenced_images;
 
 /// The source holds 1 in its first page.
@@ -72,7 +72,7 @@ async fn keep_a_tombstone_keeps_the_pins() {
     rewrite_copy(&stage, 2).await;
     admin.clone_as("copy", "last").await.expect("a clone");
     admin.delete("copy").await;
-    assert_eq!(stage.newest("copy").office, Office::Tombstone);
+    assert_eq!(stage.newest("copy").state, ImageState::Tombstone);
     stage.actor(3).collect("copy").await;
     stage.check_nothing_needed_is_missing();
     assert_eq!(stage.actor(4).first_page("last").await, 2);
@@ -201,7 +201,7 @@ async fn abrecheck_an_abandoned_name_must_be_the_newest() {
     assert!(!stage.versions("copy").contains(&1), "the name is free");
     tombstone.release();
     collecting.await.expect("no panic");
-    assert_eq!(stage.version("copy", 1).office, Office::Abandoned);
+    assert_eq!(stage.version("copy", 1).state, ImageState::Abandoned);
     forget_source(&stage).await;
     stage.check_nothing_needed_is_missing();
     assert!(has_pins(&stage, "source"));

@@ -57,7 +57,7 @@ async fn adopt_an_epochs_number_is_not_its_identity() {
 
     let opened = opening.await.expect("no panic");
     assert!(stage.versions("disk0").contains(&late), "it was created");
-    assert!(opened.is_err(), "somebody else is in office");
+    assert!(opened.is_err(), "somebody else is the active writer");
     checkpoint(&disk).await;
     close(disk).await;
     stage.check_nothing_needed_is_missing();
@@ -141,19 +141,19 @@ async fn watermark_what_is_uploaded_and_unpublished_stays() {
     assert!(stage.objects_of("disk0").is_superset(&uploaded));
 }
 
-/// §1, §3.2. A deposed server has uploaded, and is told that the name of its next version is taken.
+/// §1, §3.2. A fenced server has uploaded, and is told that the name of its next version is taken.
 /// If it went on from its successor's manifest, the successor's collector would delete what it
 /// publishes.
 #[tokio::test(start_paused = true)]
 async fn epoch_a_fenced_server_publishes_nothing_more() {
     let stage = Stage::new();
-    let (deposed, successor) = (stage.actor(1), stage.actor(2));
+    let (fenced, successor) = (stage.actor(1), stage.actor(2));
     let (admin, collector) = (stage.actor(3), stage.actor(4));
-    let disk = deposed.open("disk0").await;
+    let disk = fenced.open("disk0").await;
     write(&disk, 0, 1).await;
     checkpoint(&disk).await;
     write(&disk, 0, 2).await;
-    let mut create = deposed.hold(Create, MANIFESTS);
+    let mut create = fenced.hold(Create, MANIFESTS);
     let image = disk.image().clone();
     let publishing = tokio::spawn(async move { image.checkpoint().await });
     create.reached().await;

@@ -265,8 +265,8 @@ where
     }
 }
 
-/// Waits for the admission, which may take as long as an outage, while the client is there: one that
-/// gives up must not keep its place. What it sends meanwhile is kept.
+/// Waits for the admission, which may take as long as an outage, while the client is there: one
+/// that gives up must not keep its place. What it sends meanwhile is kept.
 async fn while_connected<S, T>(
     transport: &mut Transport<S>,
     answer: impl Future<Output = T>,
@@ -389,8 +389,8 @@ struct Patience {
 }
 
 impl Patience {
-    /// Ready once the client made too little progress in [`STALL_TIME_MAX`] with anything of what is
-    /// `awaited`.
+    /// Ready once the client made too little progress in [`STALL_TIME_MAX`] with anything of what
+    /// is `awaited`.
     fn poll(
         &mut self,
         context: &mut Context<'_>,
@@ -447,8 +447,8 @@ struct Watch {
 }
 
 impl Watch {
-    /// Ready after `time` without a break in which this was awaited, with the progress made; then the
-    /// time begins anew. `progress` is how far it has come, `None` if it is not awaited.
+    /// Ready after `time` without a break in which this was awaited, with the progress made; then
+    /// the time begins anew. `progress` is how far it has come, `None` if it is not awaited.
     fn poll(
         &mut self,
         context: &mut Context<'_>,

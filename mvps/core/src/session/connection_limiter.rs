@@ -2,9 +2,9 @@
 //!
 //! A client that negotiates has proven nothing. When such connections fill their share, or all
 //! slots, the one that has negotiated for longest is evicted for the newest: a client with a token
-//! needs milliseconds, and so gets through whatever others leave open. A client that has shown a good
-//! token is never evicted while it has the image or waits for it. An image that does not open, or
-//! that everybody wants, takes its own share of the slots and no other's.
+//! needs milliseconds, and so gets through whatever others leave open. A client that has shown a
+//! good token is never evicted while it has the image or waits for it. An image that does not open,
+//! or that everybody wants, takes its own share of the slots and no other's.
 //!
 //! Invariant: a slot is given back when it is dropped, and only then.
 

@@ -1,8 +1,8 @@
 //! The contexts of one connection, and what they say of a range.
 //!
-//! A connection finds the version of an earlier state when the client first asks about it, and keeps
-//! it, whatever becomes of a snapshot's name. Must never: say that something is unchanged because the
-//! state to compare with is gone; that is an error.
+//! A connection finds the version of an earlier state when the client first asks about it, and
+//! keeps it, whatever becomes of a snapshot's name. Must never: say that something is unchanged
+//! because the state to compare with is gone; that is an error.
 
 use std::ops::Range;
 
@@ -35,8 +35,8 @@ impl Contexts {
         self.selected.len()
     }
 
-    /// What each context says of `range` of `source`, in at most `extents_max` extents. `disk` opens
-    /// the states that it is compared with.
+    /// What each context says of `range` of `source`, in at most `extents_max` extents. `disk`
+    /// opens the states that it is compared with.
     pub(super) async fn status<D: Disk>(
         &self,
         range: Range<u64>,

@@ -1,14 +1,14 @@
 //! Which connections of an image go on, so that no image gets more turns than another.
 //!
-//! An executor polls ready tasks one after the other, whoever they belong to: beside an image with a
-//! hundred busy connections, one with a single connection has one scheduling turn in a hundred. Here
-//! the connections of an image share a few permits and take their turns one after the other, so each
-//! image has as many turns as the next one, however many connections it has.
+//! An executor polls ready tasks one after the other, whoever they belong to: beside an image with
+//! a hundred busy connections, one with a single connection has one scheduling turn in a hundred.
+//! Here the connections of an image share a few permits and take their turns one after the other,
+//! so each image has as many turns as the next one, however many connections it has.
 //!
 //! After a long turn a connection keeps its permit until the executor polls it again. By then
 //! everybody else who was ready has had a turn; only now the next connection of the image goes on.
-//! After a short turn the next one goes on at once: holding it up would cost more than the turn took.
-//! A connection that is alone needs no permit.
+//! After a short turn the next one goes on at once: holding it up would cost more than the turn
+//! took. A connection that is alone needs no permit.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

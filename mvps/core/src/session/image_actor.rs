@@ -8,7 +8,8 @@
 //! client's earlier connection, replaced or ended by itself, is revoked before its successor is
 //! attached.
 //!
-//! Must never: touch what a client reads or writes. Connections talk to the image, not to its actor.
+//! Must never: touch what a client reads or writes. Connections talk to the image, not to its
+//! actor.
 
 use std::borrow::Cow;
 use std::pin::pin;

@@ -34,8 +34,8 @@ pub const SERVER_READS_MAX_BYTES: u64 = 256 * 1024 * 1024;
 /// must go on: it holds memory that others wait for.
 pub const STALL_TIME_MAX: Duration = Duration::from_secs(60);
 
-/// What of a payload must arrive, or of replies be taken, within [`STALL_TIME_MAX`]. That is
-/// 140 kbit/s: slow lines carry it, and nobody holds the reservation of the largest payload for longer
+/// What of a payload must arrive, or of replies be taken, within [`STALL_TIME_MAX`]. That is 140
+/// kbit/s: slow lines carry it, and nobody holds the reservation of the largest payload for longer
 /// than half an hour. Bytes of the other direction do not count.
 pub const STALL_PROGRESS_MIN_BYTES: u64 = 1024 * 1024;
 
@@ -100,9 +100,9 @@ pub const ATTACH_ATTEMPTS_MAX: usize = 8;
 /// [`BYTES_IN_FLIGHT_MAX`]: as it is collected and as it is sent.
 pub const EXTENT_WEIGHT_BYTES: u64 = 32;
 
-/// What a BLOCK_STATUS that finds the budget used up takes, all its contexts together. It is answered
-/// with fewer extents then, which a client must expect, and need not wait for a client that does not
-/// read.
+/// What a BLOCK_STATUS that finds the budget used up takes, all its contexts together. It is
+/// answered with fewer extents then, which a client must expect, and need not wait for a client
+/// that does not read.
 pub const STATUS_SHORT_BYTES: u64 = PAYLOAD_EXEMPT_BYTES / 2;
 
 /// Versions that are listed to a client that asks what it can compare with: the newest ones; it
@@ -112,10 +112,10 @@ pub const LISTED_VERSIONS_MAX: usize = 32;
 /// The time for which [`UNAUTHENTICATED_LOG_LINES_MAX`] and [`CLIENTS_LOG_LINES_MAX`] are.
 pub const LOG_PERIOD: Duration = Duration::from_secs(10);
 
-/// Most lines of the log, per [`LOG_PERIOD`], about connections that have shown no good token: enough
-/// to see who they are, and at most some hundred megabytes a day.
+/// Most lines of the log, per [`LOG_PERIOD`], about connections that have shown no good token:
+/// enough to see who they are, and at most some hundred megabytes a day.
 pub const UNAUTHENTICATED_LOG_LINES_MAX: u32 = 100;
 
-/// Most lines of the log, per [`LOG_PERIOD`], about connections that have shown a good token: each of
-/// as many as there may be can come and go.
+/// Most lines of the log, per [`LOG_PERIOD`], about connections that have shown a good token: each
+/// of as many as there may be can come and go.
 pub const CLIENTS_LOG_LINES_MAX: u32 = 2 * CONNECTIONS_MAX as u32;

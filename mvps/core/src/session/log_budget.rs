@@ -1,12 +1,12 @@
 //! How much of the log clients may fill.
 //!
-//! A client that reaches the port can make thousands of connections a second end, each worth a line.
-//! Lines beyond the budget are counted, not written, and the first line of a later period says how
-//! many there were. What cannot be done for a client is always written: the server asked the object
-//! store to find that out, so there are few such lines.
+//! A client that reaches the port can make thousands of connections a second end, each worth a
+//! line. Lines beyond the budget are counted, not written, and the first line of a later period
+//! says how many there were. What cannot be done for a client is always written: the server asked
+//! the object store to find that out, so there are few such lines.
 //!
-//! Invariant: unauthenticated clients and clients with a good token have a budget each, so a flood of
-//! the former hides nothing of the latter.
+//! Invariant: unauthenticated clients and clients with a good token have a budget each, so a flood
+//! of the former hides nothing of the latter.
 
 use std::sync::{Mutex, PoisonError};
 

@@ -1,11 +1,11 @@
 //! NBD connections and the server that has many of them: negotiation, admission, requests and
 //! transactions.
 //!
-//! Reading order: [`server`] accepts connections and `connection_limiter` bounds them; [`connection`]
-//! negotiates; `token_admission` checks the client's token; `image_actor` opens the image and attaches
-//! the connection; `transmission` takes requests and sends replies until the end. [`disk`] and
-//! [`images`] are all that these ask of the engine; `served` and `engine_images` are the engine's
-//! answer.
+//! Reading order: [`server`] accepts connections and `connection_limiter` bounds them;
+//! [`connection`] negotiates; `token_admission` checks the client's token; `image_actor` opens the
+//! image and attaches the connection; `transmission` takes requests and sends replies until the
+//! end. [`disk`] and [`images`] are all that these ask of the engine; `served` and `engine_images`
+//! are the engine's answer.
 //!
 //! Architecture invariant: tasks are spawned per connection and per open image, never per request.
 

@@ -1,8 +1,8 @@
 //! Budgets for payload in flight, of one image and of all images of a server together.
 //!
-//! A write's payload is received only once its bytes are reserved, and the reservation ends when the
-//! write has finished. A connection that waits for a reservation holds none that another one waits
-//! for, except of its image's own share, so a waiting image stops no other. Small writes of a
+//! A write's payload is received only once its bytes are reserved, and the reservation ends when
+//! the write has finished. A connection that waits for a reservation holds none that another one
+//! waits for, except of its image's own share, so a waiting image stops no other. Small writes of a
 //! connection that has nothing else in flight need no reservation: a connection always gets on,
 //! whatever others do.
 //!
@@ -170,7 +170,8 @@ impl PayloadQueue {
         Poll::Ready(())
     }
 
-    /// Bytes that may wait for the client to take them: those that are reserved for it, and the exempt.
+    /// Bytes that may wait for the client to take them: those that are reserved for it, and the
+    /// exempt.
     pub(super) fn unread_max(&self) -> u64 {
         PAYLOAD_EXEMPT_BYTES + self.reads.as_ref().map_or(0, PayloadReservation::bytes)
     }
@@ -191,7 +192,8 @@ impl PayloadQueue {
     }
 
     /// Reserves a payload of `bytes`, while `in_flight` bytes of the connection are under way;
-    /// `None` if it needs no reservation. Pending until that much is free: ask for the same again then.
+    /// `None` if it needs no reservation. Pending until that much is free: ask for the same again
+    /// then.
     pub(super) fn poll_reserve(
         &mut self,
         context: &mut Context<'_>,

@@ -1,5 +1,5 @@
-//! What the tasks of one server share: its settings and budgets, and the registry of the images that
-//! are open.
+//! What the tasks of one server share: its settings and budgets, and the registry of the images
+//! that are open.
 //!
 //! Invariant: the registry holds at most one actor for what is served.
 
@@ -34,8 +34,8 @@ pub struct ServerConfig {
     pub durability: Durability,
     /// What connections can be encrypted with.
     pub security: Option<Arc<dyn Security>>,
-    /// Connections of one image that go on at a time, of many that could: as many as there are threads
-    /// that tasks run on.
+    /// Connections of one image that go on at a time, of many that could: as many as there are
+    /// threads that tasks run on.
     pub scheduler_permits: usize,
 }
 

@@ -509,7 +509,8 @@ async fn a_disconnect_waits_for_replies() {
     assert_eq!(disk.take_log().len(), 1);
 }
 
-/// A client may close its side before it reads: what it sent may wait for the budget or its turn by then.
+/// A client may close its side before it reads: what it sent may wait for the budget or its turn by
+/// then.
 #[tokio::test]
 async fn a_disconnect_that_waits_counts_when_the_stream_ends() {
     let disk = MemoryDisk::new();

@@ -1,7 +1,7 @@
 //! Which clients are admitted: what a connection may see and use, by the tokens that it shows.
 //!
-//! Job: check tokens, and lead a client with a good one to the actor of its image. Must never: let a
-//! client learn why a token was refused, or write a token to the log.
+//! Job: check tokens, and lead a client with a good one to the actor of its image. Must never: let
+//! a client learn why a token was refused, or write a token to the log.
 
 use std::borrow::Cow;
 use std::sync::{Arc, Mutex, PoisonError};

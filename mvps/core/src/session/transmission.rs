@@ -1,8 +1,8 @@
 //! The transmission phase of one connection: requests in, replies out, as they finish.
 //!
 //! Job: keep many requests in flight within one task, in the order and with the limits that the
-//! protocol asks for. Nothing is spawned. A request is a future that is polled once when it arrives,
-//! and waits among [`Transmission::in_flight`] only if it did not finish at once.
+//! protocol asks for. Nothing is spawned. A request is a future that is polled once when it
+//! arrives, and waits among [`Transmission::in_flight`] only if it did not finish at once.
 //!
 //! Invariants:
 //! - Requests begin in the order in which they arrived. BEGIN, COMMIT and ROLLBACK are barriers:
@@ -15,8 +15,8 @@
 //!   content that nobody reads stay below `PAYLOAD_EXEMPT_BYTES`: beyond that no more requests are
 //!   taken.
 //! - The end of the stream is noticed while requests wait, as long as the input buffer has space.
-//!   Everything in flight is dropped then, and an open transaction rolled back. A client that sent a
-//!   disconnect is answered first.
+//!   Everything in flight is dropped then, and an open transaction rolled back. A client that sent
+//!   a disconnect is answered first.
 //!
 //! Must never: block on one request while another could finish, or copy a large payload.
 

@@ -1,8 +1,8 @@
 //! A published version while a server serves it: pinned in its image under the server's reader id,
 //! until the last client has left and the server closes it (protocol §4.7).
 //!
-//! A server that dies leaves its pin behind. The next server with the same reader id that serves the
-//! same thing takes the pin over; otherwise `mvps image pins --release` frees it.
+//! A server that dies leaves its pin behind. The next server with the same reader id that serves
+//! the same thing takes the pin over; otherwise `mvps image pins --release` frees it.
 
 use std::sync::Arc;
 

@@ -49,11 +49,12 @@ async fn open(root: &Path) -> Result<Recovered, BufferError> {
 
 fn content(lsn: u64, bytes: usize) -> Bytes {
     let mut state = lsn | 1 << 40;
-    let words = (0..bytes / 8).map(|_| {
+    let mut content = vec![0; bytes / 8 * 8];
+    for word in content.chunks_exact_mut(8) {
         state = state.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(23) ^ lsn;
-        state
-    });
-    words.flat_map(u64::to_le_bytes).collect()
+        word.copy_from_slice(&state.to_le_bytes());
+    }
+    content.into()
 }
 
 fn name(lsn: u64) -> RecordRef {

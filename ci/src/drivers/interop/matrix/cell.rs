@@ -27,5 +27,5 @@ pub struct At<'a> {
     pub place: &'a Path,
 }
 
-/// A check; what it saw.
+/// A check; returns what it saw.
 pub type Cell = fn(&At<'_>) -> Result<String>;

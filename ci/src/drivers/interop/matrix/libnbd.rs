@@ -1,4 +1,4 @@
-//! libnbd's own tools.
+//! Cells of libnbd's own tools.
 
 use std::path::Path;
 
@@ -38,7 +38,7 @@ pub fn nbdsh(uri: &str, script: &str) -> Result<Finished> {
 /// The context of which every server tells.
 const ALLOCATION: &str = "base:allocation";
 
-/// What the export can do.
+/// `nbdinfo` shows what the export can do.
 pub fn information(at: &At<'_>) -> Result<String> {
     let output = tool("nbdinfo", &["--json", &at.way.uri("info")])?.stdout;
     let json: Value = serde_json::from_str(&output)?;
@@ -115,7 +115,7 @@ fn is_stored(kind: u64) -> Result<bool> {
     }
 }
 
-/// What changed since a snapshot, page for page.
+/// Compares what changed since a snapshot with what was written, page for page.
 pub fn changed_since(at: &At<'_>) -> Result<String> {
     let uri = at.way.uri("since");
     let write = |script: &str| nbdsh(&uri, script);
@@ -173,7 +173,7 @@ fn compare(found: &[bool], expected: &[bool]) -> Result<()> {
     Ok(())
 }
 
-/// In and out.
+/// `nbdcopy` copies in and out.
 pub fn copy(at: &At<'_>) -> Result<String> {
     let (input, output) = (at.place.join("in.raw"), at.place.join("out.raw"));
     image_file::write(&input, CONTENT_BYTES, 3)?;
@@ -230,7 +230,7 @@ assert h.pread(1, 0) == bytes(1)
     Ok("chunks, DF, extents, cache, fast zero, errnos".to_owned())
 }
 
-/// As a file, and that as a disk.
+/// `nbdfuse` shows the image as a file, and a loop device makes that a disk.
 pub fn fuse(at: &At<'_>) -> Result<String> {
     let copy = at.place.join("copy.raw");
     let how = match &at.way.authority {

@@ -19,7 +19,7 @@ use crate::rig::daemon::Daemon;
 use crate::rig::report::Report;
 use cell::{At, CANNOT, Cell};
 
-/// The rows.
+/// The rows: each client, and the check that it runs.
 const CLIENTS: &[(&str, Cell)] = &[
     ("nbdinfo", libnbd::information),
     ("nbdinfo --map", libnbd::map),
@@ -40,7 +40,7 @@ const CLIENTS: &[(&str, Cell)] = &[
     ("mvps txn", others::txn),
 ];
 
-/// Runs all cells; the table of what came of them.
+/// Runs all cells; returns the table of their outcomes.
 pub fn checks(
     report: &mut Report,
     area: &str,

@@ -1,4 +1,4 @@
-//! fio, nbd-client, nbdkit, and the project's own client.
+//! Cells of fio, nbd-client, nbdkit and mvps's own client.
 
 use std::process::Command;
 
@@ -12,7 +12,7 @@ use crate::rig::daemon::Listen;
 use crate::rig::fio;
 use crate::rig::machine::system;
 
-/// Random writes, verified.
+/// fio writes at random and verifies.
 pub fn fio_verify(at: &At<'_>) -> Result<String> {
     let uri = at.way.uri("fio");
     let mut fio = fio::nbd(&uri);
@@ -30,7 +30,7 @@ pub fn fio_verify(at: &At<'_>) -> Result<String> {
     Ok(format!("{read} MiB verified"))
 }
 
-/// nbd-client with what it needs to reach the daemon.
+/// Runs nbd-client with what it needs to reach the daemon.
 fn nbd_client(at: &At<'_>, words: &[&str], device: Option<&str>) -> Result<Finished> {
     let mut command = system("nbd-client");
     command.args(words);
@@ -52,7 +52,7 @@ fn nbd_client(at: &At<'_>, words: &[&str], device: Option<&str>) -> Result<Finis
     run_any(&mut command, CLIENT_LIMIT)
 }
 
-/// A list of exports, which is refused.
+/// nbd-client asks for the list of exports, which is refused.
 pub fn list(at: &At<'_>) -> Result<String> {
     let answer = nbd_client(at, &["-l"], None)?;
     let output = answer.output();
@@ -76,7 +76,7 @@ pub fn negotiate(at: &At<'_>) -> Result<String> {
     Ok(expected)
 }
 
-/// nbdkit's `nbd` plugin as a client that serves others.
+/// nbdkit's `nbd` plugin attaches and serves the image to another client.
 pub fn nbdkit(at: &At<'_>) -> Result<String> {
     let script = "nbdsh --command '
 h.add_meta_context(\"base:allocation\")
@@ -106,7 +106,7 @@ assert h.can_fast_zero() and h.can_multi_conn() and h.can_cache()
     Ok("data, extents and abilities go through".to_owned())
 }
 
-/// The project's own client, by its command: a list is applied whole.
+/// `mvps txn` applies a list of writes as one transaction.
 pub fn txn(at: &At<'_>) -> Result<String> {
     let list = at.place.join("list");
     std::fs::write(&list, "0 48656c6c6f\n4KiB zero 4KiB\n1MiB trim 1MiB\n")?;

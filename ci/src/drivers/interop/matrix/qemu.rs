@@ -1,4 +1,4 @@
-//! QEMU's tools.
+//! Cells of QEMU's tools.
 
 use std::fs::{self, File};
 use std::io::Write as _;
@@ -53,7 +53,7 @@ fn judge(output: &str) -> Result<()> {
     Ok(())
 }
 
-/// The size, and the extents.
+/// `qemu-img` shows the size and the extents.
 pub fn map(at: &At<'_>) -> Result<String> {
     let image = at.way.qemu_image("qmap");
     io(at.way, "qmap", &["write 1M 64k"])?;
@@ -73,7 +73,7 @@ pub fn map(at: &At<'_>) -> Result<String> {
     Ok("one extent where 64 KiB were written".to_owned())
 }
 
-/// In and out.
+/// `qemu-img convert` copies in and out.
 pub fn convert(at: &At<'_>) -> Result<String> {
     let (input, output) = (at.place.join("in.raw"), at.place.join("out.raw"));
     image_file::write(&input, CONTENT_BYTES, 4)?;
@@ -105,7 +105,7 @@ pub fn convert(at: &At<'_>) -> Result<String> {
     Ok("identical in, there and out".to_owned())
 }
 
-/// Many writes in flight, flushes between.
+/// `qemu-img bench`: many writes in flight, flushes between them.
 pub fn bench(at: &At<'_>) -> Result<String> {
     if at.way.authority.is_some() {
         return Ok(format!(
@@ -124,7 +124,7 @@ pub fn bench(at: &At<'_>) -> Result<String> {
     Ok("2000 writes at depth 32, flushes between".to_owned())
 }
 
-/// Patterns with every kind of request.
+/// `qemu-io` writes and verifies patterns with every kind of request.
 pub fn patterns(at: &At<'_>) -> Result<String> {
     let commands = [
         "write -P 0xab 0 1M",
@@ -157,8 +157,8 @@ pub fn patterns(at: &At<'_>) -> Result<String> {
     Ok(format!("{} commands", commands.len() + verify.len()))
 }
 
-/// The connection is cut again and again under a client that has written and not flushed; it
-/// comes back, and everything acknowledged is there.
+/// The connection is cut again and again under a client that has written and not flushed; the
+/// client reconnects, and everything acknowledged is there.
 pub fn reconnect(at: &At<'_>) -> Result<String> {
     let relay = Relay::start(&at.place.join("relay"), &at.way.listen)?;
     let mut session = Session::start(at.way, relay.listen(), "cut", at.place)?;
@@ -176,7 +176,7 @@ pub fn reconnect(at: &At<'_>) -> Result<String> {
     Ok(format!("{CUTS} cuts, {connections} connections"))
 }
 
-/// One qemu-io that is told its commands one by one.
+/// A running qemu-io that gets its commands one by one.
 pub struct Session {
     child: Child,
     /// Open until the end.
@@ -253,7 +253,7 @@ impl Session {
         self.command(&format!("write -P {} {}M 64k", number + 1, number + 1))
     }
 
-    /// Ends it.
+    /// Ends qemu-io.
     ///
     /// # Errors
     /// If it does not end with success.
@@ -276,7 +276,7 @@ impl Drop for Session {
     }
 }
 
-/// qemu-nbd as a client that serves others.
+/// `qemu-nbd` attaches and serves the image to another client.
 pub fn in_front(at: &At<'_>) -> Result<String> {
     let socket = at.place.join("qemu-nbd");
     let mut server = system("qemu-nbd");

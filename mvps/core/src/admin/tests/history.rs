@@ -11,7 +11,7 @@ use crate::admin::{
 };
 use crate::env::memory::{MemoryBufferStores, Verdict};
 use crate::env::{EntropyExt, OperationKind, StoreError};
-use crate::format::manifest::{Manifest, Office, PinHolder, Pinned};
+use crate::format::manifest::{ImageState, Manifest, PinHolder, Pinned};
 use crate::ids::{ImageId, Lsn, Version};
 use crate::protocol::tests::world::{GIB, Server, World, image, request, version};
 use crate::protocol::{Outcome, PublishedBy};
@@ -45,7 +45,7 @@ async fn clean_image(world: &World) -> Server {
 }
 
 async fn leave(world: &World, server: &mut Server) {
-    let clean = server.compose(|own| own.office = Office::Clean).unwrap();
+    let clean = server.compose(|own| own.state = ImageState::Clean).unwrap();
     let outcome = server.publish(world, &clean).await.unwrap();
     assert_eq!(outcome, Outcome::Counted(clean));
 }
@@ -87,7 +87,7 @@ async fn a_snapshot_keeps_its_version_until_it_is_deleted() {
         .await
         .unwrap();
     assert_eq!((made.version, made.lsn), (2, 1));
-    assert!(made.in_office.is_some());
+    assert!(made.active_writer.is_some());
     server.base = world.newest().await;
     server.checkpoint(&world).await;
     world.expire().await;
@@ -140,7 +140,7 @@ async fn lost_replies_make_nothing_twice() {
     world.objects.clear_script();
     let newest = world.newest().await;
     assert_eq!((newest.version, newest.pins.len()), (version(5), 1));
-    assert_eq!(newest.office, Office::Tombstone);
+    assert_eq!(newest.state, ImageState::Tombstone);
     assert_kept(&world, &named("copy")).await;
 }
 
@@ -229,7 +229,7 @@ async fn a_rollback_is_a_new_version_with_the_old_content() {
     assert_eq!(rolled.segments, old.segments);
     assert_eq!(rolled.lsn, Lsn(3), "above every LSN that was known");
     assert!(rolled.tenure.epoch > before.tenure.epoch);
-    assert_eq!(rolled.office, Office::Clean);
+    assert_eq!(rolled.state, ImageState::Clean);
     let retired: Vec<_> = rolled.retired.iter().map(|retired| &retired.name).collect();
     assert_eq!(retired, [&before.segments[1].name], "what it replaced");
     assert_eq!(rolled.next_segment, before.next_segment);
@@ -270,7 +270,7 @@ async fn buffer_stores_after_a_rollback() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_server_in_office_is_fenced_only_by_force() {
+async fn an_active_server_is_fenced_only_by_force() {
     let world = World::new();
     let admin = admin(&world);
     let mut server = world.first_server().await;
@@ -311,8 +311,10 @@ async fn growth_of_a_clean_image() {
     assert!(matches!(smaller, Err(AdminError::Shrink { .. })));
     let odd = resize(&admin, &image(), 2 * GIB + 1).await;
     assert!(matches!(odd, Err(AdminError::InvalidSize { .. })));
-    // A server that comes back to office in the same tenure does not take the size back.
-    let back = server.compose(|own| own.office = Office::InOffice).unwrap();
+    // A server that comes back in the same tenure does not take the size back.
+    let back = server
+        .compose(|own| own.state = ImageState::Active)
+        .unwrap();
     let outcome = server.publish(&world, &back).await.unwrap();
     assert!(matches!(outcome, Outcome::Fenced(_)));
 }
@@ -404,7 +406,7 @@ async fn abandon(world: &World, image: &ImageId) {
     let mut body = crate::protocol::compose_tombstone(&body, tenure, id, body.published_at);
     body.version = Version(1);
     body.oldest_retained = Version(1);
-    body.office = Office::Abandoned;
+    body.state = ImageState::Abandoned;
     body.pins.clear();
     body.others = vec![id];
     world
@@ -444,8 +446,8 @@ async fn a_cloner_that_slept_creates_nothing() {
     let error = cloning.await.unwrap_err();
     assert!(matches!(error, AdminError::TargetTaken { .. }), "{error}");
     assert_eq!(
-        newest_of(&world, &copy).await.unwrap().office,
-        Office::Abandoned
+        newest_of(&world, &copy).await.unwrap().state,
+        ImageState::Abandoned
     );
     clone_image(&admin, &image(), &Shown::Newest, &copy)
         .await
@@ -549,7 +551,7 @@ async fn what_is_one_publication_happened_or_did_not() {
                 Ok(_) | Err(AdminError::Deleted { .. }) => {}
                 Err(error) => panic!("{cut:?} {at}: {error}"),
             }
-            assert_eq!(world.newest().await.office, Office::Tombstone);
+            assert_eq!(world.newest().await.state, ImageState::Tombstone);
             if !died {
                 break;
             }

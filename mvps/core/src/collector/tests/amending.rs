@@ -7,13 +7,13 @@ use crate::collector::CollectionPolicy;
 use crate::collector::expiry::ExpiryPolicy;
 use crate::env::memory::Verdict;
 use crate::env::{Clock, OperationKind};
-use crate::format::manifest::{Manifest, Office};
+use crate::format::manifest::{ImageState, Manifest};
 use crate::format::object_name::manifest_key;
 use crate::ids::Version;
 
 /// Six versions, one object each that only it references, one object that all do; version 2 is a
 /// snapshot. Published a day apart, the last one now.
-fn six_versions(world: &World, office: Office) {
+fn six_versions(world: &World, state: ImageState) {
     let now = world.clock.wall().unix_ms;
     let day_ms = u64::try_from(DAY.as_millis()).unwrap();
     let shared = object("disk0", 1, 0);
@@ -22,7 +22,7 @@ fn six_versions(world: &World, office: Office) {
         let mut next = manifest("disk0", version, 1, &[shared.clone(), own.clone()]);
         next.published_at.unix_ms = now - (6 - version) * day_ms;
         next.snapshots = vec![snapshot("s", version.min(2))];
-        next.office = office;
+        next.state = state;
         world.publish(&next);
         world.upload(&[shared.clone(), own]);
     }
@@ -30,15 +30,15 @@ fn six_versions(world: &World, office: Office) {
 
 #[tokio::test(start_paused = true)]
 async fn everything_but_the_newest_and_the_named() {
-    for office in [Office::Clean, Office::InOffice] {
+    for state in [ImageState::Clean, ImageState::Active] {
         let world = World::new();
-        six_versions(&world, office);
+        six_versions(&world, state);
         let report = world.collect(at_once()).await;
         assert!(report.all_went_well(), "{report:?}");
         assert_eq!(world.versions("disk0"), [2, 7]);
         let newest = world.newest("disk0");
         assert_eq!(newest.oldest_retained, Version(7));
-        assert_eq!(newest.office, office);
+        assert_eq!(newest.state, state);
         assert_eq!(newest.segments, world.version("disk0", 7).segments);
         let left: Vec<bool> = (0..=6)
             .map(|sequence| world.has(&object("disk0", 1, sequence)))
@@ -58,7 +58,7 @@ async fn everything_but_the_newest_and_the_named() {
 async fn as_the_policy_says() {
     for (days, states_min, oldest) in [(3, 1, 3), (1, 4, 3), (100, 1, 1), (0, 2, 5), (5, 1, 1)] {
         let world = World::new();
-        six_versions(&world, Office::InOffice);
+        six_versions(&world, ImageState::Active);
         let policy = CollectionPolicy {
             expiry: ExpiryPolicy {
                 inactive: DAY * days,
@@ -78,7 +78,7 @@ async fn as_the_policy_says() {
 #[tokio::test(start_paused = true)]
 async fn deletions_follow_the_publication() {
     let world = World::new();
-    six_versions(&world, Office::InOffice);
+    six_versions(&world, ImageState::Active);
     let order = Arc::new(Mutex::new(Vec::new()));
     let seen = Arc::clone(&order);
     world.objects.set_script(move |operation| {
@@ -101,7 +101,7 @@ async fn deletions_follow_the_publication() {
 #[tokio::test(start_paused = true)]
 async fn without_publication_nothing_is_forgotten() {
     let world = World::new();
-    six_versions(&world, Office::InOffice);
+    six_versions(&world, ImageState::Active);
     let before = world.objects.keys();
     world.objects.set_script(|operation| match operation.kind {
         OperationKind::Create => Verdict::Fail(crate::env::StoreError::Denied {
@@ -118,7 +118,7 @@ async fn without_publication_nothing_is_forgotten() {
 #[tokio::test(start_paused = true)]
 async fn a_publication_in_the_way_is_built_upon() {
     let world = World::new();
-    six_versions(&world, Office::InOffice);
+    six_versions(&world, ImageState::Active);
     let objects = Arc::clone(&world.objects);
     let fresh = object("disk0", 1, 50);
     let theirs = Manifest {
@@ -127,7 +127,7 @@ async fn a_publication_in_the_way_is_built_upon() {
         ..manifest("disk0", 7, 1, &[object("disk0", 1, 0), fresh.clone()])
     };
     let theirs = Manifest {
-        office: Office::InOffice,
+        state: ImageState::Active,
         ..theirs
     };
     world.upload(std::slice::from_ref(&fresh));
@@ -157,7 +157,7 @@ async fn a_publication_in_the_way_is_built_upon() {
 #[tokio::test(start_paused = true)]
 async fn a_dry_run_tells_the_truth() {
     let world = World::new();
-    six_versions(&world, Office::Clean);
+    six_versions(&world, ImageState::Clean);
     let before = world.objects.keys();
     let policy = CollectionPolicy {
         dry_run: true,
@@ -183,12 +183,12 @@ async fn a_dry_run_tells_the_truth() {
 #[tokio::test(start_paused = true)]
 async fn a_retained_version_that_vanishes_is_no_damage() {
     let world = World::new();
-    six_versions(&world, Office::InOffice);
+    six_versions(&world, ImageState::Active);
     let objects = Arc::clone(&world.objects);
     let theirs = Manifest {
         oldest_retained: Version(7),
         snapshots: world.newest("disk0").snapshots,
-        office: Office::InOffice,
+        state: ImageState::Active,
         ..manifest(
             "disk0",
             7,

@@ -40,7 +40,7 @@ fn populate(world: &World) {
         &[names[20].clone(), names[23].clone()],
     ));
     world.publish(&Manifest {
-        office: crate::format::manifest::Office::Tombstone,
+        state: crate::format::manifest::ImageState::Tombstone,
         ..manifest("deleted", 3, 3, &[])
     });
 }

@@ -4,7 +4,7 @@ use super::world::*;
 use crate::collector::{CollectionPolicy, CollectionReport};
 use crate::env::OperationKind;
 use crate::env::memory::Verdict;
-use crate::format::manifest::{Manifest, Office, Pinned};
+use crate::format::manifest::{ImageState, Manifest, Pinned};
 use crate::format::object_name::{ObjectName, manifest_key};
 use crate::ids::{Incarnation, Version};
 
@@ -72,9 +72,9 @@ async fn each_case() {
         (
             "deleted",
             |_| {
-                let office = Office::Tombstone;
+                let state = ImageState::Tombstone;
                 vec![Manifest {
-                    office,
+                    state,
                     ..manifest("copy", 2, 2, &[])
                 }]
             },
@@ -83,9 +83,9 @@ async fn each_case() {
         (
             "deleted, and pinned for a clone of its own",
             |it| {
-                let office = Office::Tombstone;
+                let state = ImageState::Tombstone;
                 vec![Manifest {
-                    office,
+                    state,
                     pins: vec![clone_pin("third", 1, Pinned::Objects(vec![it]))],
                     ..manifest("copy", 2, 2, &[])
                 }]
@@ -118,7 +118,7 @@ async fn each_case() {
             |_| {
                 vec![Manifest {
                     incarnation: Incarnation(2),
-                    office: Office::Tombstone,
+                    state: ImageState::Tombstone,
                     ..manifest("copy", 2, 2, &[])
                 }]
             },
@@ -151,7 +151,7 @@ async fn a_clone_that_never_appeared() {
         let carried = clone_pin("third", 3, Pinned::Objects(vec![object("copy", 1, 1)]));
         if deleted_before {
             world.publish(&Manifest {
-                office: Office::Tombstone,
+                state: ImageState::Tombstone,
                 incarnation: Incarnation(2),
                 pins: vec![carried.clone()],
                 ..manifest("copy", 4, 4, &[])
@@ -168,7 +168,7 @@ async fn a_clone_that_never_appeared() {
         assert!(report.images[0].clones_abandoned.contains("copy"));
         assert!(!world.has(&shared));
         let tombstone = world.newest("copy");
-        assert_eq!(tombstone.office, Office::Abandoned);
+        assert_eq!(tombstone.state, ImageState::Abandoned);
         if deleted_before {
             assert_eq!(tombstone.version, Version(5));
             assert_eq!(tombstone.pins, [carried]);
@@ -206,7 +206,7 @@ async fn a_clone_that_appears_late_keeps_its_pin() {
         assert!(!released(&report), "{report:?}");
         assert!(world.has(&shared));
         assert_eq!(world.newest("base").pins.len(), 1);
-        assert_eq!(world.newest("copy").office, Office::Clean);
+        assert_eq!(world.newest("copy").state, ImageState::Clean);
     }
 }
 
@@ -237,7 +237,7 @@ async fn a_chain_is_taken_apart() {
     base.pins.push(third.clone());
     world.publish(&base);
     let tombstone = |name, pins| Manifest {
-        office: Office::Tombstone,
+        state: ImageState::Tombstone,
         pins,
         ..manifest(name, 2, 2, &[])
     };

@@ -6,7 +6,7 @@ use super::world::*;
 use crate::collector::CollectionPolicy;
 use crate::env::memory::Verdict;
 use crate::env::{ObjectStore, OperationKind, StoreError};
-use crate::format::manifest::{Manifest, Office, RetiredObject};
+use crate::format::manifest::{ImageState, Manifest, RetiredObject};
 use crate::format::object_name::{ObjectName, manifest_key};
 use crate::ids::{EpochNumber, Incarnation, ObjectSequence, Tenure, TenureId, Version};
 
@@ -42,7 +42,7 @@ async fn only_settled_objects_that_nothing_needs_go() {
     let newest = Manifest {
         tenure,
         watermark: ObjectSequence(20),
-        office: Office::InOffice,
+        state: ImageState::Active,
         retired: vec![RetiredObject {
             name: names[0].clone(),
         }],
@@ -87,16 +87,16 @@ async fn only_settled_objects_that_nothing_needs_go() {
 #[tokio::test(start_paused = true)]
 async fn tombstones_stay_and_so_does_the_newest() {
     let world = World::new();
-    let tombstone = |version, office| Manifest {
-        office,
+    let tombstone = |version, state| Manifest {
+        state,
         ..manifest("disk0", version, version, &[])
     };
     world.publish(&manifest("disk0", 1, 1, &[object("disk0", 1, 1)]));
-    world.publish(&tombstone(2, Office::Tombstone));
-    world.publish(&tombstone(3, Office::Abandoned));
+    world.publish(&tombstone(2, ImageState::Tombstone));
+    world.publish(&tombstone(3, ImageState::Abandoned));
     world.publish(&manifest("disk0", 4, 4, &[]));
     world.publish(&manifest("disk0", 5, 5, &[]));
-    world.publish(&tombstone(6, Office::Tombstone));
+    world.publish(&tombstone(6, ImageState::Tombstone));
     world.upload(&[object("disk0", 1, 1)]);
     let report = world.collect(at_once()).await;
     assert!(report.all_went_well(), "{report:?}");

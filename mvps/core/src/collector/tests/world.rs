@@ -12,7 +12,8 @@ use crate::env::memory::testing::TestClock;
 use crate::env::memory::{MemoryObjectStore, SeededEntropy};
 use crate::env::{Clock, WallTime};
 use crate::format::manifest::{
-    Manifest, Office, Pin, PinHolder, Pinned, SegmentEntry, SegmentId, Snapshot, example_manifest,
+    ImageState, Manifest, Pin, PinHolder, Pinned, SegmentEntry, SegmentId, Snapshot,
+    example_manifest,
 };
 use crate::format::object_name::{
     ObjectKind, ObjectName, images_prefix, manifest_key, parse_manifest_key,
@@ -57,7 +58,7 @@ pub fn manifest(of: &str, version: u64, oldest: u64, names: &[ObjectName]) -> Ma
             epoch: EpochNumber(1),
             id: TenureId(1),
         },
-        office: Office::Clean,
+        state: ImageState::Clean,
         others: Vec::new(),
         published_at: WallTime {
             unix_ms: TestClock::start().wall().unix_ms,

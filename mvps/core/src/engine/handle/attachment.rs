@@ -130,11 +130,11 @@ impl Attachment {
     /// As for [`Self::find_base`].
     pub async fn base(&self, version: Version) -> Result<Base, EngineError> {
         let shared = &self.image.shared;
-        shared.bases.get(&shared.host, &shared.id, version)
-            .await
+        shared.bases.get(&shared.host, &shared.id, version).await
     }
 
-    /// Brings what of the range is only in object storage to the cache: see [`crate::engine::View::prefetch`].
+    /// Brings what of the range is only in object storage to the cache: see
+    /// [`crate::engine::View::prefetch`].
     ///
     /// # Errors
     /// As for [`Self::read`].

@@ -86,8 +86,8 @@ impl Image {
         self.ask(Event::Checkpoint).await
     }
 
-    /// Publishes everything and that nobody is in office, and releases the buffer store. Waits for
-    /// open reads to end, and while the object store is unavailable.
+    /// Publishes everything and that nobody is the active writer, and releases the buffer store.
+    /// Waits for open reads to end, and while the object store is unavailable.
     ///
     /// # Errors
     /// [`EngineError::Fenced`] or the failure that the image is in; the buffer store is released

@@ -15,7 +15,7 @@ use crate::ids::{ImageId, PageSize};
 pub(in crate::engine) struct Gauges {
     /// Bytes that the buffer takes, for backpressure.
     pub(in crate::engine) buffered_bytes: AtomicU64,
-    /// From the attempt to publish it clean on: another server may be in office.
+    /// From the attempt to publish it clean on: another server may be the active writer.
     pub(in crate::engine) closed: AtomicBool,
 }
 

@@ -30,7 +30,7 @@ pub(in crate::engine) enum Job {
     Grow(u64),
     /// Begin a new tenure with an earlier version's map.
     RollBack(Box<RollbackOrder>),
-    /// Publish that nobody is in office.
+    /// Publish that nobody is the active writer.
     Close,
 }
 

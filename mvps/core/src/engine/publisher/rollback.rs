@@ -65,7 +65,7 @@ impl Publisher {
             match self.resolve(&body).await? {
                 Outcome::Counted(newest) => {
                     let undo_version = Version(body.version.0 - 1);
-                    self.take_office(newest, &order.map).await?;
+                    self.become_active(newest, &order.map).await?;
                     return Ok(RolledBack {
                         version: self.newest.version,
                         undo_version,
@@ -112,7 +112,7 @@ impl Publisher {
     }
 
     /// The tenure that `newest` begins is this server's.
-    async fn take_office(&mut self, newest: Manifest, map: &Map) -> Result<(), NotRolledBack> {
+    async fn become_active(&mut self, newest: Manifest, map: &Map) -> Result<(), NotRolledBack> {
         self.note_retired(&newest);
         self.tenure = newest.tenure;
         self.last_publication = newest.publication;

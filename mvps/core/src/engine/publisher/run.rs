@@ -8,7 +8,7 @@ use super::rollback::abandoned;
 use super::state::Publisher;
 use crate::engine::buffer::GenerationIndex;
 use crate::engine::error::EngineError;
-use crate::format::manifest::{Manifest, Office};
+use crate::format::manifest::{ImageState, Manifest};
 use crate::protocol::{TenureFinding, WriterPart, check_tenure};
 
 impl Publisher {
@@ -34,7 +34,7 @@ impl Publisher {
         }
     }
 
-    /// Work that the store refuses may be that of a deposed server, whose objects the one in office
+    /// Work that the store refuses may be that of a fenced server, whose objects the active writer
     /// has let go of.
     async fn explained(&self, outcome: JobOutcome) -> JobOutcome {
         let JobOutcome::Refused { .. } = &outcome else {
@@ -42,7 +42,7 @@ impl Publisher {
         };
         let (image, version) = (&self.newest.image, self.newest.version);
         match check_tenure(&self.manifests, image, self.tenure, version).await {
-            TenureFinding::Deposed(newest) => fenced_by(&newest).into(),
+            TenureFinding::Superseded(newest) => fenced_by(&newest).into(),
             _ => outcome,
         }
     }
@@ -129,7 +129,7 @@ impl Publisher {
 
     async fn close(&mut self) -> JobOutcome {
         let own = |base: &Manifest| WriterPart {
-            office: Office::Clean,
+            state: ImageState::Clean,
             ..WriterPart::unchanged(base)
         };
         if let Err(failed) = self.publish(own).await {

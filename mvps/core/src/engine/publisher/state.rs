@@ -44,7 +44,7 @@ pub(in crate::engine) struct Publisher {
     pub(super) retired_through: BTreeMap<ObjectName, u64>,
     /// Whether the task wants a checkpoint's uploads abandoned.
     pub(super) abandon: watch::Receiver<bool>,
-    /// Just before the listing that last showed the tenure in office.
+    /// Just before the listing that last showed that the tenure is active.
     pub(super) confirmed_at: Option<Moment>,
 }
 
@@ -127,7 +127,7 @@ impl Publisher {
         self.newest.version
     }
 
-    /// Just before the listing that last showed the tenure in office.
+    /// Just before the listing that last showed that the tenure is active.
     pub(in crate::engine) fn confirmed_at(&self) -> Option<Moment> {
         self.confirmed_at
     }

@@ -2,7 +2,8 @@
 //!
 //! A request that asked for durability waits for a sync of the buffer store or for a published
 //! checkpoint; syncs are shared by all who wait. Whatever is ready then passes the tenure's gate
-//! (protocol §3.8): a server that has not been confirmed in office for a while asks first.
+//! (protocol §3.8): a server that has not been confirmed as the active writer for a while asks
+//! first.
 //!
 //! Invariant: what is acknowledged as durable is; nothing is acknowledged once the tenure is known
 //! to be over.

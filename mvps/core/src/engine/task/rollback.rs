@@ -87,8 +87,8 @@ impl ImageTask {
         }
     }
 
-    /// Drops what is buffered and goes on with the old version's map. If it cannot, what is buffered
-    /// belongs to a history that is over: nothing more may be committed on top of it.
+    /// Drops what is buffered and goes on with the old version's map. If it cannot, what is
+    /// buffered belongs to a history that is over: nothing more may be committed on top of it.
     async fn apply_rollback(&mut self, done: RolledBack, map: Map) -> Result<(), EngineError> {
         self.acknowledgements.fail(&ROLLED_BACK);
         let next = match self.next_generation().await {
@@ -131,11 +131,11 @@ impl ImageTask {
     pub(super) fn tenure_of_rollback(&self, finding: &TenureFinding) -> Option<CheckOutcome> {
         match finding {
             // The look was sent for the tenure before the rollback, which this one ended itself.
-            TenureFinding::Deposed(newest) if newest.tenure == self.tenure => {
-                Some(CheckOutcome::InOffice)
+            TenureFinding::Superseded(newest) if newest.tenure == self.tenure => {
+                Some(CheckOutcome::Active)
             }
             // Its publication will tell whether that is its own new tenure.
-            TenureFinding::Deposed(_) if self.rollback.is_active() => {
+            TenureFinding::Superseded(_) if self.rollback.is_active() => {
                 Some(CheckOutcome::Unreachable)
             }
             _ => None,

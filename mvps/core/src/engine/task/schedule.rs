@@ -171,10 +171,10 @@ impl ImageTask {
             }
             Completion::Tenure(finding) => {
                 let fenced_by = match &finding {
-                    TenureFinding::InOffice
-                    | TenureFinding::InOfficeWith(_)
+                    TenureFinding::Active
+                    | TenureFinding::ActiveWith(_)
                     | TenureFinding::Unreachable(_) => None,
-                    TenureFinding::Deposed(newest) => {
+                    TenureFinding::Superseded(newest) => {
                         Some(format!("tenure {} has the image", newest.tenure))
                     }
                     TenureFinding::Vanished => Some("the image's manifests are gone".to_owned()),
@@ -225,7 +225,7 @@ impl ImageTask {
             JobOutcome::Abandoned => {}
             JobOutcome::Closed => self.closed = Some(Ok(())),
             JobOutcome::Fenced { reason } => {
-                self.acknowledgements.tenure.deposed();
+                self.acknowledgements.tenure.superseded();
                 self.fail(EngineError::Fenced { reason });
             }
             JobOutcome::Refused { reason } => {

@@ -219,7 +219,7 @@ async fn another_root_key_leaves_data_and_servers_alone() {
         .await
         .expect("rekeyed");
     assert_eq!((done.data_keys, done.replaced.len()), (1, 1));
-    assert!(done.in_office.is_some());
+    assert!(done.active_writer.is_some());
     assert_eq!(segments(&world), before);
 
     // The server goes on with the data key that it has, and carries the new wrapping along.

@@ -1,4 +1,4 @@
-//! D6: two servers never both publish, and the deposed one finds out.
+//! D6: two servers never both publish, and the fenced one finds out.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::env::{OperationKind, StoreError};
 use crate::format::object_name::ObjectName;
 
 #[tokio::test(start_paused = true)]
-async fn a_deposed_server_is_fenced_and_nothing_of_it_is_seen() {
+async fn a_fenced_server_is_fenced_and_nothing_of_it_is_seen() {
     let world = World::new();
     let (first, second) = (world.machine(1), world.machine(2));
     let old = first.open().await;
@@ -51,7 +51,7 @@ async fn a_deposed_server_is_fenced_and_nothing_of_it_is_seen() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_checkpoint_of_a_deposed_server_fences_it_at_once() {
+async fn a_checkpoint_of_a_fenced_server_fences_it_at_once() {
     let world = World::new();
     let (first, second) = (world.machine(1), world.machine(2));
     let old = first.open().await;
@@ -89,9 +89,9 @@ async fn disk_of(machine: &super::world::Machine, byte: u8) -> crate::engine::At
     disk
 }
 
-/// The server in office may let go of what a deposed one still reads, before that has noticed.
+/// The active writer may let go of what a fenced one still reads, before that has noticed.
 #[tokio::test(start_paused = true)]
-async fn a_deposed_server_whose_objects_are_gone_says_that_it_is_deposed() {
+async fn a_fenced_server_whose_objects_are_gone_says_that_it_is_fenced() {
     for reads in [true, false] {
         let world = World::new();
         let (first, second) = (world.machine(1), world.machine(2));
@@ -129,7 +129,7 @@ async fn a_deposed_server_whose_objects_are_gone_says_that_it_is_deposed() {
     }
 }
 
-/// Who is in office is told what is wrong with the store, and goes on.
+/// Who is the active writer is told what is wrong with the store, and goes on.
 #[tokio::test(start_paused = true)]
 async fn a_lost_object_fences_nobody() {
     let world = World::new();
@@ -153,9 +153,9 @@ async fn a_lost_object_fences_nobody() {
     assert_eq!(read(&disk, 1).await, 2);
 }
 
-/// A checkpoint that the store refuses is not tried again and again by who is deposed.
+/// A checkpoint that the store refuses is not tried again and again by who is fenced.
 #[tokio::test(start_paused = true)]
-async fn a_deposed_server_whose_checkpoint_is_refused_says_that_it_is_deposed() {
+async fn a_fenced_server_whose_checkpoint_is_refused_says_that_it_is_fenced() {
     let world = World::new();
     let (first, second) = (world.machine(1), world.machine(2));
     let old = first.open().await;

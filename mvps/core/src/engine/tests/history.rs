@@ -182,7 +182,7 @@ async fn what_arrives_during_a_rollback_comes_after_it() {
     tokio::time::sleep(Duration::from_secs(60)).await;
     disk.write(8192, page(4), FLUSHED)
         .await
-        .expect("still in office");
+        .expect("still the active writer");
     disk.image().close().await.expect("it closes");
     let other = world.machine(2).open().await;
     assert_eq!(read_all(&other, 0..3).await, [1, 3, 4]);
@@ -419,7 +419,7 @@ async fn clones_diverge_and_outlive_their_source() {
     assert_eq!(read_all(&cloned, 0..40).await, expected);
 }
 
-/// Write A, snapshot, write B, roll back, read A; with nobody in office.
+/// Write A, snapshot, write B, roll back, read A; without an active writer.
 #[tokio::test(start_paused = true)]
 async fn a_closed_image_is_rolled_back() {
     let world = World::new();

@@ -6,8 +6,8 @@
 use bytes::Bytes;
 
 use super::{
-    ByteSpan, Manifest, MapObjectEntry, MapObjectId, Office, Pin, PinHolder, Pinned, RetiredObject,
-    RootEntry, SegmentEntry, SegmentId, Snapshot, Takeover,
+    ByteSpan, ImageState, Manifest, MapObjectEntry, MapObjectId, Pin, PinHolder, Pinned,
+    RetiredObject, RootEntry, SegmentEntry, SegmentId, Snapshot, Takeover,
 };
 use crate::encryption::{RootKeyId, WRAP_NONCE_BYTES, WRAPPED_KEY_BYTES, WrappedDataKey};
 use crate::env::WallTime;
@@ -83,11 +83,11 @@ impl Manifest {
         writer.varint(self.version.0);
         writer.u128(self.incarnation.0);
         writer.tenure(&self.tenure);
-        writer.u8(match self.office {
-            Office::InOffice => 0,
-            Office::Clean => 1,
-            Office::Tombstone => 2,
-            Office::Abandoned => 3,
+        writer.u8(match self.state {
+            ImageState::Active => 0,
+            ImageState::Clean => 1,
+            ImageState::Tombstone => 2,
+            ImageState::Abandoned => 3,
         });
         writer.text(&self.owner);
         writer.varint(self.publication.0);
@@ -301,12 +301,12 @@ fn read_head(reader: &mut Reader<'_>) -> Result<Manifest, FormatError> {
         version: Version(reader.varint()?),
         incarnation: Incarnation(reader.u128()?),
         tenure: reader.tenure()?,
-        office: match reader.u8()? {
-            0 => Office::InOffice,
-            1 => Office::Clean,
-            2 => Office::Tombstone,
-            3 => Office::Abandoned,
-            _ => return Err(reader.corrupt("an unknown office")),
+        state: match reader.u8()? {
+            0 => ImageState::Active,
+            1 => ImageState::Clean,
+            2 => ImageState::Tombstone,
+            3 => ImageState::Abandoned,
+            _ => return Err(reader.corrupt("an unknown state of the image")),
         },
         owner: reader.text()?.to_owned(),
         publication: PublicationCounter(reader.varint()?),

@@ -1,5 +1,6 @@
 //! Publications that make an image something else than its last tenure left: an earlier version
-//! again, a clone, another size, nothing. Each begins a tenure, so whoever was in office is fenced.
+//! again, a clone, another size, nothing. Each begins a tenure, so whoever was the active writer is
+//! fenced.
 //!
 //! Invariants (protocol §4.1, §5):
 //! - an earlier version is gone back to only while the base still keeps it, and the LSN goes on
@@ -18,7 +19,7 @@ use super::tenures::begin_tenure;
 use super::{FIRST_PUBLICATION, RuleBroken};
 use crate::encryption::WrappedDataKey;
 use crate::env::WallTime;
-use crate::format::manifest::{Manifest, Office, RetiredObject};
+use crate::format::manifest::{ImageState, Manifest, RetiredObject};
 use crate::ids::{ImageId, Incarnation, Lsn, ObjectSequence, PublicationId, Tenure, Version};
 use crate::reachability::{named_versions, referenced_objects};
 
@@ -31,7 +32,7 @@ pub fn is_retained(newest: &Manifest, version: Version) -> bool {
 }
 
 /// Composes the manifest by which an image is again what it was in version `to`, with the LSN
-/// `lsn`. Its office stays as it is in `base`: of a clean image, or of one whose server does this
+/// `lsn`. Its state stays as it is in `base`: of a clean image, or of one whose server does this
 /// for its next tenure. The size does not shrink: pages that the image did not have then read as
 /// zeroes. What is replaced is retired, so it can be undone until it is collected.
 ///
@@ -78,14 +79,15 @@ pub fn compose_rollback(
 /// Composes the manifest by which a clean image gets a larger size without its server.
 ///
 /// # Errors
-/// [`RuleBroken`] if somebody is in office, or the size is smaller or no multiple of the page size.
+/// [`RuleBroken`] if there is an active writer, or the size is smaller or no multiple of the page
+/// size.
 pub fn compose_resize(
     base: &Manifest,
     size_bytes: u64,
     tenure: Tenure,
     at: WallTime,
 ) -> Result<Manifest, RuleBroken> {
-    if base.office != Office::Clean {
+    if base.state != ImageState::Clean {
         return Err(RuleBroken::NotClean {
             version: base.version,
         });
@@ -103,8 +105,8 @@ pub fn compose_resize(
     Ok(next)
 }
 
-/// Composes the tombstone of an image: nobody is in office, it references nothing and keeps no
-/// version, but its pins go on (protocol §5.3).
+/// Composes the tombstone of an image: nobody is the active writer, it references nothing and keeps
+/// no version, but its pins go on (protocol §5.3).
 #[must_use]
 pub fn compose_tombstone(
     base: &Manifest,
@@ -113,7 +115,7 @@ pub fn compose_tombstone(
     at: WallTime,
 ) -> Manifest {
     let mut next = begin_tenure(base, tenure, at);
-    next.office = Office::Tombstone;
+    next.state = ImageState::Tombstone;
     next.owner.clear();
     next.oldest_retained = next.version;
     next.segments.clear();
@@ -145,9 +147,9 @@ pub struct CloneTarget {
 }
 
 /// Composes the first manifest of a clone: the content of `origin`, a version of another image, in
-/// nobody's office. `base` is the tombstone under the clone's name, if there is one. Everything
-/// that `origin` references has to be pinned for the clone first (protocol §5.1). The data keys of
-/// `origin` go on in the clone where it shares segments that they seal.
+/// without an active writer. `base` is the tombstone under the clone's name, if there is one.
+/// Everything that `origin` references has to be pinned for the clone first (protocol §5.1). The
+/// data keys of `origin` go on in the clone where it shares segments that they seal.
 ///
 /// # Errors
 /// [`RuleBroken`] if the result is not a valid manifest.
@@ -165,7 +167,7 @@ pub fn compose_clone(
     next.version = base.map_or(Version(1), |base| base.version.next());
     next.oldest_retained = next.version;
     next.published_at = at;
-    next.office = Office::Clean;
+    next.state = ImageState::Clean;
     next.owner.clear();
     next.publication = FIRST_PUBLICATION;
     // No object of the clone's own exists.

@@ -4,7 +4,7 @@ use super::{FIRST_PUBLICATION, keep_last, successor};
 use crate::encryption::WrappedDataKey;
 use crate::env::{Entropy, EntropyExt, WallTime};
 use crate::format::manifest::{
-    Manifest, MapObjectId, OWNER_MAX_BYTES, Office, SegmentId, TAKEOVERS_MAX, Takeover,
+    ImageState, Manifest, MapObjectId, OWNER_MAX_BYTES, SegmentId, TAKEOVERS_MAX, Takeover,
 };
 use crate::ids::{
     EpochNumber, ImageId, Incarnation, Lsn, ObjectSequence, PageSize, Tenure, TenureId, Version,
@@ -34,7 +34,7 @@ pub struct NewImage {
     pub data_key: Option<WrappedDataKey>,
 }
 
-/// Composes the first manifest of an image, in office at once. `base` is the tombstone under the
+/// Composes the first manifest of an image, active at once. `base` is the tombstone under the
 /// name, if there is one: its pins, version numbers, epochs, LSN and object numbers go on, and
 /// what the earlier life retained is forgotten with it.
 #[must_use]
@@ -51,7 +51,7 @@ pub fn compose_create(
         version,
         incarnation: new.incarnation,
         tenure,
-        office: Office::InOffice,
+        state: ImageState::Active,
         owner: bounded_owner(owner),
         publication: FIRST_PUBLICATION,
         others: base.map_or_else(Vec::new, |base| base.others.clone()),
@@ -77,7 +77,7 @@ pub fn compose_create(
     }
 }
 
-/// Composes the manifest that begins a tenure: the base's content, somebody in office, and the
+/// Composes the manifest that begins a tenure: the base's content, an active writer, and the
 /// image grown to `size_bytes` if that is more.
 #[must_use]
 pub fn compose_open(
@@ -88,19 +88,19 @@ pub fn compose_open(
     at: WallTime,
 ) -> Manifest {
     let mut next = begin_tenure(base, tenure, at);
-    next.office = Office::InOffice;
+    next.state = ImageState::Active;
     next.owner = bounded_owner(owner);
     next.size_bytes = base.size_bytes.max(size_bytes);
     next
 }
 
-/// Composes the manifest by which an operator takes the image from whoever is in office: clean, of
-/// a new epoch, with what was given up on record. The retired list goes on, because the deposed
+/// Composes the manifest by which an operator takes the image from whoever is in state: clean, of
+/// a new epoch, with what was given up on record. The retired list goes on, because the fenced
 /// server's readers may still use it.
 #[must_use]
 pub fn compose_takeover(base: &Manifest, tenure: Tenure, at: WallTime) -> Manifest {
     let mut next = begin_tenure(base, tenure, at);
-    next.office = Office::Clean;
+    next.state = ImageState::Clean;
     next.owner.clear();
     next.takeovers.push(Takeover {
         from: base.tenure,

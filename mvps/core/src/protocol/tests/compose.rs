@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::world::{GIB, Server, World, append_segment, image, page_size, segment};
 use crate::env::{Clock, WallTime};
 use crate::format::manifest::{
-    Manifest, OTHERS_MAX, OWNER_MAX_BYTES, Office, Pin, PinHolder, Pinned, RetiredObject,
+    ImageState, Manifest, OTHERS_MAX, OWNER_MAX_BYTES, Pin, PinHolder, Pinned, RetiredObject,
     TAKEOVERS_MAX,
 };
 use crate::format::object_name::ObjectName;
@@ -19,7 +19,7 @@ use crate::protocol::{
 
 const AT: WallTime = WallTime { unix_ms: 77 };
 
-/// A manifest in office with two segments, one retired object, a snapshot and a pin.
+/// A manifest active with two segments, one retired object, a snapshot and a pin.
 async fn example() -> Manifest {
     let world = World::new();
     let mut server = world.first_server().await;
@@ -110,10 +110,10 @@ async fn an_object_in_use_again_is_not_retired() {
 #[tokio::test(start_paused = true)]
 async fn a_publication_onto_a_clean_manifest_forgets_the_retired() {
     let mut base = example().await;
-    base.office = Office::Clean;
+    base.state = ImageState::Clean;
     let others = OthersPart::of(&base);
     let mut own = WriterPart::unchanged(&base);
-    own.office = Office::InOffice;
+    own.state = ImageState::Active;
     let tenure = next_tenure(Some(&base), &crate::env::memory::SeededEntropy::new(3));
     for next in [
         compose(&base, own, &Released::Nothing).unwrap(),
@@ -139,7 +139,7 @@ async fn what_a_writer_must_not_publish() {
             own.publication = base.publication;
         }),
         ("does not publish a manifest that is Tombstone", |own, _| {
-            own.office = Office::Tombstone;
+            own.state = ImageState::Tombstone;
         }),
         ("neither protected", |own, base| {
             append_segment(own, base, 89)
@@ -226,7 +226,7 @@ async fn a_tenure_begins_with_everything_of_the_base() {
 
     let taken = compose_takeover(&base, tenure, AT);
     let record = taken.takeovers[0].clone();
-    expected.office = Office::Clean;
+    expected.state = ImageState::Clean;
     expected.owner = String::new();
     expected.size_bytes = base.size_bytes;
     expected.takeovers = taken.takeovers.clone();
@@ -237,7 +237,7 @@ async fn a_tenure_begins_with_everything_of_the_base() {
 #[tokio::test(start_paused = true)]
 async fn a_new_image_under_a_tombstone_carries_pins_and_numbers() {
     let mut tombstone = example().await;
-    tombstone.office = Office::Tombstone;
+    tombstone.state = ImageState::Tombstone;
     let new = NewImage {
         image: image(),
         incarnation: Incarnation(5),
@@ -278,7 +278,7 @@ async fn lists_that_grow_forget_their_beginning() {
     for _ in 0..TAKEOVERS_MAX + 2 {
         let tenure = next_tenure(Some(&base), &*world.entropy);
         base = compose_takeover(&base, tenure, at);
-        base.office = Office::InOffice;
+        base.state = ImageState::Active;
     }
     assert_eq!(base.takeovers.len(), TAKEOVERS_MAX);
     assert_eq!(base.takeovers[0].from.epoch.0, 3);
@@ -287,5 +287,5 @@ async fn lists_that_grow_forget_their_beginning() {
     let tenure = next_tenure(Some(&base), &*world.entropy);
     let opened = compose_open(&base, tenure, &owner, 0, at);
     assert!(opened.validate().is_ok() && !opened.owner.is_empty());
-    let _ = Server::in_office(&opened).compose_checkpoint();
+    let _ = Server::active(&opened).compose_checkpoint();
 }

@@ -1,7 +1,7 @@
 //! [`judge`] as a table.
 
 use super::world::World;
-use crate::format::manifest::{Manifest, Office};
+use crate::format::manifest::{ImageState, Manifest};
 use crate::ids::{EpochNumber, PublicationCounter, PublicationId, Tenure, TenureId, Version};
 use crate::protocol::{PublishedBy, Verdict, judge};
 
@@ -67,7 +67,7 @@ async fn a_server_is_judged_by_tenure_and_counter() {
         );
     }
     let mut tombstone = stamped(&base, 11, tenure(4, 0xc), 1);
-    tombstone.office = Office::Tombstone;
+    tombstone.state = ImageState::Tombstone;
     assert_eq!(
         judge(&tombstone, &body, PublishedBy::Server),
         Verdict::Fenced
@@ -77,8 +77,8 @@ async fn a_server_is_judged_by_tenure_and_counter() {
 #[tokio::test(start_paused = true)]
 async fn others_are_judged_by_their_mark() {
     let base = World::new().first_server().await.base;
-    let office = tenure(3, 0xa);
-    let mut body = stamped(&base, 10, office, 7);
+    let writer = tenure(3, 0xa);
+    let mut body = stamped(&base, 10, writer, 7);
     body.others.push(MINE);
     let marked = [PublicationId(1), MINE, PublicationId(2)];
     let unmarked = [PublicationId(1), PublicationId(2)];
@@ -86,14 +86,14 @@ async fn others_are_judged_by_their_mark() {
         (
             "it is the newest",
             10,
-            office,
+            writer,
             &marked[..2],
             Verdict::Counted,
         ),
         (
             "others built on it",
             12,
-            office,
+            writer,
             &marked[..],
             Verdict::Counted,
         ),
@@ -107,14 +107,14 @@ async fn others_are_judged_by_their_mark() {
         (
             "somebody had the name",
             10,
-            office,
+            writer,
             &unmarked[..],
             Verdict::Merge,
         ),
         (
             "its name was freed",
             12,
-            office,
+            writer,
             &unmarked[..],
             Verdict::Merge,
         ),
@@ -128,7 +128,7 @@ async fn others_are_judged_by_their_mark() {
         (
             "it may still land",
             9,
-            office,
+            writer,
             &unmarked[..],
             Verdict::Unresolved,
         ),

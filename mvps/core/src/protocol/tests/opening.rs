@@ -6,7 +6,7 @@ use super::world::{GIB, Server, World, commit_page, image, request, version};
 use crate::env::memory::{Crash, MemoryBufferStores, Verdict};
 use crate::env::{BufferStores, Clock, OperationKind, Recovered};
 use crate::format::buffer_metadata::BufferMetadata;
-use crate::format::manifest::{Manifest, Office};
+use crate::format::manifest::{ImageState, Manifest};
 use crate::format::object_name::{manifest_key, parse_manifest_key};
 use crate::ids::{Generation, Lsn};
 use crate::protocol::{
@@ -161,7 +161,7 @@ async fn an_opening_that_died_leaves_a_pending_tenure() {
 async fn two_openers_collide_on_a_version() {
     let world = World::new();
     let mut server = world.first_server().await;
-    let clean = server.compose(|own| own.office = Office::Clean).unwrap();
+    let clean = server.compose(|own| own.state = ImageState::Clean).unwrap();
     server.publish(&world, &clean).await.unwrap();
 
     let (one, other) = (MemoryBufferStores::new(), MemoryBufferStores::new());
@@ -171,19 +171,19 @@ async fn two_openers_collide_on_a_version() {
     assert!((&mut late).now_or_never().is_none());
     let winner = world.opens(&other, &request()).await.unwrap();
     creating.send(()).unwrap();
-    check_refused(late.await, RefusalReason::OtherInOffice);
+    check_refused(late.await, RefusalReason::OtherActive);
     assert_eq!(world.newest().await, winner.manifest);
 
     let metadata = metadata_of(&world, &one).await;
     assert_eq!((metadata.confirmed, metadata.pending.len()), (None, 1));
     let mut winner = Server::of(&winner);
-    let clean = winner.compose(|own| own.office = Office::Clean).unwrap();
+    let clean = winner.compose(|own| own.state = ImageState::Clean).unwrap();
     winner.publish(&world, &clean).await.unwrap();
     let mut recovered = reopen(&world, &one).await;
     world.opens_with(&mut recovered, &request()).await.unwrap();
 }
 
-/// The opener's create succeeds under a freed name: it is not in office.
+/// The opener's create succeeds under a freed name: it is not the active writer.
 #[tokio::test(start_paused = true)]
 async fn an_open_manifest_under_a_freed_name_does_not_count() {
     let world = World::new();
@@ -204,7 +204,7 @@ async fn an_open_manifest_under_a_freed_name_does_not_count() {
     assert_eq!(opened.manifest, world.newest().await);
 }
 
-/// A takeover while a server is in office, and what becomes of its buffer store.
+/// A takeover while a server is the active writer, and what becomes of its buffer store.
 #[tokio::test(start_paused = true)]
 async fn a_buffer_store_that_was_taken_over_is_refused() {
     let world = World::new();
@@ -227,7 +227,7 @@ async fn a_buffer_store_that_was_taken_over_is_refused() {
     let mut again = reopen(&world, &node).await;
     check_refused(
         world.opens_with(&mut again, &request()).await,
-        RefusalReason::OtherInOffice,
+        RefusalReason::OtherActive,
     );
 }
 
@@ -269,7 +269,7 @@ async fn an_image_is_made_again_under_its_tombstone() {
     let tombstone = Manifest {
         version: last.version.next(),
         tenure: next_tenure(Some(&last), &*world.entropy),
-        office: Office::Tombstone,
+        state: ImageState::Tombstone,
         oldest_retained: last.version.next(),
         segments: Vec::new(),
         tail: Vec::new(),

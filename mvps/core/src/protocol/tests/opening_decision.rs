@@ -3,7 +3,7 @@
 use super::world::{GIB, World, image, page_size, request};
 use crate::env::WallTime;
 use crate::format::buffer_metadata::BufferMetadata;
-use crate::format::manifest::{Manifest, Office};
+use crate::format::manifest::{ImageState, Manifest};
 use crate::ids::{BufferStoreId, EpochNumber, Lsn, PageSize, Tenure, TenureId};
 use crate::protocol::{
     BufferState, Decision, Intent, OpeningRequest, RefusalReason, compose_takeover, decide_opening,
@@ -32,10 +32,10 @@ fn metadata(confirmed: bool) -> BufferMetadata {
     }
 }
 
-/// The newest manifest: `office` of `owner`, at LSN 70, 1 GiB.
-fn newest(base: &Manifest, office: Office, owner: u128) -> Manifest {
+/// The newest manifest: `state` of `owner`, at LSN 70, 1 GiB.
+fn newest(base: &Manifest, state: ImageState, owner: u128) -> Manifest {
     let mut manifest = base.clone();
-    manifest.office = office;
+    manifest.state = state;
     manifest.tenure = tenure(owner);
     manifest.lsn = Lsn(70);
     manifest
@@ -86,44 +86,44 @@ const HOLDING_UNOWNED: Buffer = Buffer(false, false, 80);
 
 #[tokio::test(start_paused = true)]
 async fn an_image_that_is_there() {
-    use Office::{Clean, InOffice};
-    use RefusalReason::{OtherHistory, OtherInOffice};
+    use ImageState::{Active, Clean};
+    use RefusalReason::{OtherActive, OtherHistory};
     let base = World::new().first_server().await.base;
     let open = Decision::Open { size_bytes: GIB };
     let behind = |buffer| RefusalReason::RolledBack {
         buffer: Lsn(buffer),
     };
-    for (office, owner, buffer, refused) in [
-        // Somebody is in office: only that tenure's own buffer store gets in.
-        (InOffice, MINE, HOLDING, None),
-        (InOffice, MINE, DRAINED, None),
-        (InOffice, MINE, Buffer(true, true, 90), None),
-        (InOffice, MINE_PENDING, HOLDING, None),
-        (InOffice, MINE_PENDING, HOLDING_UNOWNED, None),
-        (InOffice, THEIRS, FRESH, Some((OtherInOffice, false))),
-        (InOffice, THEIRS, DRAINED, Some((OtherInOffice, false))),
-        (InOffice, THEIRS, HOLDING, Some((OtherInOffice, true))),
-        (InOffice, MINE, FRESH, Some((OtherInOffice, false))),
+    for (state, owner, buffer, refused) in [
+        // Somebody is in state: only that tenure's own buffer store gets in.
+        (Active, MINE, HOLDING, None),
+        (Active, MINE, DRAINED, None),
+        (Active, MINE, Buffer(true, true, 90), None),
+        (Active, MINE_PENDING, HOLDING, None),
+        (Active, MINE_PENDING, HOLDING_UNOWNED, None),
+        (Active, THEIRS, FRESH, Some((OtherActive, false))),
+        (Active, THEIRS, DRAINED, Some((OtherActive, false))),
+        (Active, THEIRS, HOLDING, Some((OtherActive, true))),
+        (Active, MINE, FRESH, Some((OtherActive, false))),
         // An old copy of the buffer store.
         (
-            InOffice,
+            Active,
             MINE,
             Buffer(true, false, 69),
             Some((behind(69), true)),
         ),
         (
-            InOffice,
+            Active,
             MINE,
             Buffer(true, true, 69),
             Some((behind(69), false)),
         ),
         (
-            InOffice,
+            Active,
             MINE_PENDING,
             Buffer(true, false, 1),
             Some((behind(1), true)),
         ),
-        // Nobody is in office: any drained buffer store gets in.
+        // Nobody is in state: any drained buffer store gets in.
         (Clean, THEIRS, FRESH, None),
         (Clean, THEIRS, DRAINED, None),
         (Clean, THEIRS, Buffer(true, true, 3), None),
@@ -141,13 +141,13 @@ async fn an_image_that_is_there() {
         (Clean, THEIRS, HOLDING, Some((OtherHistory, true))),
         (Clean, THEIRS, HOLDING_UNOWNED, Some((OtherHistory, true))),
     ] {
-        let name = format!("{office:?} {owner:x} {buffer:?}");
-        let newest = newest(&base, office, owner);
+        let name = format!("{state:?} {owner:x} {buffer:?}");
+        let newest = newest(&base, state, owner);
         let decision = decide(Some(&newest), buffer, &request());
         match refused {
             None => assert_eq!(decision, open, "{name}"),
             Some((reason, move_away)) => {
-                let advice = (office == InOffice, false, move_away);
+                let advice = (state == Active, false, move_away);
                 check_refused(&name, decision, reason, advice);
             }
         }
@@ -158,8 +158,8 @@ async fn an_image_that_is_there() {
 async fn an_image_that_is_not_there() {
     use RefusalReason::{Deleted, DeletedButBuffered, NoSuchImage, Vanished};
     let base = World::new().first_server().await.base;
-    let tombstone = newest(&base, Office::Tombstone, THEIRS);
-    let abandoned = newest(&base, Office::Abandoned, MINE);
+    let tombstone = newest(&base, ImageState::Tombstone, THEIRS);
+    let abandoned = newest(&base, ImageState::Abandoned, MINE);
     let unsized_request = OpeningRequest {
         image_size_bytes: None,
         ..request()
@@ -252,7 +252,7 @@ async fn an_image_that_is_not_there() {
 #[tokio::test(start_paused = true)]
 async fn sizes_and_page_sizes() {
     let base = World::new().first_server().await.base;
-    let mine = newest(&base, Office::InOffice, MINE);
+    let mine = newest(&base, ImageState::Active, MINE);
     let asking = |image_size_bytes, intent| OpeningRequest {
         image_size_bytes,
         intent,
@@ -297,7 +297,7 @@ async fn sizes_and_page_sizes() {
 async fn a_buffer_store_that_was_taken_over_may_be_adopted() {
     let world = World::new();
     let base = world.first_server().await.base;
-    let mine = newest(&base, Office::InOffice, MINE);
+    let mine = newest(&base, ImageState::Active, MINE);
     let taken = compose_takeover(&mine, tenure(THEIRS), WallTime::default());
     let mut metadata = metadata(true);
     metadata.incarnation = Some(base.incarnation);
@@ -326,7 +326,7 @@ async fn a_buffer_store_that_was_taken_over_may_be_adopted() {
 #[tokio::test(start_paused = true)]
 async fn the_operator_is_told_what_to_do() {
     let base = World::new().first_server().await.base;
-    let theirs = newest(&base, Office::InOffice, THEIRS);
+    let theirs = newest(&base, ImageState::Active, THEIRS);
     let Decision::Refuse(refusal) = decide(Some(&theirs), HOLDING, &request()) else {
         panic!("refused");
     };

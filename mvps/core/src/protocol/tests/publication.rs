@@ -5,7 +5,7 @@ use futures_util::FutureExt;
 use super::world::{Server, World, append_segment, collectable, image, request, segment, version};
 use crate::env::memory::{MemoryBufferStores, Verdict as Reply};
 use crate::env::{Clock, OperationKind, StoreError};
-use crate::format::manifest::{Manifest, Office};
+use crate::format::manifest::{ImageState, Manifest};
 use crate::format::object_name::manifest_key;
 use crate::ids::Tenure;
 use crate::protocol::{
@@ -13,13 +13,13 @@ use crate::protocol::{
     next_tenure, publish,
 };
 
-/// The manifest by which somebody else takes office on the newest.
-async fn take_office(world: &World) -> Server {
+/// The manifest by which somebody else becomes the active writer on the newest.
+async fn become_active(world: &World) -> Server {
     let base = world.newest().await;
     let tenure = next_tenure(Some(&base), &*world.entropy);
     let body = compose_open(&base, tenure, "host-2", 0, world.clock.wall());
     world.publish_unhindered(&body, PublishedBy::Server).await;
-    Server::in_office(&body)
+    Server::active(&body)
 }
 
 /// Model: `--break recheck`. The create succeeds, because the collector freed the name; the newest
@@ -55,7 +55,7 @@ async fn adopt_an_equal_epoch_number_is_not_descent() {
     let sleeper = next_tenure(Some(&base), &*world.entropy);
     let late = compose_open(&base, sleeper, "host-2", 0, world.clock.wall());
     world.snapshot("monday").await;
-    let other = take_office(&world).await;
+    let other = become_active(&world).await;
     assert_eq!(other.tenure.epoch, sleeper.epoch);
     world.expire().await;
     world.delete_forgotten_manifests().await;
@@ -79,26 +79,26 @@ async fn adopt_an_equal_epoch_number_is_not_descent() {
     );
 }
 
-/// Model: `--break epoch`. A deposed server that merged onto its successor's manifest would
+/// Model: `--break epoch`. A fenced server that merged onto its successor's manifest would
 /// reference objects that the successor's collector may have deleted.
 #[tokio::test(start_paused = true)]
-async fn epoch_a_deposed_server_composes_nothing() {
+async fn epoch_a_fenced_server_composes_nothing() {
     let world = World::new();
-    let mut deposed = world.first_server().await;
-    let late = deposed.compose_checkpoint();
-    let mut successor = take_office(&world).await;
+    let mut fenced = world.first_server().await;
+    let late = fenced.compose_checkpoint();
+    let mut successor = become_active(&world).await;
 
-    let outcome = deposed.publish(&world, &late).await.unwrap();
+    let outcome = fenced.publish(&world, &late).await.unwrap();
     assert_eq!(outcome, Outcome::Fenced(successor.base.clone()));
     assert!(collectable(&successor.base, &late.segments[0].name));
 
     // It does not get around that by composing onto the newest,
-    let refused = deposed.compose(|_| ()).unwrap_err();
+    let refused = fenced.compose(|_| ()).unwrap_err();
     assert!(
         matches!(refused, RuleBroken::OtherTenure { .. }),
         "{refused}"
     );
-    // and the successor does not pick up what the deposed server uploaded.
+    // and the successor does not pick up what the fenced server uploaded.
     let picked_up = successor.compose(|own| own.segments.extend(late.segments));
     assert!(matches!(picked_up, Err(RuleBroken::Unprotected { .. })));
 }
@@ -209,14 +209,14 @@ async fn a_lost_reply_is_resolved() {
     assert_eq!(outcome, Outcome::Counted(world.newest().await));
 }
 
-/// The create lands after its writer was deposed: never as the newest.
+/// The create lands after its writer was fenced: never as the newest.
 #[tokio::test(start_paused = true)]
 async fn a_zombie_lands_beneath() {
     let world = World::new();
-    let mut deposed = world.first_server().await;
-    deposed.checkpoint(&world).await;
-    let zombie = deposed.compose_checkpoint();
-    let mut successor = take_office(&world).await;
+    let mut fenced = world.first_server().await;
+    fenced.checkpoint(&world).await;
+    let zombie = fenced.compose_checkpoint();
+    let mut successor = become_active(&world).await;
     assert!(!world.land(&zombie).await, "the name is taken");
     let newest = successor.checkpoint(&world).await;
     world.expire().await;
@@ -225,13 +225,13 @@ async fn a_zombie_lands_beneath() {
     assert_eq!(world.newest().await.tenure, successor.tenure);
     assert_eq!(world.newest().await.segments, newest.segments);
     assert!(matches!(
-        deposed.publish(&world, &zombie).await,
+        fenced.publish(&world, &zombie).await,
         Ok(Outcome::Fenced(_))
     ));
 }
 
-/// A takeover fences the server in office, at its next publication, whether or not anybody took
-/// office afterwards.
+/// A takeover fences the active writer, at its next publication, whether or not anybody became
+/// the active writer afterwards.
 #[tokio::test(start_paused = true)]
 async fn a_takeover_fences() {
     let world = World::new();
@@ -247,27 +247,29 @@ async fn a_takeover_fences() {
     assert_eq!(outcome, Outcome::Fenced(takeover));
 }
 
-/// The server publishes clean, and in office again when a client comes, within one tenure.
+/// The server publishes clean, and active again when a client comes, within one tenure.
 #[tokio::test(start_paused = true)]
 async fn a_server_leaves_and_comes_back() {
     let world = World::new();
     let mut server = world.first_server().await;
     server.checkpoint(&world).await;
-    let clean = server.compose(|own| own.office = Office::Clean).unwrap();
+    let clean = server.compose(|own| own.state = ImageState::Clean).unwrap();
     server.publish(&world, &clean).await.unwrap();
-    assert_eq!(world.newest().await.office, Office::Clean);
-    let back = server.compose(|own| own.office = Office::InOffice).unwrap();
+    assert_eq!(world.newest().await.state, ImageState::Clean);
+    let back = server
+        .compose(|own| own.state = ImageState::Active)
+        .unwrap();
     assert_eq!(
         server.publish(&world, &back).await,
         Ok(Outcome::Counted(back))
     );
     // Or somebody else was faster.
-    let clean = server.compose(|own| own.office = Office::Clean).unwrap();
+    let clean = server.compose(|own| own.state = ImageState::Clean).unwrap();
     server.publish(&world, &clean).await.unwrap();
     let node = MemoryBufferStores::new();
     let other = world.opens(&node, &request()).await.unwrap();
-    let late = Server::in_office(&clean)
-        .compose(|own| own.office = Office::InOffice)
+    let late = Server::active(&clean)
+        .compose(|own| own.state = ImageState::Active)
         .unwrap();
     let outcome = publish(&world.manifests, &late, PublishedBy::Server).await;
     assert_eq!(outcome, Ok(Outcome::Fenced(other.manifest)));

@@ -15,7 +15,7 @@ async fn one_listing_confirms() {
     let server = world.first_server().await;
     let before = world.objects.operations().len();
     let found = check_tenure(&world.manifests, &image(), server.tenure, version(1)).await;
-    assert_eq!(found, TenureFinding::InOffice);
+    assert_eq!(found, TenureFinding::Active);
     let requests = &world.objects.operations()[before..];
     assert_eq!(requests.len(), 1, "{requests:?}");
     assert_eq!(requests[0].kind, OperationKind::List);
@@ -28,8 +28,8 @@ async fn others_publications_do_not_depose() {
     world.snapshot("monday").await;
     let found = check_tenure(&world.manifests, &image(), server.tenure, version(1)).await;
     let newest = Box::new(world.newest().await);
-    assert_eq!(found, TenureFinding::InOfficeWith(newest));
-    assert_eq!(found.outcome(), CheckOutcome::InOffice);
+    assert_eq!(found, TenureFinding::ActiveWith(newest));
+    assert_eq!(found.outcome(), CheckOutcome::Active);
 }
 
 #[tokio::test(start_paused = true)]
@@ -40,7 +40,7 @@ async fn a_takeover_deposes() {
     let body = compose_takeover(&server.base, tenure, world.clock.wall());
     world.publish_unhindered(&body, PublishedBy::Server).await;
     let found = check_tenure(&world.manifests, &image(), server.tenure, version(1)).await;
-    assert_eq!(found, TenureFinding::Deposed(Box::new(body)));
+    assert_eq!(found, TenureFinding::Superseded(Box::new(body)));
 }
 
 #[tokio::test(start_paused = true)]
@@ -54,14 +54,14 @@ async fn what_is_gone_or_unreadable_confirms_nothing() {
     world.objects.poke(&key, bytes::Bytes::new());
     let found = check().await;
     assert!(matches!(found, TenureFinding::Unreadable(_)), "{found:?}");
-    assert_eq!(found.outcome(), CheckOutcome::Deposed);
+    assert_eq!(found.outcome(), CheckOutcome::Superseded);
 
     world.objects.remove(&key);
     world.objects.remove(&manifest_key(&image(), version(1)));
     assert_eq!(check().await, TenureFinding::Vanished);
 }
 
-/// A bit that flips on the way must not cost a server its office.
+/// A bit that flips on the way must not cost a server its tenure.
 #[tokio::test(start_paused = true)]
 async fn a_manifest_that_was_damaged_on_the_way_is_read_again() {
     let world = World::new();
@@ -84,7 +84,7 @@ async fn a_manifest_that_was_damaged_on_the_way_is_read_again() {
         Verdict::Obey
     });
     let found = check_tenure(&world.manifests, &image(), server.tenure, version(1)).await;
-    assert_eq!(found.outcome(), CheckOutcome::InOffice, "{found:?}");
+    assert_eq!(found.outcome(), CheckOutcome::Active, "{found:?}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -181,7 +181,7 @@ impl World {
     }
 }
 
-/// A server in office, as far as it publishes.
+/// An active writer, as far as it publishes.
 pub(crate) struct Server {
     pub(crate) tenure: Tenure,
     /// The newest manifest that it knows of.
@@ -191,10 +191,10 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) fn of(opened: &Opened) -> Self {
-        Self::in_office(&opened.manifest)
+        Self::active(&opened.manifest)
     }
 
-    pub(crate) fn in_office(manifest: &Manifest) -> Self {
+    pub(crate) fn active(manifest: &Manifest) -> Self {
         Self {
             tenure: manifest.tenure,
             base: manifest.clone(),

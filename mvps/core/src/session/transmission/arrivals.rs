@@ -71,7 +71,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin, D: Disk> Transmission<'_, S, D> {
         }
     }
 
-    /// Consumes the header that was judged as `incoming`; `false` if it does not fit the budgets yet.
+    /// Consumes the header that was judged as `incoming`; `false` if it does not fit the budgets
+    /// yet.
     fn take_incoming(
         &mut self,
         context: &mut Context<'_>,

@@ -41,7 +41,7 @@ pub(in crate::engine) struct Round {
     copied_bytes: u64,
     /// The map when the round began.
     #[cfg_attr(
-        not(mvps_mutant = "selectable"),
+        not(all(feature = "variants", debug_assertions)),
         expect(dead_code, reason = "variants")
     )]
     begun_on: Map,
@@ -115,7 +115,7 @@ impl Round {
 
     /// The map in which pages are looked up.
     pub(super) fn map<'a>(&'a self, newest: &'a Map) -> &'a Map {
-        #[cfg(mvps_mutant = "selectable")]
+        #[cfg(all(feature = "variants", debug_assertions))]
         if crate::mutant::is("cleaning resurrects overwritten pages") {
             return &self.begun_on;
         }

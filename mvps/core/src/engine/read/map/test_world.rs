@@ -16,7 +16,7 @@ use crate::engine::read::frame_reader::{FrameReader, FrameReads};
 use crate::env::memory::testing::{TestClock, TestSpawner};
 use crate::env::memory::{MemoryObjectStore, SeededEntropy};
 use crate::env::{OperationKind, Spawner, WallTime};
-use crate::format::manifest::{Manifest, MapObjectId, Office, SegmentId};
+use crate::format::manifest::{ImageState, Manifest, MapObjectId, SegmentId};
 use crate::format::object_name::{ObjectKind, ObjectName};
 use crate::format::segment::PageSpan;
 use crate::ids::{
@@ -78,7 +78,7 @@ pub fn empty_manifest(page_size: PageSize) -> Manifest {
             epoch: EpochNumber(1),
             id: TenureId(1),
         },
-        office: Office::InOffice,
+        state: ImageState::Active,
         owner: String::new(),
         publication: PublicationCounter(1),
         others: Vec::new(),
