@@ -22,9 +22,6 @@ const DAY: Duration = Duration::from_secs(86_400);
 /// safe to kill at any time.
 #[derive(Debug, Clone, Args)]
 pub struct CollectorArgs {
-    /// Object store.
-    #[command(flatten)]
-    pub object_store: ObjectStoreArgs,
     /// Forget versions that were replaced at least this many days ago; 0 forgets every version
     /// that was replaced. Snapshots and what readers and clones pin are kept.
     #[arg(long, env = "MVPS_TE_THRESHOLD_INACTIVE_DAYS", value_name = "DAYS")]
@@ -62,6 +59,9 @@ pub struct CollectorArgs {
     /// How to print the result.
     #[command(flatten)]
     pub output: OutputArgs,
+    /// Object store.
+    #[command(flatten)]
+    pub object_store: ObjectStoreArgs,
     /// Logging.
     #[command(flatten)]
     pub log: LogArgs,

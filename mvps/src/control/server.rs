@@ -66,9 +66,9 @@ impl ControlServer {
 
     /// Answers until it is cancelled.
     pub async fn run(self, handler: Arc<dyn ControlHandler>) {
-        let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
         loop {
-            let place = Arc::clone(&places).acquire_owned().await;
+            let slot = Arc::clone(&slots).acquire_owned().await;
             match self.listener.accept().await {
                 Ok((stream, _)) => {
                     let handler = Arc::clone(&handler);
@@ -76,7 +76,7 @@ impl ControlServer {
                         if let Err(error) = serve(stream, &*handler).await {
                             tracing::debug!(%error, "a control connection broke");
                         }
-                        drop(place);
+                        drop(slot);
                     });
                 }
                 Err(error) => {
