@@ -19,8 +19,7 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, OwnedWriteBatch, PersistMode};
@@ -32,6 +31,7 @@ use super::files::{self, DatabaseDirectory, DatabaseNumber};
 use super::generation::{Scan, StoredGeneration};
 use super::meta::{Bounds, KEY_MARK, KEY_METADATA, MetaContents, Retired, generation_key};
 use super::record::{self, BatchStamp, Mark, Seed};
+use super::spill::{SPILL_LIMIT, Spill, wait_for_flush};
 
 const META: &str = "meta";
 
@@ -46,9 +46,6 @@ const BLOCK_CACHE_BYTES: u64 = 4 << 20;
 
 /// A rotation writes a few kilobytes; if it takes this long, fjall's workers or the disk are dead.
 const ROTATION_LIMIT: Duration = Duration::from_secs(60);
-
-/// A spill writes a generation.
-const SPILL_LIMIT: Duration = Duration::from_secs(900);
 
 /// Bytes that the journal spends on an item beside key and value, rounded up.
 const JOURNAL_ITEM_BYTES: u64 = 64;
@@ -466,11 +463,8 @@ impl OpenDatabase {
     pub fn start_spill(&self, stored: &StoredGeneration) -> Result<Spill, Failure> {
         let keyspace = stored.keyspace().clone();
         keyspace.rotate_memtable().map_err(write_error)?;
-        Ok(Spill {
-            fjall: self.fjall.clone(),
-            keyspace,
-            _directory: Arc::clone(&self.directory),
-        })
+        let directory = Arc::clone(&self.directory);
+        Ok(Spill::new(self.fjall.clone(), keyspace, directory))
     }
 
     fn wait_for_flush(&self, keyspace: &Keyspace, limit: Duration) -> Result<(), Failure> {
@@ -485,35 +479,4 @@ impl OpenDatabase {
             self.progress.other_bytes.store(other, Ordering::Relaxed);
         }
     }
-}
-
-/// A spill under way.
-pub struct Spill {
-    fjall: Database,
-    keyspace: Keyspace,
-    /// Last, and held: the files are written whatever becomes of the generation meanwhile.
-    _directory: Arc<DatabaseDirectory>,
-}
-
-impl Spill {
-    /// Waits until the generation is on the disk.
-    pub fn wait(&self) -> Result<(), Failure> {
-        wait_for_flush(&self.fjall, &self.keyspace, SPILL_LIMIT)
-    }
-}
-
-fn wait_for_flush(fjall: &Database, keyspace: &Keyspace, limit: Duration) -> Result<(), Failure> {
-    let begun = Instant::now();
-    while keyspace.sealed_memtable_count() > 0 {
-        // A worker that failed poisons the database; one that panicked does not.
-        fjall.persist(PersistMode::Buffer).map_err(write_error)?;
-        if begun.elapsed() > limit {
-            return Err(Failure::Poisoned(format!(
-                "no flush within {} s: fjall's workers are gone or the disk hangs",
-                limit.as_secs()
-            )));
-        }
-        thread::sleep(Duration::from_micros(200));
-    }
-    fjall.persist(PersistMode::Buffer).map_err(write_error)
 }

@@ -12,11 +12,12 @@ use mvps_core::env::BufferBatch;
 use mvps_core::ids::Generation;
 
 use super::active::{ActiveDatabase, EmptyDatabase};
-use super::database::{OpenDatabase, Spill};
+use super::database::OpenDatabase;
 use super::errors::Failure;
 use super::files::{DatabaseNumber, DirectoryLock, Layout};
 use super::generation::StoredGeneration;
 use super::record::Seed;
+use super::spill::Spill;
 
 /// How many generations a database takes. Its keyspace 0 then has 17 MB (four times that with twice
 /// as many); going over to the next database costs a few syncs.

@@ -4,10 +4,10 @@
 //! failed syncs and directory entries is not what the contract of [`BufferStore`] asks for. This
 //! adapter makes up for it; `docs/decisions/fjall-buffer.md` has the facts and the figures.
 //!
-//! Reading order: [`record`] and [`meta`] (what is stored), [`database`] and [`active`] (how it is
-//! written), [`generation`] (how it is read), [`databases`] and [`switch`] (how one database
-//! follows another), [`sync`], [`store`] (what may run at the same time); for openings [`files`],
-//! [`opening`], [`opened`], [`journal`], [`recovery`], [`rewrite`].
+//! Reading order: [`record`] and [`meta`] (what is stored), [`database`], [`spill`] and [`active`]
+//! (how it is written), [`generation`] (how it is read), [`databases`] and [`switch`] (how one
+//! database follows another), [`sync`], [`store`] (what may run at the same time); for openings
+//! [`files`], [`opening`], [`opened`], [`journal`], [`recovery`], [`rewrite`].
 //!
 //! It must never acknowledge what a process kill could lose, and never open a store in which a
 //! synced batch is missing.
@@ -27,6 +27,7 @@ mod opening;
 mod record;
 mod recovery;
 mod rewrite;
+mod spill;
 mod store;
 mod switch;
 mod sync;
