@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// See the module's text.
+/// The other end of the stream, as bytes in pieces.
 pub struct Script {
     incoming: Vec<u8>,
     at: usize,

@@ -47,7 +47,7 @@ impl Wake for Woken {
     }
 }
 
-/// See the module's text.
+/// Memory stores, a clock that stands still and tasks that run when they are asked to.
 pub struct World {
     pub clock: ManualClock,
     pub tasks: Tasks,

@@ -55,7 +55,7 @@ const CORE: House = House {
         room("transport", &["nbd"]),
         room("reachability", &["format", "ids", "mutant"]),
         room("store", &["env", "mutant"]),
-        room("object_reads", &["env", "format", "store"]),
+        room("object_reads", &["env", "format", "ids", "store"]),
         room(
             "protocol",
             &[

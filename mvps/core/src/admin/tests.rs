@@ -91,9 +91,9 @@ async fn a_takeover_composes_again_onto_a_last_checkpoint() {
 }
 
 /// Somebody opens the image between the takeover's create and its re-check: it happened, once, and
-/// the newcomer is left alone.
+/// the successor is left alone.
 #[tokio::test(start_paused = true)]
-async fn a_takeover_is_not_repeated_against_a_newcomer() {
+async fn a_takeover_is_not_repeated_against_its_successor() {
     let world = World::new();
     world.first_server().await;
     let mut lists = 0;
@@ -106,7 +106,7 @@ async fn a_takeover_is_not_repeated_against_a_newcomer() {
                 let receiver = receiver.take().unwrap();
                 Verdict::Delay(Box::pin(async move { receiver.await.unwrap() }))
             }
-            _ => Verdict::Obey,
+            _ => Verdict::Serve,
         }
     });
     let mut taking = Box::pin(take_over(&world));
@@ -114,15 +114,15 @@ async fn a_takeover_is_not_repeated_against_a_newcomer() {
         (&mut taking).now_or_never().is_none(),
         "it is about to re-check"
     );
-    let newcomer = world.opens(&MemoryBufferStores::new(), &request()).await;
-    let newcomer = newcomer.unwrap().manifest;
+    let successor = world.opens(&MemoryBufferStores::new(), &request()).await;
+    let successor = successor.unwrap().manifest;
     sender.send(()).unwrap();
     let outcome = taking.await;
     assert!(
         matches!(outcome, Ok(TakeoverOutcome::TakenOver(_))),
         "{outcome:?}"
     );
-    assert_eq!(world.newest().await, newcomer);
+    assert_eq!(world.newest().await, successor);
 }
 
 /// The server that the operator meant closed clean and another one opened meanwhile.
@@ -134,12 +134,12 @@ async fn a_takeover_does_not_depose_another_than_it_saw() {
     let mut taking = Box::pin(take_over(&world));
     assert!((&mut taking).now_or_never().is_none());
     leave(&world, &mut server).await;
-    let newcomer = world.opens(&MemoryBufferStores::new(), &request()).await;
+    let successor = world.opens(&MemoryBufferStores::new(), &request()).await;
     creating.send(()).unwrap();
     let error = taking.await.unwrap_err();
     assert!(matches!(error, AdminError::OwnerChanged { .. }), "{error}");
     assert!(error.to_string().contains("mvps image show disk0"));
-    assert_eq!(world.newest().await, newcomer.unwrap().manifest);
+    assert_eq!(world.newest().await, successor.unwrap().manifest);
 }
 
 #[tokio::test(start_paused = true)]
@@ -178,13 +178,13 @@ async fn what_is_not_adopted() {
     killed_server(&world, &node).await;
     take_over(&world).await.unwrap();
     // Another server has the image.
-    let newcomer = world.opens(&elsewhere, &request()).await.unwrap();
+    let successor = world.opens(&elsewhere, &request()).await.unwrap();
     let error = adopting(&node).await.unwrap_err();
     assert!(matches!(error, AdminError::Active { .. }), "{error}");
     // It left without a commit: nothing is in the way.
     let before = node.copy(&image()).unwrap();
-    let mut newcomer = Server::of(&newcomer);
-    leave(&world, &mut newcomer).await;
+    let mut successor = Server::of(&successor);
+    leave(&world, &mut successor).await;
     adopting(&node).await.unwrap();
     // Had it committed, the buffer store would be of another history.
     take_over(&world).await.unwrap();

@@ -53,7 +53,7 @@ pub enum OpeningError {
     Manifest(#[from] ManifestError),
     /// The open manifest could not be published (now). Opening again is safe: it takes another
     /// tenure, and the buffer store remembers this one.
-    #[error("cannot take state: {0}")]
+    #[error("cannot become the active writer: {0}")]
     Publish(#[from] PublishError),
     /// The image's data keys cannot be had. Nothing was published.
     #[error(transparent)]

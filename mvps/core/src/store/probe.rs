@@ -77,7 +77,7 @@ mod tests {
             if lossy && operation.number % 2 == 0 {
                 Verdict::reply_lost()
             } else {
-                Verdict::Obey
+                Verdict::Serve
             }
         });
         let clock = Arc::new(TestClock::start());

@@ -257,7 +257,7 @@ mod tests {
         objects.set_script(|operation| match operation.number % 3 {
             0 => Verdict::reply_lost(),
             1 => Verdict::HangAfter,
-            _ => Verdict::Obey,
+            _ => Verdict::Serve,
         });
         let mut writer = writer(&objects);
         let body = body(6 * PART + 1);
@@ -271,7 +271,7 @@ mod tests {
         let objects = Arc::new(MemoryObjectStore::new());
         objects.set_script(|operation| match operation.kind {
             OperationKind::UploadPart => Verdict::Hang,
-            _ => Verdict::Obey,
+            _ => Verdict::Serve,
         });
         let mut writer = writer(&objects);
         write(&mut writer, &body(5 * PART), PART).await;
@@ -314,7 +314,7 @@ mod tests {
             OperationKind::UploadPart => Verdict::Fail(StoreError::Denied {
                 reason: "scripted".to_owned(),
             }),
-            _ => Verdict::Obey,
+            _ => Verdict::Serve,
         });
         let mut writer = writer(&objects);
         write(&mut writer, &body(2 * PART), PART).await;

@@ -125,7 +125,7 @@ async fn lost_replies_make_nothing_twice() {
         if number % 2 == 1 {
             Verdict::reply_lost()
         } else {
-            Verdict::Obey
+            Verdict::Serve
         }
     });
     let admin = admin(&world);
@@ -432,7 +432,7 @@ async fn a_cloner_that_slept_creates_nothing() {
                 let receiver = receiver.take().unwrap();
                 Verdict::Delay(Box::pin(async move { receiver.await.unwrap() }))
             }
-            _ => Verdict::Obey,
+            _ => Verdict::Serve,
         }
     });
     let (source, shown) = (image(), Shown::Newest);
@@ -487,7 +487,7 @@ async fn cut_off<T>(world: &World, at: u64, cut: Cut, work: impl Future<Output =
     let first = world.objects.operations().len() as u64;
     world.objects.set_script(move |operation| {
         if operation.number < first + at {
-            return Verdict::Obey;
+            return Verdict::Serve;
         }
         match cut {
             Cut::After if operation.number == first + at => Verdict::HangAfter,
@@ -574,7 +574,7 @@ async fn an_unknown_fate_is_said() {
         OperationKind::Create => Verdict::Fail(StoreError::Unavailable {
             reason: "down".to_owned(),
         }),
-        _ => Verdict::Obey,
+        _ => Verdict::Serve,
     });
     let error = create_snapshot(&admin, &image(), "monday", None)
         .await

@@ -83,7 +83,7 @@ async fn deletions_follow_the_publication() {
     let seen = Arc::clone(&order);
     world.objects.set_script(move |operation| {
         seen.lock().unwrap().push(operation.kind);
-        Verdict::Obey
+        Verdict::Serve
     });
     world.collect(at_once()).await;
     let order = order.lock().unwrap();
@@ -107,7 +107,7 @@ async fn without_publication_nothing_is_forgotten() {
         OperationKind::Create => Verdict::Fail(crate::env::StoreError::Denied {
             reason: "read only".to_owned(),
         }),
-        _ => Verdict::Obey,
+        _ => Verdict::Serve,
     });
     let report = world.collect(at_once()).await;
     assert!(!report.all_went_well());
@@ -138,7 +138,7 @@ async fn a_publication_in_the_way_is_built_upon() {
             done = true;
             objects.poke(&key, body.clone());
         }
-        Verdict::Obey
+        Verdict::Serve
     });
     let report = world.collect(at_once()).await;
     assert!(report.all_went_well(), "{report:?}");
@@ -205,7 +205,7 @@ async fn a_retained_version_that_vanishes_is_no_damage() {
             objects.poke(&key, body.clone());
             gone.iter().for_each(|key| objects.remove(key));
         }
-        Verdict::Obey
+        Verdict::Serve
     });
     let report = world.collect(keep_history()).await;
     world.objects.clear_script();

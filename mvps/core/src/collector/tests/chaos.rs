@@ -85,7 +85,7 @@ async fn killed_anywhere() {
             world.objects.set_script(move |_| {
                 number += 1;
                 match number - 1 == at {
-                    false => Verdict::Obey,
+                    false => Verdict::Serve,
                     true if applied => Verdict::HangAfter,
                     true => Verdict::Hang,
                 }
@@ -136,7 +136,7 @@ async fn two_at_once(seed: u64) {
             ),
             25..35 => Verdict::unavailable(),
             35..45 if operation.kind != OperationKind::Get => Verdict::reply_lost(),
-            _ => Verdict::Obey,
+            _ => Verdict::Serve,
         }
     });
     let one = world.collector(at_once(), Patience::Forever);
@@ -174,7 +174,7 @@ async fn a_collector_that_slept() {
     let mut slept = false;
     world.objects.set_script(move |operation| {
         if operation.kind != OperationKind::Delete || slept {
-            return Verdict::Obey;
+            return Verdict::Serve;
         }
         slept = true;
         for version in 10..40_u64 {

@@ -199,7 +199,7 @@ async fn a_clone_that_appears_late_keeps_its_pin() {
             if lists_of_copy == 3 && creates_before == 0 || creates {
                 objects.poke(&key, body.clone());
             }
-            Verdict::Obey
+            Verdict::Serve
         });
         let report = world.collect(keep_history()).await;
         assert!(report.all_went_well(), "{report:?}");

@@ -203,7 +203,7 @@ async fn failures_are_counted_and_the_rest_goes() {
     let mut deletions = 0;
     world.objects.set_script(move |operation| {
         if operation.kind != OperationKind::Delete {
-            return Verdict::Obey;
+            return Verdict::Serve;
         }
         deletions += 1;
         match deletions {
@@ -212,7 +212,7 @@ async fn failures_are_counted_and_the_rest_goes() {
             }),
             2 => Verdict::unavailable(),
             3 => Verdict::reply_lost(),
-            _ => Verdict::Obey,
+            _ => Verdict::Serve,
         }
     });
     let report = world.collect(keep_history()).await;

@@ -206,7 +206,7 @@ fn hold(world: &World, kind: OperationKind, skip: usize) -> tokio::sync::oneshot
     let (mut held, mut left) = (Some(held), skip);
     world.objects.set_script(move |operation| {
         if operation.kind != kind || !operation.key.ends_with(".segment") {
-            return Verdict::Obey;
+            return Verdict::Serve;
         }
         match held.take_if(|_| left == 0) {
             Some(held) => Verdict::Delay(Box::pin(async move {
@@ -215,7 +215,7 @@ fn hold(world: &World, kind: OperationKind, skip: usize) -> tokio::sync::oneshot
             })),
             None => {
                 left = left.saturating_sub(1);
-                Verdict::Obey
+                Verdict::Serve
             }
         }
     });

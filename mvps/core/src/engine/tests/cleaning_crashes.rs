@@ -25,7 +25,7 @@ fn die_at(world: &World, calls: u64, last: Last) -> Arc<AtomicU64> {
     world.objects.set_script(move |_| {
         let number = counter.fetch_add(1, Ordering::Relaxed);
         match number.cmp(&calls) {
-            std::cmp::Ordering::Less => Verdict::Obey,
+            std::cmp::Ordering::Less => Verdict::Serve,
             std::cmp::Ordering::Equal if last == Last::Landed => Verdict::HangAfter,
             _ => Verdict::Hang,
         }

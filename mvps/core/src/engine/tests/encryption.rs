@@ -261,10 +261,16 @@ async fn clones_have_keys_of_their_own_and_those_of_what_they_share() {
     }
     disk.image().close().await.expect("it closes");
     let operator = Operator::at(&owner);
-    let stranger = world.machine(8);
-    let desk = Operator::at(&stranger);
+    let other_machine = world.machine(8);
+    let other_operator = Operator::at(&other_machine);
     let before = world.objects.keys();
-    let without = clone_image(&desk.admin(), &image(), &Shown::Newest, &other("x")).await;
+    let without = clone_image(
+        &other_operator.admin(),
+        &image(),
+        &Shown::Newest,
+        &other("x"),
+    )
+    .await;
     let refusal = without.expect_err("no key").to_string();
     assert!(refusal.contains("MVPS_TE_ROOT_KEY"), "{refusal}");
     assert_eq!(world.objects.keys(), before, "not even a pin is left");

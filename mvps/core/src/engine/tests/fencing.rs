@@ -165,7 +165,7 @@ async fn a_fenced_server_whose_checkpoint_is_refused_says_that_it_is_fenced() {
         OperationKind::Put => Verdict::Fail(StoreError::Denied {
             reason: "no".to_owned(),
         }),
-        _ => Verdict::Obey,
+        _ => Verdict::Serve,
     });
     let limit = Duration::from_secs(5);
     let refused = tokio::time::timeout(limit, old.image().checkpoint()).await;

@@ -23,12 +23,12 @@ fn named(name: &str) -> ImageId {
 }
 
 /// An operator at `machine`.
-struct Desk<'a> {
+struct Operator<'a> {
     machine: &'a Machine,
     manifests: ManifestStore,
 }
 
-impl<'a> Desk<'a> {
+impl<'a> Operator<'a> {
     fn at(machine: &'a Machine) -> Self {
         let manifests = ManifestStore::new(machine.host.store.clone());
         Self { machine, manifests }
@@ -164,7 +164,7 @@ async fn what_arrives_during_a_rollback_comes_after_it() {
         creates += usize::from(operation.kind == OperationKind::Create);
         match (operation.kind, creates) {
             (OperationKind::Create, 1..=8) => Verdict::reply_lost(),
-            _ => Verdict::Obey,
+            _ => Verdict::Serve,
         }
     });
     let image = disk.image().clone();
@@ -201,7 +201,7 @@ async fn a_rollback_does_not_wait_for_an_upload() {
         if operation.key.ends_with(".segment") && operation.kind != OperationKind::GetRange {
             Verdict::Hang
         } else {
-            Verdict::Obey
+            Verdict::Serve
         }
     });
     let image = disk.image().clone();
@@ -236,7 +236,7 @@ async fn a_rollback_cut_off_anywhere_happened_or_did_not() {
             let first = world.objects.operations().len() as u64;
             world.objects.set_script(move |operation| {
                 if operation.number < first + at {
-                    Verdict::Obey
+                    Verdict::Serve
                 } else if after && operation.number == first + at {
                     Verdict::HangAfter
                 } else {
@@ -376,18 +376,18 @@ async fn another_server_fences_a_rollback() {
 async fn clones_diverge_and_outlive_their_source() {
     let world = World::new();
     let machine = world.machine(1);
-    let desk = Desk::at(&machine);
+    let operator = Operator::at(&machine);
     let disk = machine.open().await;
     for number in 0..40 {
         write(&disk, number, number as u8 + 1).await;
         // Enough checkpoints for a map compaction, so that map objects are shared too.
         disk.image().checkpoint().await.expect("a checkpoint");
     }
-    desk.snapshot("monday").await;
+    operator.snapshot("monday").await;
     write(&disk, 0, 200).await;
     disk.image().checkpoint().await.expect("a checkpoint");
     let monday = Shown::Snapshot("monday".to_owned());
-    let copy = desk.clone_as(&image(), &monday, "copy").await;
+    let copy = operator.clone_as(&image(), &monday, "copy").await;
     let mut expected: Vec<u8> = (1..=40).collect();
 
     let other = world.machine(2);
@@ -400,21 +400,23 @@ async fn clones_diverge_and_outlive_their_source() {
         expected[number as usize] = 99;
     }
     assert_eq!(read(&disk, 2).await, 3, "the source does not see it");
-    let second = desk.clone_as(&copy, &Shown::Newest, "second").await;
+    let second = operator.clone_as(&copy, &Shown::Newest, "second").await;
     disk.image().close().await.expect("it closes");
     drop(disk);
-    delete(&desk.admin(), &image(), false)
+    delete(&operator.admin(), &image(), false)
         .await
         .expect("deleted");
-    desk.collect(&world).await;
+    operator.collect(&world).await;
     cloned.image().close().await.expect("it closes");
     drop(cloned);
     let cloned = world.machine(3).open_named(&copy).await;
     assert_eq!(read_all(&cloned, 0..40).await, expected);
     cloned.image().close().await.expect("it closes");
     drop(cloned);
-    delete(&desk.admin(), &copy, false).await.expect("deleted");
-    desk.collect(&world).await;
+    delete(&operator.admin(), &copy, false)
+        .await
+        .expect("deleted");
+    operator.collect(&world).await;
     let cloned = world.machine(4).open_named(&second).await;
     assert_eq!(read_all(&cloned, 0..40).await, expected);
 }
@@ -424,29 +426,29 @@ async fn clones_diverge_and_outlive_their_source() {
 async fn a_closed_image_is_rolled_back() {
     let world = World::new();
     let machine = world.machine(1);
-    let desk = Desk::at(&machine);
+    let operator = Operator::at(&machine);
     let disk = machine.open().await;
     write(&disk, 0, 1).await;
     disk.image().checkpoint().await.expect("a checkpoint");
-    desk.snapshot("monday").await;
+    operator.snapshot("monday").await;
     write(&disk, 0, 2).await;
     write(&disk, 1, 2).await;
     disk.image().close().await.expect("it closes");
     drop(disk);
     let monday = Shown::Snapshot("monday".to_owned());
-    let done = roll_back(&desk.admin(), &image(), &monday)
+    let done = roll_back(&operator.admin(), &image(), &monday)
         .await
         .expect("rolled back");
-    desk.collect(&world).await;
+    operator.collect(&world).await;
     let disk = machine.open().await;
     assert_eq!(read_all(&disk, 0..2).await, [1, 0]);
     disk.image().close().await.expect("it closes");
     drop(disk);
     let undo = Shown::Version(Version(done.undo_version));
-    roll_back(&desk.admin(), &image(), &undo)
+    roll_back(&operator.admin(), &image(), &undo)
         .await
         .expect("undone");
-    desk.collect(&world).await;
+    operator.collect(&world).await;
     let disk = machine.open().await;
     assert_eq!(read_all(&disk, 0..2).await, [2, 2]);
 }
@@ -485,27 +487,29 @@ fn objects(world: &World) -> BTreeSet<String> {
 async fn the_collector_leaves_what_the_last_clone_needs() {
     let world = World::new();
     let machine = world.machine(1);
-    let desk = Desk::at(&machine);
+    let operator = Operator::at(&machine);
     let disk = machine.open().await;
     for number in 0..20 {
         write(&disk, number, number as u8 + 1).await;
         disk.image().checkpoint().await.expect("a checkpoint");
     }
-    let middle = desk.clone_as(&image(), &Shown::Newest, "middle").await;
-    let other = desk.clone_as(&image(), &Shown::Newest, "other").await;
-    let last = desk.clone_as(&middle, &Shown::Newest, "last").await;
+    let middle = operator.clone_as(&image(), &Shown::Newest, "middle").await;
+    let other = operator.clone_as(&image(), &Shown::Newest, "other").await;
+    let last = operator.clone_as(&middle, &Shown::Newest, "last").await;
     write(&disk, 0, 100).await;
     disk.image().close().await.expect("it closes");
     drop(disk);
     for gone in [&image(), &middle, &other] {
-        delete(&desk.admin(), gone, false).await.expect("deleted");
+        delete(&operator.admin(), gone, false)
+            .await
+            .expect("deleted");
     }
     // A pin in one image may wait for one in another.
     for _ in 0..3 {
         collect_for_real(&machine).await;
         tokio::time::sleep(Duration::from_secs(60)).await;
     }
-    let newest = desk.manifests.newest(&last).await.expect("readable");
+    let newest = operator.manifests.newest(&last).await.expect("readable");
     let newest = newest.expect("it exists");
     let needed = crate::reachability::referenced_objects(&newest);
     let needed: BTreeSet<String> = needed.iter().map(|name| name.key()).collect();
@@ -560,7 +564,7 @@ async fn a_version_that_expires_while_it_is_opened_is_gone() {
         let reads_map = operation.kind == OperationKind::GetRange
             || operation.kind == OperationKind::Get && operation.key != versions;
         match once.take_if(|_| opened && reads_map) {
-            None => Verdict::Obey,
+            None => Verdict::Serve,
             Some((meet, goes_on)) => {
                 meet.send(()).expect("the test waits");
                 Verdict::Delay(Box::pin(async move { goes_on.await.expect("it goes on") }))

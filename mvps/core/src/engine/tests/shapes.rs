@@ -170,7 +170,7 @@ async fn growth_and_checkpoints_and_refusals_mix() {
             0 if operation.kind != OperationKind::List => Verdict::Fail(denied),
             2 => Verdict::reply_lost(),
             3 => Verdict::unavailable(),
-            _ => Verdict::Obey,
+            _ => Verdict::Serve,
         }
     });
     let grown = disk.image().clone();

@@ -345,7 +345,7 @@ async fn a_read_under_way_keeps_the_room_of_its_aborted_transaction() {
     set(&old, 0, 1).await;
     world.objects.set_script(|operation| match operation.kind {
         OperationKind::GetRange => Verdict::Hang,
-        _ => Verdict::Obey,
+        _ => Verdict::Serve,
     });
     let reader = Arc::clone(&old);
     let read = tokio::spawn(async move { reader.read(0, 6 * PAGE as u32).await });

@@ -53,7 +53,7 @@ impl World {
     pub fn hang_uploads(&self) {
         self.objects.set_script(|operation| match operation.kind {
             OperationKind::Put | OperationKind::Create => Verdict::Hang,
-            _ => Verdict::Obey,
+            _ => Verdict::Serve,
         });
     }
 

@@ -37,7 +37,7 @@ pub struct Operation {
 /// What becomes of one call.
 pub enum Verdict {
     /// It is carried out.
-    Obey,
+    Serve,
     /// It is not carried out and fails so.
     Fail(StoreError),
     /// It is carried out and fails all the same: the reply is lost.
@@ -77,13 +77,13 @@ type Script = Box<dyn FnMut(&Operation) -> Verdict + Send>;
 #[derive(Default)]
 pub struct MemoryObjectStore {
     contents: Mutex<Contents>,
-    desk: Mutex<Desk>,
+    script_state: Mutex<ScriptState>,
     small_parts: AtomicBool,
 }
 
 /// Where calls are recorded and judged.
 #[derive(Default)]
-struct Desk {
+struct ScriptState {
     script: Option<Script>,
     log: Vec<Operation>,
 }
@@ -120,30 +120,30 @@ impl MemoryObjectStore {
 
     /// Every later call is judged by `script`.
     pub fn set_script(&self, script: impl FnMut(&Operation) -> Verdict + Send + 'static) {
-        self.desk().script = Some(Box::new(script));
+        self.script_state().script = Some(Box::new(script));
     }
 
     /// Judges the next calls by `verdicts`, one each; afterwards it obeys.
     pub fn set_verdicts(&self, verdicts: impl IntoIterator<Item = Verdict>) {
         let mut verdicts: std::collections::VecDeque<Verdict> = verdicts.into_iter().collect();
-        self.set_script(move |_| verdicts.pop_front().unwrap_or(Verdict::Obey));
+        self.set_script(move |_| verdicts.pop_front().unwrap_or(Verdict::Serve));
     }
 
-    /// Obeys from now on.
+    /// Serves everything from now on.
     pub fn clear_script(&self) {
-        self.desk().script = None;
+        self.script_state().script = None;
     }
 
     /// Every call so far.
     #[must_use]
     pub fn operations(&self) -> Vec<Operation> {
-        self.desk().log.clone()
+        self.script_state().log.clone()
     }
 
     /// How many calls of `kind` there were.
     #[must_use]
     pub fn count(&self, kind: OperationKind) -> usize {
-        self.desk()
+        self.script_state()
             .log
             .iter()
             .filter(|operation| operation.kind == kind)
@@ -188,23 +188,24 @@ impl MemoryObjectStore {
             .expect("no holder of the contents panics")
     }
 
-    fn desk(&self) -> MutexGuard<'_, Desk> {
-        self.desk.lock().expect("a script does not panic")
+    fn script_state(&self) -> MutexGuard<'_, ScriptState> {
+        self.script_state.lock().expect("a script does not panic")
     }
 
     fn judge(&self, kind: OperationKind, key: &str, body_bytes: usize) -> Verdict {
         check_key(key);
-        let mut desk = self.desk();
+        let mut script_state = self.script_state();
         let operation = Operation {
-            number: desk.log.len() as u64,
+            number: script_state.log.len() as u64,
             kind,
             key: key.to_owned(),
             body_bytes,
         };
-        desk.log.push(operation.clone());
-        desk.script
+        script_state.log.push(operation.clone());
+        script_state
+            .script
             .as_mut()
-            .map_or(Verdict::Obey, |script| script(&operation))
+            .map_or(Verdict::Serve, |script| script(&operation))
     }
 
     async fn run<T>(
@@ -215,7 +216,7 @@ impl MemoryObjectStore {
         apply: impl FnOnce(&mut Contents) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
         match self.judge(kind, key, body_bytes) {
-            Verdict::Obey => apply(&mut self.contents()),
+            Verdict::Serve => apply(&mut self.contents()),
             Verdict::Fail(error) => Err(error),
             Verdict::LoseReply(error) => {
                 let _ = apply(&mut self.contents());

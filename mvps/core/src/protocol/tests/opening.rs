@@ -313,7 +313,7 @@ async fn an_outage_anywhere_in_an_opening_is_waited_out() {
             world.objects.set_script(move |_| {
                 calls += 1;
                 match (calls - 1 == failing, applied) {
-                    (false, _) => Verdict::Obey,
+                    (false, _) => Verdict::Serve,
                     (true, false) => Verdict::unavailable(),
                     (true, true) => Verdict::reply_lost(),
                 }
@@ -344,7 +344,7 @@ async fn endless_collisions_end_in_an_error() {
             };
             objects.poke(&operation.key, usurper.encode());
         }
-        Verdict::Obey
+        Verdict::Serve
     });
     for calls in [1, 2] {
         let contended = world.opens_with(&mut recovered, &request()).await;

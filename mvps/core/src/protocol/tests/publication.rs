@@ -289,7 +289,7 @@ async fn an_unknown_fate_is_an_error_and_resolves_with_the_same_body() {
     assert!(matches!(error, PublishError::Create { .. }), "{error}");
     world
         .objects
-        .set_verdicts([Reply::Obey, Reply::Fail(denied())]);
+        .set_verdicts([Reply::Serve, Reply::Fail(denied())]);
     let error = server.publish(&world, &body).await.unwrap_err();
     assert!(matches!(error, PublishError::Recheck { .. }), "{error}");
     assert_eq!(

@@ -81,7 +81,7 @@ async fn a_manifest_that_was_damaged_on_the_way_is_read_again() {
         {
             objects.upgrade().unwrap().poke(&key, answer);
         }
-        Verdict::Obey
+        Verdict::Serve
     });
     let found = check_tenure(&world.manifests, &image(), server.tenure, version(1)).await;
     assert_eq!(found.outcome(), CheckOutcome::Active, "{found:?}");

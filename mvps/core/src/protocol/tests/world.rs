@@ -77,13 +77,13 @@ impl World {
         let mut receiver = Some(receiver);
         self.objects.set_script(move |operation| {
             if operation.kind != kind {
-                return Verdict::Obey;
+                return Verdict::Serve;
             }
             match receiver.take() {
                 Some(receiver) => Verdict::Delay(Box::pin(async move {
                     receiver.await.unwrap();
                 })),
-                None => Verdict::Obey,
+                None => Verdict::Serve,
             }
         });
         sender

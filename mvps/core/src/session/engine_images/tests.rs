@@ -223,13 +223,13 @@ fn another(world: &World, reader: &str) -> World {
     }
 }
 
-struct Desk {
+struct Operator {
     manifests: ManifestStore,
     environment: Environment,
     root_keys: RootKeys,
 }
 
-impl Desk {
+impl Operator {
     fn of(world: &World) -> Self {
         let environment = world.environment.clone();
         let (clock, entropy) = (environment.clock.clone(), environment.entropy.clone());
@@ -260,13 +260,13 @@ impl Desk {
 #[tokio::test(start_paused = true)]
 async fn any_number_of_servers_read_a_snapshot_and_it_is_pinned_meanwhile() {
     let world = World::new();
-    let desk = Desk::of(&world);
+    let operator = Operator::of(&world);
     let image = ImageId::parse("disk0").unwrap();
     let writer = world.connect(&token()).await.unwrap();
     writer.write(0, bytes(1, 4096), false).await.unwrap();
     let live = world.server.image(&image).await.unwrap();
     let version = live.live().unwrap().checkpoint().await.unwrap();
-    admin::create_snapshot(&desk.admin(), &image, "monday", None)
+    admin::create_snapshot(&operator.admin(), &image, "monday", None)
         .await
         .unwrap();
     writer.write(0, bytes(2, 4096), false).await.unwrap();
@@ -298,20 +298,20 @@ async fn any_number_of_servers_read_a_snapshot_and_it_is_pinned_meanwhile() {
         "reader two:snapshot:monday",
         &version,
     ];
-    assert_eq!(desk.pinned_by().await[..3], expected);
+    assert_eq!(operator.pinned_by().await[..3], expected);
     assert_eq!(writer.read(0, 4096).await.unwrap(), bytes(2, 4096));
 
     third.disconnect().await;
     first.disconnect().await;
     beside.disconnect().await;
     tokio::time::sleep(Duration::from_secs(300)).await;
-    assert_eq!(desk.pinned_by().await, ["reader two:snapshot:monday"]);
-    let refused = admin::delete_snapshot(&desk.admin(), &image, "monday", false).await;
+    assert_eq!(operator.pinned_by().await, ["reader two:snapshot:monday"]);
+    let refused = admin::delete_snapshot(&operator.admin(), &image, "monday", false).await;
     assert!(matches!(refused, Err(AdminError::SnapshotPinned { .. })));
     second.disconnect().await;
     two.server.shut_down().await;
-    assert!(desk.pinned_by().await.is_empty());
-    admin::delete_snapshot(&desk.admin(), &image, "monday", false)
+    assert!(operator.pinned_by().await.is_empty());
+    admin::delete_snapshot(&operator.admin(), &image, "monday", false)
         .await
         .unwrap();
     writer.write(0, bytes(3, 4096), true).await.unwrap();
@@ -334,6 +334,6 @@ async fn what_is_gone_is_said_and_nothing_is_made() {
     nowhere.version = Some(1);
     nowhere.image_size = Some(SIZE_BYTES);
     world.connect(&nowhere).await.err().unwrap();
-    let rows = admin::list(&Desk::of(&world).manifests).await.unwrap();
+    let rows = admin::list(&Operator::of(&world).manifests).await.unwrap();
     assert_eq!(rows.len(), 1);
 }

@@ -101,7 +101,7 @@ async fn a_create_whose_reply_was_lost_is_resolved_by_comparing() {
             || {
                 vec![
                     Verdict::reply_lost(),
-                    Verdict::Obey,
+                    Verdict::Serve,
                     Verdict::Hang,
                     Verdict::unavailable(),
                 ]
@@ -128,11 +128,11 @@ async fn a_created_object_that_is_gone_again_is_not_made_twice() {
     let weak = Arc::downgrade(&objects);
     objects.set_script(move |operation| match operation.number {
         0 => Verdict::reply_lost(),
-        1 => Verdict::Obey,
+        1 => Verdict::Serve,
         _ => {
             // The collector deletes it before the read that was to resolve the create.
             weak.upgrade().unwrap().remove("k");
-            Verdict::Obey
+            Verdict::Serve
         }
     });
     assert_eq!(store.create("k", bytes("mine")).await, exists());
@@ -142,7 +142,7 @@ async fn a_created_object_that_is_gone_again_is_not_made_twice() {
 #[tokio::test(start_paused = true)]
 async fn a_completion_whose_reply_was_lost_is_resolved_by_looking() {
     for (verdict, size, completes) in [
-        (Verdict::Obey, 4, true),
+        (Verdict::Serve, 4, true),
         (Verdict::reply_lost(), 4, true),
         (Verdict::HangAfter, 4, true),
         (Verdict::unavailable(), 4, true),

@@ -330,7 +330,7 @@ async fn a_map_compaction_that_cannot_write_changes_nothing() {
         OperationKind::Put => crate::env::memory::Verdict::Fail(StoreError::Denied {
             reason: "scripted".to_owned(),
         }),
-        _ => crate::env::memory::Verdict::Obey,
+        _ => crate::env::memory::Verdict::Serve,
     });
     let plan = MapCompactionPlan::new(&world.map, &world.manifest);
     let name = world.names(ObjectKind::Map)();

@@ -29,7 +29,7 @@ const RETAINED_MIN_BYTES: usize = 128 << 10;
 /// as many, and what outlives them is worth a copy.
 const REMEMBERED_MAX: usize = 1024;
 
-/// See the module's text.
+/// Counts what retained pieces keep in memory, and decides when frames are copied instead.
 pub(super) struct Retention {
     /// Bytes of retained pieces that no frame uses. It never wraps for good: a frame that is dropped
     /// returns its bytes before its piece takes all of them away.

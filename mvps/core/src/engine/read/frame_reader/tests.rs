@@ -164,7 +164,7 @@ async fn a_bit_that_flips_on_the_way_is_read_again() {
             if calls.fetch_add(1, Ordering::Relaxed) == 1 {
                 objects.upgrade().unwrap().poke(&key, intact.clone());
             }
-            Verdict::Obey
+            Verdict::Serve
         });
         world
             .assert_content(&world.map, &world.reader, 0, frames * 16)
