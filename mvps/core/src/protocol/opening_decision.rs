@@ -280,7 +280,7 @@ impl fmt::Display for Refusal {
             };
             write!(
                 formatter,
-                " Its last checkpoint is version {} (LSN {}, published {}) of epoch {}, in state: \
+                " Its last checkpoint is version {} (LSN {}, published {}) of epoch {}, active writer: \
                  {owner}.",
                 last.version, last.lsn, last.published_at, last.tenure.epoch
             )?;
