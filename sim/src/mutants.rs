@@ -15,7 +15,7 @@ pub const SEEDS: u64 = 200;
 
 /// Seeds that caught a variant which seed 0 does not: where the test begins, which has not the time
 /// to search. `mutants` begins at 0, and its figures are those of the table in the README.
-const KNOWN: &[(&str, u64)] = &[
+pub const KNOWN: &[(&str, u64)] = &[
     ("ack before sync", 1),
     ("buffer replayed onto another history", 35),
     ("clone published before its pin", 1),
@@ -144,17 +144,5 @@ impl Fate {
             .take(100)
             .collect();
         println!("{name:<48} caught after {after:>4} seeds: {what}");
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn known_seeds_are_of_variants_that_there_are() {
-        for (name, _) in KNOWN {
-            assert!(ALL.contains(name), "{name}");
-        }
     }
 }
