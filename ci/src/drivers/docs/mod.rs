@@ -69,14 +69,17 @@ pub fn run(binary: &Binary, options: &Options) -> Result<()> {
         slow: options.slow,
     };
     let mut report = Report::default();
+    let wanted = options.only.as_deref().unwrap_or_default();
+    let mut found = false;
     for (area, sections) in &documents {
         for (at, section) in sections.iter().enumerate() {
-            let wanted = options.only.as_deref().unwrap_or_default();
             if section.heading.contains(wanted) {
+                found = true;
                 bench.section(&mut report, area, &format!("{area}{at}"), section)?;
             }
         }
     }
+    ensure!(found, "no section has {wanted:?} in its heading");
     report.finish("cargo ci docs")
 }
 
