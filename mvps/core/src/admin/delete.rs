@@ -30,8 +30,8 @@ pub struct Deleted {
     pub fenced: Option<String>,
 }
 
-/// Deletes an image. With `force` also one that is in state: its server is fenced and what that
-/// did not publish is given up.
+/// Deletes an image. With `force` also one that has an active writer: its server is fenced and what
+/// that did not publish is given up.
 ///
 /// # Errors
 /// [`AdminError`].

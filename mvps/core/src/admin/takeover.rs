@@ -24,7 +24,7 @@ const TAKEOVER_ATTEMPTS_MAX: usize = 64;
 pub enum TakeoverOutcome {
     /// The image is clean now; what was given up is in its newest takeover.
     TakenOver(ImageReport),
-    /// Nobody was in state: there was nothing to take.
+    /// Nobody was the active writer: there was nothing to take.
     WasClean(ImageReport),
 }
 

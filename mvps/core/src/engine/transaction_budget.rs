@@ -1,4 +1,4 @@
-//! Room for what open transactions of all images of a process have written.
+//! The budget for what open transactions of all images of a process have written.
 //!
 //! One transaction's bytes are limited, and so is the number of transactions of an image; their
 //! product is more memory than a machine has. What they take together has this limit, too.
@@ -13,7 +13,7 @@ pub const OPEN_TRANSACTIONS_MAX_BYTES: u64 = 256 << 20;
 /// Most of these of one image, so that its transactions stop no other's.
 pub const IMAGE_TRANSACTIONS_MAX_BYTES: u64 = OPEN_TRANSACTIONS_MAX_BYTES / 2;
 
-/// The room of one image within that of its process. Clones are the same room.
+/// The budget of one image within that of its process. Clones are the same budget.
 #[derive(Debug, Clone)]
 pub struct TransactionBudget {
     image: Arc<Account>,
@@ -57,7 +57,7 @@ impl Default for TransactionBudget {
 }
 
 impl TransactionBudget {
-    /// Room of an image of another process, with these limits in bytes.
+    /// The budget of an image of another process, with these limits in bytes.
     #[must_use]
     pub fn with_limits(image: u64, process: u64) -> Self {
         Self {
@@ -66,7 +66,7 @@ impl TransactionBudget {
         }
     }
 
-    /// The room of another image of this process.
+    /// The budget of another image of this process.
     #[must_use]
     pub fn of_another_image(&self) -> Self {
         Self {
@@ -92,22 +92,22 @@ impl TransactionBudget {
     }
 }
 
-/// What one transaction has of the room, until dropped.
+/// What one transaction has reserved of a budget, until dropped.
 #[derive(Debug, Default)]
 pub struct TransactionReservation {
-    room: OnceLock<TransactionBudget>,
+    budget: OnceLock<TransactionBudget>,
     bytes: AtomicU64,
 }
 
 impl TransactionReservation {
-    /// Takes `bytes` more of `room`, the same one each time; `false`, and nothing is taken, if there
-    /// is not enough.
+    /// Takes `bytes` more of `budget`, the same one each time; `false`, and nothing is taken, if
+    /// there is not enough.
     #[must_use]
-    pub fn grow(&self, room: &TransactionBudget, bytes: u64) -> bool {
-        if !room.try_take(bytes) {
+    pub fn grow(&self, budget: &TransactionBudget, bytes: u64) -> bool {
+        if !budget.try_take(bytes) {
             return false;
         }
-        self.room.get_or_init(|| room.clone());
+        self.budget.get_or_init(|| budget.clone());
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
         true
     }
@@ -121,8 +121,8 @@ impl TransactionReservation {
 
 impl Drop for TransactionReservation {
     fn drop(&mut self) {
-        if let Some(room) = self.room.get() {
-            room.give_back(self.bytes());
+        if let Some(budget) = self.budget.get() {
+            budget.give_back(self.bytes());
         }
     }
 }
@@ -132,32 +132,32 @@ mod tests {
     use super::*;
 
     #[test]
-    fn room_is_shared_and_given_back() {
-        let room = TransactionBudget::with_limits(100, 100);
+    fn a_budget_is_shared_and_given_back() {
+        let budget = TransactionBudget::with_limits(100, 100);
         let (one, two) = (
             TransactionReservation::default(),
             TransactionReservation::default(),
         );
-        assert!(one.grow(&room, 60));
-        assert!(!two.grow(&room.clone(), 41));
+        assert!(one.grow(&budget, 60));
+        assert!(!two.grow(&budget.clone(), 41));
         assert_eq!(two.bytes(), 0);
-        assert!(two.grow(&room, 40));
-        assert!(!one.grow(&room, u64::MAX));
+        assert!(two.grow(&budget, 40));
+        assert!(!one.grow(&budget, u64::MAX));
         drop(one);
-        assert!(two.grow(&room, 60));
+        assert!(two.grow(&budget, 60));
         assert_eq!(two.bytes(), 100);
     }
 
     #[test]
-    fn one_image_leaves_room_to_others() {
-        let room = TransactionBudget::with_limits(60, 100);
+    fn one_image_leaves_a_part_to_others() {
+        let budget = TransactionBudget::with_limits(60, 100);
         let (one, two) = (
             TransactionReservation::default(),
             TransactionReservation::default(),
         );
-        assert!(one.grow(&room, 60));
-        assert!(!one.grow(&room, 1));
-        let other = room.of_another_image();
+        assert!(one.grow(&budget, 60));
+        assert!(!one.grow(&budget, 1));
+        let other = budget.of_another_image();
         assert!(!two.grow(&other, 41), "the process has a limit, too");
         assert!(two.grow(&other, 40));
         drop(one);

@@ -288,8 +288,8 @@ impl fmt::Display for Refusal {
         if self.adopt {
             write!(
                 formatter,
-                " Nothing was committed since this buffer store was in state: to let it back in \
-                 with everything it holds, run `mvps image adopt {image}`."
+                " Nothing was committed since this buffer store was the active writer's: to let it \
+                 back in with everything it holds, run `mvps image adopt {image}`."
             )?;
         }
         if self.takeover {

@@ -3,8 +3,8 @@
 //! Job: open them and keep those that were used last, for all connections together: the map of a
 //! large image takes megabytes, and every connection may compare with several.
 //!
-//! Invariant: at most [`KEPT_MAX`] are kept, and [`AT_ONCE_MAX`] beside them are in use, whatever is
-//! asked. Must never: take a version that is not retained for one that is; see
+//! Invariant: at most [`KEPT_MAX`] are kept, and [`AT_ONCE_MAX`] beside them are in use, whatever
+//! is asked. Must never: take a version that is not retained for one that is; see
 //! [`ManifestStore::retained`].
 
 use std::collections::VecDeque;
@@ -28,14 +28,14 @@ const AT_ONCE_MAX: usize = 8;
 pub(in crate::engine) struct Bases {
     /// The one used last is the last.
     kept: Mutex<VecDeque<(Version, Map)>>,
-    turns: Arc<Semaphore>,
+    permits: Arc<Semaphore>,
 }
 
 impl Default for Bases {
     fn default() -> Self {
         Self {
             kept: Mutex::default(),
-            turns: Arc::new(Semaphore::new(AT_ONCE_MAX)),
+            permits: Arc::new(Semaphore::new(AT_ONCE_MAX)),
         }
     }
 }
@@ -51,7 +51,7 @@ impl Bases {
         image: &ImageId,
         since: &Since,
     ) -> Result<Version, EngineError> {
-        let _turn = self.turn().await;
+        let _permit = self.permit().await;
         let (version, map) = open(host, image, since).await?;
         self.keep(version, map);
         Ok(version)
@@ -67,18 +67,21 @@ impl Bases {
         image: &ImageId,
         version: Version,
     ) -> Result<Base, EngineError> {
-        let turn = self.turn().await;
+        let permit = self.permit().await;
         let map = match self.take_kept(version) {
             Some(map) => map,
             None => open(host, image, &Since::Version(version)).await?.1,
         };
         self.keep(version, map.clone());
-        Ok(Base { map, _turn: turn })
+        Ok(Base {
+            map,
+            _permit: permit,
+        })
     }
 
-    async fn turn(&self) -> Option<OwnedSemaphorePermit> {
+    async fn permit(&self) -> Option<OwnedSemaphorePermit> {
         // It is never closed.
-        Arc::clone(&self.turns).acquire_owned().await.ok()
+        Arc::clone(&self.permits).acquire_owned().await.ok()
     }
 
     fn kept(&self) -> MutexGuard<'_, VecDeque<(Version, Map)>> {

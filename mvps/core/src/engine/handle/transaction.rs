@@ -139,7 +139,9 @@ impl Transaction {
     /// a plain write.
     pub async fn commit(mut self, when: Acknowledge) -> Result<(), EngineError> {
         let workspace = self.pinned.workspace(std::mem::take)?;
-        self.image.slow_down(workspace.writes.room.bytes()).await;
+        self.image
+            .slow_down(workspace.writes.reservation.bytes())
+            .await;
         let (reply, answer) = oneshot::channel();
         let request = CommitRequest {
             origin: self.origin.clone(),
@@ -222,7 +224,7 @@ impl Transaction {
         let writes = self
             .pinned
             .workspace(|workspace| workspace.writes.clone())?;
-        if writes.room.bytes() + bytes > limit {
+        if writes.reservation.bytes() + bytes > limit {
             return Err(EngineError::TransactionTooLarge {
                 limit: "bytes written",
             });
@@ -249,9 +251,9 @@ impl Transaction {
             };
             resolved.push((pages, written));
         }
-        let room = &self.image.shared.transaction_budget;
+        let budget = &self.image.shared.transaction_budget;
         self.pinned.workspace(|workspace| {
-            if !workspace.writes.room.grow(room, bytes) {
+            if !workspace.writes.reservation.grow(budget, bytes) {
                 return Err(EngineError::TransactionTooLarge {
                     limit: "bytes written by all open transactions",
                 });

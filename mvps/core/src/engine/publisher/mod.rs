@@ -9,7 +9,7 @@
 //! §3.5).
 //!
 //! Read `state` (what it holds), `job` and `run` (what it is asked), `publication`; then
-//! `checkpoint`, `segment_writer`, [`compact`], [`cleaning`], `rollback`.
+//! `checkpoint`, `segment_writer`, `map_compaction`, `cleaning`, `rollback`.
 //!
 //! Must never: publish another body before the fate of the last one is known; delete an object
 //! (protocol §3.7); use an object name twice; know the image's task.

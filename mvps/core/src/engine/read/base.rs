@@ -7,5 +7,5 @@ use super::map::Map;
 /// An earlier state of the image, in use.
 pub struct Base {
     pub(in crate::engine) map: Map,
-    pub(in crate::engine) _turn: Option<OwnedSemaphorePermit>,
+    pub(in crate::engine) _permit: Option<OwnedSemaphorePermit>,
 }

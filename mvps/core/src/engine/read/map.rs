@@ -1,8 +1,9 @@
 //! The map: which frame of which segment holds each page of a version.
 //!
 //! Job: a [`Map`] is one version's map, immutable and cheap to clone. The *base* is what the last
-//! compact wrote: leaves of [`LEAF_PAGES`] pages, fetched when somebody asks and kept in a bounded
-//! cache, under a root that is resident. The *overlay* holds what segments since then changed.
+//! map compaction wrote: leaves of [`LEAF_PAGES`] pages, fetched when somebody asks and kept in a
+//! bounded cache, under a root that is resident. The *overlay* holds what segments since then
+//! changed.
 //!
 //! Invariants: the overlay wins over the base. A page that neither knows reads as zeroes.
 //!

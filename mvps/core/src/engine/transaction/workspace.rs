@@ -119,13 +119,13 @@ impl Written {
     }
 }
 
-/// What a transaction wrote. A read takes a clone along, which keeps it in memory for as long as the read
-/// goes on, and so keeps its room, too.
+/// What a transaction wrote. A read takes a clone along, which keeps it in memory for as long as
+/// the read goes on, and so keeps its reservation, too.
 #[derive(Clone, Default)]
 pub(in crate::engine) struct Writes {
     pub(in crate::engine) runs: RangeMap<Written>,
-    /// What it has of the room for the bytes that transactions write.
-    pub(in crate::engine) room: Arc<TransactionReservation>,
+    /// Of the budget for the bytes that transactions write.
+    pub(in crate::engine) reservation: Arc<TransactionReservation>,
 }
 
 /// What a transaction read and wrote.

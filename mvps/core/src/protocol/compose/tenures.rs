@@ -94,7 +94,7 @@ pub fn compose_open(
     next
 }
 
-/// Composes the manifest by which an operator takes the image from whoever is in state: clean, of
+/// Composes the manifest by which an operator takes the image from its active writer: clean, of
 /// a new epoch, with what was given up on record. The retired list goes on, because the fenced
 /// server's readers may still use it.
 #[must_use]

@@ -19,7 +19,7 @@ use crate::protocol::{
 
 const AT: WallTime = WallTime { unix_ms: 77 };
 
-/// A manifest active with two segments, one retired object, a snapshot and a pin.
+/// The manifest of an active image with two segments, one retired object, a snapshot and a pin.
 async fn example() -> Manifest {
     let world = World::new();
     let mut server = world.first_server().await;

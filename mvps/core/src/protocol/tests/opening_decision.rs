@@ -94,7 +94,7 @@ async fn an_image_that_is_there() {
         buffer: Lsn(buffer),
     };
     for (state, owner, buffer, refused) in [
-        // Somebody is in state: only that tenure's own buffer store gets in.
+        // There is an active writer: only that tenure's own buffer store gets in.
         (Active, MINE, HOLDING, None),
         (Active, MINE, DRAINED, None),
         (Active, MINE, Buffer(true, true, 90), None),
@@ -123,7 +123,7 @@ async fn an_image_that_is_there() {
             Buffer(true, false, 1),
             Some((behind(1), true)),
         ),
-        // Nobody is in state: any drained buffer store gets in.
+        // There is no active writer: any drained buffer store gets in.
         (Clean, THEIRS, FRESH, None),
         (Clean, THEIRS, DRAINED, None),
         (Clean, THEIRS, Buffer(true, true, 3), None),
@@ -312,6 +312,12 @@ async fn a_buffer_store_that_was_taken_over_may_be_adopted() {
         location: "/buffers/disk0",
     };
     let decision = decide_opening(Some(&taken), &state(&metadata, 80), &request());
+    let Decision::Refuse(refusal) = &decision else {
+        panic!("refused");
+    };
+    let advice = "since this buffer store was the active writer's: to let it back in with everything \
+                  it holds, run `mvps image adopt disk0`.";
+    assert!(refusal.to_string().contains(advice), "{refusal}");
     let reason = RefusalReason::OtherHistory;
     check_refused("taken over", decision, reason, (false, true, true));
 

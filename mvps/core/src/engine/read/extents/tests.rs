@@ -58,7 +58,7 @@ async fn leaves_are_fetched_for_what_they_say_and_shared_ones_are_not() {
     world.compact().await;
     let base = Base {
         map: world.opened().await,
-        _turn: None,
+        _permit: None,
     };
     world.checkpoint(&[pages(5 * LEAF_PAGES, 30, 2)]).await;
     world
