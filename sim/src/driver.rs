@@ -46,6 +46,8 @@ struct OldCopy {
 pub struct Driver {
     site: Arc<Site>,
     random: RandomStream,
+    /// Decides when clients are silent.
+    quiet: RandomStream,
     machines: Vec<Machine>,
     running: Vec<Option<Running>>,
     paused: Vec<bool>,
@@ -70,6 +72,7 @@ impl Driver {
         Self {
             site: Arc::clone(site),
             random: RandomStream::new(site.plan.seed, &format!("{prefix}driver")),
+            quiet: RandomStream::new(site.plan.seed, &format!("{prefix}silence")),
             running: machines.iter().map(|_| None).collect(),
             paused: vec![false; machines.len()],
             machines,
@@ -84,6 +87,7 @@ impl Driver {
     /// What happens to servers, until the seed has had enough.
     pub async fn rounds(&mut self) {
         for _ in 0..self.site.plan.rounds {
+            self.fall_silent().await;
             self.settle_in().await;
             let pause = self
                 .random
@@ -95,6 +99,19 @@ impl Driver {
             self.reap_strays();
             self.happen().await;
         }
+    }
+
+    /// Once in a while clients ask for nothing, also right after a restart.
+    async fn fall_silent(&mut self) {
+        if !self.quiet.chance(self.site.plan.silences) {
+            return;
+        }
+        let within = self.site.model.lands_within();
+        let duration = within + within / 4;
+        self.note(format_args!("silence for {duration:?}"));
+        self.site.silence.begin(duration);
+        self.settle_in().await;
+        sleep(duration).await;
     }
 
     /// A store that two servers could overwrite each other's images in is not used.
@@ -189,7 +206,16 @@ impl Driver {
             Some(Status::Failed(_)) if self.hopeless[self.in_charge] => {
                 self.give_up_disk().await;
             }
-            Some(Status::Failed(_) | Status::Closed) => {
+            Some(Status::Failed(_)) => {
+                self.refusals = 0;
+                let loses_power = self.quiet.chance(self.site.plan.failed_lose_power);
+                let crash = match loses_power {
+                    true => Crash::PowerCut,
+                    false => Crash::ProcessKill,
+                };
+                self.crash(self.in_charge, crash);
+            }
+            Some(Status::Closed) => {
                 self.refusals = 0;
                 self.crash(self.in_charge, Crash::ProcessKill);
             }
@@ -231,7 +257,6 @@ impl Driver {
 
     /// `mvps image takeover`.
     async fn take_over(&mut self) {
-        self.site.journal.fault("operator", "operator: takeover");
         let process = self.operator.start();
         let command = async {
             let manifests = ManifestStore::new(Self::operator_store(&process));
@@ -240,7 +265,7 @@ impl Driver {
         };
         let outcome = timeout(OPERATOR_PATIENCE, command).await;
         match outcome {
-            Ok(Ok(_)) => self.note(format_args!("takeover done")),
+            Ok(Ok(_)) => self.site.journal.fault("operator", "operator: takeover"),
             Ok(Err(error)) => self.note(format_args!("takeover: {error}")),
             Err(_) => self.note(format_args!("takeover: no patience left")),
         }
@@ -248,7 +273,6 @@ impl Driver {
 
     /// `mvps image adopt`, on a machine without a server.
     async fn adopt(&mut self, machine: usize) {
-        self.site.journal.fault("operator", "operator: adopt");
         let process = self.machines[machine].start();
         let name = process.name.clone();
         // The command runs on the machine, whose crash ends it.
@@ -271,6 +295,7 @@ impl Driver {
         });
         match timeout(OPERATOR_PATIENCE, end).await {
             Ok(Ok(Ok(adopted))) => {
+                self.site.journal.fault("operator", "operator: adopt");
                 self.site.journal.mark("a buffer store was adopted");
                 self.note(format_args!("{name} adopted: LSN {}", adopted.buffer_lsn));
             }

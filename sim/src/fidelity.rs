@@ -20,8 +20,9 @@ use mvps_core::env::memory::{
 use mvps_core::env::{BufferStores, ObjectStore};
 
 use crate::environment::buffers::SimBufferStores;
-use crate::environment::objects::{LandingOracle, SimObjectStore, StoreService};
+use crate::environment::objects::{Caller, LandingOracle, SimObjectStore, StoreService};
 use crate::environment::request::Request;
+use crate::environment::store_frontend::Reply;
 use crate::environment::tripwire::Tripwire;
 use crate::exhaustive::executor::{Executor, ProcessId};
 use crate::exhaustive::process::{Shared, process};
@@ -46,7 +47,13 @@ impl LandingOracle for NoOracle {
 
     fn missing(&self, _: &str, _: &str) {}
 
-    fn trouble(&self, _: &str) {}
+    fn trouble(&self, _: &str, _: Duration) {}
+
+    fn sent(&self, _: &Caller, _: &Request) {}
+
+    fn carried_out(&self, _: &Caller, _: &Request) {}
+
+    fn answered(&self, _: &Caller, _: &Request, _: &Reply) {}
 
     fn damaged(&self) {}
 }
@@ -119,6 +126,7 @@ impl BufferBench for SimBench {
             model: None,
             random: Arc::new(RandomStream::new(number, "disk")),
             longest: Duration::from_millis(20),
+            latent: Arc::default(),
         })
     }
 

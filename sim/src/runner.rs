@@ -14,6 +14,7 @@ use mvps_core::ids::ImageId;
 
 use crate::environment::machine::Site;
 use crate::environment::objects::{LandingOracle, StoreService};
+use crate::environment::silence::Silence;
 use crate::journal::{self, Fault, Journal, Timeline};
 use crate::model::Model;
 use crate::model::images::Images;
@@ -125,8 +126,7 @@ async fn simulate(plan: Plan, journal: Journal) {
             Arc::new(Model::new(
                 journal.clone(),
                 image.clone(),
-                (plan.page_size, plan.pages),
-                plan.config.tenure_confirmed_for,
+                plan,
                 CONTENT_CHECKS,
             ))
         })
@@ -149,6 +149,8 @@ async fn simulate(plan: Plan, journal: Journal) {
             plan,
             journal: journal.clone(),
             model,
+            images: Arc::clone(&images),
+            silence: Silence::default(),
             store: Arc::clone(&store),
         })
     });

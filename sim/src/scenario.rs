@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use madsim::task::spawn;
-use madsim::time::timeout;
+use madsim::time::{sleep, timeout};
 use tokio::sync::watch;
 
 use crate::driver::Driver;
@@ -22,6 +22,9 @@ const PREFIXES: [&str; 2] = ["", "second-"];
 
 /// Whoever works on history ends within this time, once faults are off.
 const END_LIMIT: Duration = Duration::from_hours(24);
+
+/// How often somebody looks who is late.
+const LOOKS_EVERY: Duration = Duration::from_secs(5);
 
 /// Passes after which nothing more is to be collected: a chain of clones lets go one by one.
 const PASSES_MAX: u64 = 8;
@@ -63,6 +66,7 @@ impl Scenario {
             site.journal.mark("two images were served");
         }
         self.start_collectors();
+        self.watch_the_time();
         let (stop, stopped) = watch::channel(false);
         let others = self.start_others(&stopped);
         join_all(drivers.iter_mut().map(Driver::rounds)).await;
@@ -82,16 +86,24 @@ impl Scenario {
         self.leave_nothing_behind().await;
     }
 
+    /// Asks the models every now and then who is late.
+    fn watch_the_time(&self) {
+        let images = Arc::clone(&self.images);
+        // It works until the run ends.
+        drop(spawn(async move {
+            loop {
+                sleep(LOOKS_EVERY).await;
+                images.models().for_each(|model| model.check_timely());
+            }
+        }));
+    }
+
     fn start_collectors(&self) {
         let site = &self.sites[0];
         let count = usize::try_from(site.plan.collectors).expect("one or two");
         for name in ["collector", "sweeper"].into_iter().take(count) {
             // It works until the run ends.
             drop(spawn(Collecting::new(site, name).run()));
-        }
-        if count > 1 {
-            let journal = &site.journal;
-            journal.fault("driver", "operator: two collectors");
         }
     }
 

@@ -62,7 +62,9 @@ impl Driver {
             4 => self.take_over_elsewhere().await,
             5 => {
                 self.crash(machine, Crash::PowerCut);
-                self.site.journal.fault("driver", "buffer: lost whole");
+                if self.machines[machine].disk.copy(&self.site.image).is_some() {
+                    self.machines[machine].will_find("buffer: lost whole");
+                }
                 self.lose_buffer(machine);
                 self.take_over().await;
             }
@@ -194,7 +196,7 @@ impl Driver {
             return;
         }
         let name = self.machines[machine].name.clone();
-        self.site.journal.fault(&name, "buffer: rolled back");
+        self.machines[machine].will_find("buffer: rolled back");
         self.hopeless[machine] = old.hopeless;
         let disk = &self.machines[machine].disk;
         disk.restore(&self.site.image, &old.copy);
@@ -204,30 +206,27 @@ impl Driver {
     fn jump(&mut self) {
         let machine = self.in_charge;
         let hours = i64::try_from(self.random.below(2000)).unwrap_or(0) - 1000;
-        self.machines[machine]
-            .wall_offset_ms
-            .store(hours * 3_600_000, std::sync::atomic::Ordering::SeqCst);
-        let name = self.machines[machine].name.clone();
-        self.site.journal.fault(&name, "clock: jump");
+        self.machines[machine].jump(hours);
     }
 
     fn break_disk(&mut self, status: Option<&Status>) {
         if status != Some(&Status::Serving) {
             return;
         }
-        let machine = self.in_charge;
-        let (fault, name) = self.random.pick(&[
-            (BufferFault::SyncFails, "buffer: sync fails"),
-            (BufferFault::DiskFull, "buffer: disk full"),
-            (BufferFault::WriteFails, "buffer: write fails"),
-            (BufferFault::SealFails, "buffer: seal fails"),
-            (BufferFault::ReadFails, "buffer: read fails"),
-            (BufferFault::OpenFails, "buffer: open fails"),
-        ]);
-        self.machines[machine].disk.script(&self.site.image, fault);
-        self.site
-            .journal
-            .fault(&self.machines[machine].name.clone(), name);
+        let machine = &self.machines[self.in_charge];
+        for _ in 0..self.random.within(1..self.site.plan.disk_faults_max + 1) {
+            let fault = self.random.pick(&[
+                BufferFault::SyncFails,
+                BufferFault::DiskFull,
+                BufferFault::WriteFails,
+                BufferFault::SealFails,
+                BufferFault::ReadFails,
+                BufferFault::OpenFails,
+            ]);
+            machine.disk.script(&self.site.image, fault);
+            let journal = &self.site.journal;
+            journal.note(&machine.name, format_args!("the disk is going to: {fault:?}"));
+        }
     }
 
     /// The process stops dead at some call, while it serves or while it opens, and is ended.
@@ -268,25 +267,22 @@ impl Driver {
         let name = self.machines[machine].name.clone();
         let disk = self.machines[machine].disk.clone();
         let entropy = SeededEntropy::new(self.random.bits());
-        let fault = match self.random.below(4) {
-            0 => {
-                disk.damage(&self.site.image);
-                "buffer: damaged"
-            }
+        match self.random.below(4) {
+            0 => disk.damage(&self.site.image),
             1 => {
                 self.crash(machine, Crash::PowerCut);
                 disk.restore(&self.site.image, &another_images_store());
                 self.site.model.swapped(&name);
-                "buffer: another image's"
+                self.machines[machine].will_find("buffer: another image's");
             }
             _ => {
                 if disk.rot(&self.site.image, &entropy).is_none() {
                     return;
                 }
-                "buffer: bit rot"
+                let journal = &self.site.journal;
+                journal.note(&name, format_args!("the disk rots"));
             }
-        };
-        self.site.journal.fault(&name, fault);
+        }
         self.site.model.damaged();
         self.hopeless[machine] = true;
     }
@@ -297,9 +293,11 @@ impl Driver {
         if self.running[other].is_some() {
             return;
         }
-        self.site.journal.fault("driver", "operator: second server");
         self.start(other, false);
         self.nap(SECOND, MINUTE).await;
+        if self.status(other) != Some(Status::Opening) {
+            self.site.journal.fault("driver", "operator: second server");
+        }
         self.crash(other, Crash::ProcessKill);
     }
 }

@@ -14,6 +14,7 @@ use mvps_core::env::{
     BufferBatch, BufferError, BufferHandle, BufferStore, BufferStores, BufferUsage, Clock, Moment,
     Recovered, WallTime,
 };
+use mvps_core::format::buffer_metadata::BufferMetadata;
 use mvps_core::ids::{Generation, ImageId, Lsn};
 
 use super::tripwire::Tripwire;
@@ -26,6 +27,9 @@ const SYNC: &str = "crash: at a buffer sync";
 const SEAL: &str = "crash: at a buffer seal";
 const DROP: &str = "crash: at a buffer drop";
 const METADATA: &str = "crash: at buffer metadata";
+
+/// A call that takes that long meets a slow disk.
+const SLOW_DISK: Duration = Duration::from_secs(1);
 
 /// The disk of a machine as one of its servers sees it.
 pub struct SimBufferStores {
@@ -43,6 +47,8 @@ pub struct SimBufferStores {
     pub longest: Duration,
     /// Where the process may stop dead.
     pub tripwire: Tripwire,
+    /// What was done to the disk since a process opened it.
+    pub latent: Arc<Mutex<Vec<&'static str>>>,
 }
 
 /// Lets a memory store wait in simulated time; zero is no wait at all.
@@ -69,6 +75,10 @@ impl Clock for DelayClock {
 impl BufferStores for SimBufferStores {
     async fn open(&self, image: &ImageId) -> Result<Recovered, BufferError> {
         sleep(self.random.duration(Duration::from_millis(1), self.longest)).await;
+        let found = std::mem::take(&mut *self.latent.lock().expect("nothing panics under it"));
+        for fault in found {
+            self.journal.fault(&self.server, fault);
+        }
         let recovered = self.disk.open(image).await;
         let recovered = match recovered {
             Ok(recovered) => recovered,
@@ -91,7 +101,12 @@ impl BufferStores for SimBufferStores {
             ),
         );
         if let Some(model) = &self.model {
-            model.recovered(&self.server, recovered.last_lsn);
+            let metadata = recovered.metadata.as_ref();
+            let noted = metadata.and_then(|it| BufferMetadata::decode(image, it).ok());
+            let noted = noted.map_or(Lsn(0), |it| it.last_lsn);
+            let holds = last.values().any(|lsn| *lsn > Lsn(0));
+            let knows = recovered.last_lsn.max(noted);
+            model.recovered(&self.server, recovered.last_lsn, knows, holds);
         }
         let store = SimBufferStore {
             server: self.server.clone(),
@@ -155,6 +170,9 @@ impl SimBufferStore {
     /// Lets the next sync take a while.
     fn draw_sync_delay(&self) {
         let delay = self.random.duration(Duration::from_millis(1), self.longest);
+        if delay >= SLOW_DISK {
+            self.journal.fault(&self.server, "buffer: slow disk");
+        }
         self.disk
             .set_delays(Arc::new(DelayClock), Duration::ZERO, delay);
     }
@@ -176,6 +194,9 @@ impl BufferStore for SimBufferStore {
         self.pass(COMMIT).await;
         self.pause().await;
         let (lsn, records) = (batch.last_lsn, batch.records.len());
+        if let Some(model) = &self.model {
+            model.check_room(&self.server, &batch, self.store.usage().disk_bytes);
+        }
         // It does not wait, so the model learns of it at the instant it happens.
         let outcome = self.store.commit(batch.clone()).await;
         self.note(&format!("commit to LSN {lsn}, {records} records"), &outcome);

@@ -1,13 +1,13 @@
 //! One machine's clock: its own origin, drift and wall-clock jumps over the simulation's one time.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use mvps_core::env::{Clock, Moment, WallTime};
 
-use crate::journal;
+use crate::journal::{self, Journal};
 use crate::random::RandomStream;
 
 /// Wall clocks begin around here: 2026-01-01.
@@ -22,6 +22,14 @@ pub struct SimClock {
     rate: u128,
     /// How far the wall clock is off; shared by all processes of a machine.
     wall_offset_ms: Arc<AtomicI64>,
+    watch: Option<Watch>,
+}
+
+/// Counts a jump when somebody looks.
+struct Watch {
+    jumped: Arc<AtomicBool>,
+    journal: Journal,
+    process: String,
 }
 
 impl SimClock {
@@ -33,7 +41,25 @@ impl SimClock {
             origin: Duration::from_secs(random.below(1_000_000)),
             rate: MILLION - u128::from(drift_ppm) + drift,
             wall_offset_ms,
+            watch: None,
         }
+    }
+
+    /// The same clock; the first look of `process` after `jumped` was set is recorded.
+    #[must_use]
+    pub fn watched(mut self, jumped: &Arc<AtomicBool>, journal: &Journal, process: &str) -> Self {
+        self.watch = Some(Watch {
+            jumped: Arc::clone(jumped),
+            journal: journal.clone(),
+            process: process.to_owned(),
+        });
+        self
+    }
+
+    /// Whether it runs faster or slower than the simulation's time.
+    #[must_use]
+    pub fn drifts(&self) -> bool {
+        self.rate != MILLION
     }
 }
 
@@ -51,6 +77,11 @@ impl Clock for SimClock {
     }
 
     fn wall(&self) -> WallTime {
+        if let Some(watch) = &self.watch
+            && watch.jumped.swap(false, Ordering::SeqCst)
+        {
+            watch.journal.fault(&watch.process, "clock: jump");
+        }
         let elapsed = i64::try_from(journal::now().as_millis()).unwrap_or(i64::MAX / 2);
         let wall = EPOCH_MS + elapsed + self.wall_offset_ms.load(Ordering::SeqCst);
         WallTime {

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use mvps_core::store::retry_policy::SLOW_DOWN_MAX;
+
 use crate::plan::StoreFaults;
 use crate::random::RandomStream;
 
@@ -55,26 +57,37 @@ pub enum Fate {
 }
 
 impl Fate {
-    /// The fault's name, if it is one.
+    /// The fault's name, if it strikes whatever the request finds: the others are counted where they do
+    /// something.
     #[must_use]
-    pub fn fault(self) -> Option<&'static str> {
+    pub fn certain_fault(self) -> Option<&'static str> {
         match self {
-            Self::Served => None,
             Self::Slow(_) => Some("store: slow"),
             Self::Refused => Some("store: refused"),
-            Self::ReplyLost => Some("store: applied, reply lost"),
-            Self::Late { .. } => Some("store: applied late"),
-            Self::Twice(_) => Some("store: applied twice"),
             Self::Stalled { .. } => Some("store: stalled"),
             Self::SlowDown => Some("store: slow down"),
-            Self::Truncated => Some("store: truncated body"),
             Self::BodyStalled => Some("store: stall in mid-body"),
-            Self::BitFlip => Some("store: bit flip"),
-            // Counted where another object is found.
-            Self::WrongObject => None,
-            Self::PartialDelete => Some("store: partial bulk delete"),
             Self::CompletionFails { .. } => Some("store: error inside a 200"),
             Self::Conflict => Some("store: conflict on create"),
+            Self::Served
+            | Self::ReplyLost
+            | Self::Late { .. }
+            | Self::Twice(_)
+            | Self::Truncated
+            | Self::BitFlip
+            | Self::WrongObject
+            | Self::PartialDelete => None,
+        }
+    }
+
+    /// How long its client may have nothing of the store for it, when a try takes `patience` at most.
+    #[must_use]
+    pub fn lasts(self, patience: Duration) -> Duration {
+        match self {
+            Self::Slow(more) => more.min(patience),
+            Self::Stalled { .. } | Self::BodyStalled | Self::Late { answered: false, .. } => patience,
+            Self::SlowDown => SLOW_DOWN_MAX,
+            _ => Duration::ZERO,
         }
     }
 }

@@ -1,26 +1,25 @@
 //! A machine: a node, its disk, its clock, and one server process after the other.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use madsim::runtime::{Handle, NodeHandle};
 use madsim::task::NodeId;
 use mvps_core::env::Environment;
-use mvps_core::env::memory::{Crash, MemoryBufferStores, SeededEntropy};
+use mvps_core::env::memory::{BufferFault, Crash, MemoryBufferStores, SeededEntropy, Strike};
 use mvps_core::ids::ImageId;
 
 use super::buffers::SimBufferStores;
 use super::clock::SimClock;
 use super::objects::StoreService;
+use super::silence::Silence;
 use super::spawner::SimSpawner;
 use super::tripwire::Tripwire;
 use crate::journal::Journal;
 use crate::model::Model;
+use crate::model::images::Images;
 use crate::plan::Plan;
 use crate::random::{RandomStream, stream};
-
-/// A disk that may take that long is slow.
-const SLOW_DISK: std::time::Duration = std::time::Duration::from_secs(1);
 
 /// What all machines of one image share.
 pub struct Site {
@@ -32,6 +31,10 @@ pub struct Site {
     pub journal: Journal,
     /// Knows what must be true of the image.
     pub model: Arc<Model>,
+    /// Knows all images.
+    pub images: Arc<Images>,
+    /// When nobody asks for anything.
+    pub silence: Silence,
     /// The object store.
     pub store: Arc<StoreService>,
 }
@@ -45,7 +48,13 @@ pub struct Machine {
     /// Survives every process.
     pub disk: MemoryBufferStores,
     /// How far its wall clock is off.
-    pub wall_offset_ms: Arc<AtomicI64>,
+    wall_offset_ms: Arc<AtomicI64>,
+    /// Its wall clock jumped, and nobody has looked at it since.
+    jumped: Arc<AtomicBool>,
+    /// A process was started since the last crash.
+    runs: AtomicBool,
+    /// What was done to its disk, and strikes when a process opens that.
+    latent: Arc<Mutex<Vec<&'static str>>>,
     /// Where its processes may stop dead.
     pub tripwire: Tripwire,
     incarnations: AtomicU64,
@@ -71,8 +80,11 @@ impl Machine {
             name: name.to_owned(),
             site: Arc::clone(site),
             node: node.id(),
-            disk: MemoryBufferStores::new(),
+            disk: watched_disk(name, site),
             wall_offset_ms: Arc::default(),
+            jumped: Arc::default(),
+            runs: AtomicBool::new(false),
+            latent: Arc::default(),
             tripwire: Tripwire::new(&site.journal),
             incarnations: AtomicU64::new(0),
         }
@@ -97,14 +109,17 @@ impl Machine {
             random: Arc::new(random("disk")),
             longest: site.plan.disk_max,
             tripwire: self.tripwire.clone(),
+            latent: Arc::clone(&self.latent),
         };
         let clock = SimClock::new(
             &random("clock"),
             site.plan.drift_ppm,
             Arc::clone(&self.wall_offset_ms),
-        );
+        )
+        .watched(&self.jumped, &site.journal, &name);
+        let clock = Arc::new(clock);
         let environment = Environment {
-            clock: Arc::new(clock),
+            clock: Arc::clone(&clock) as _,
             entropy: Arc::new(SeededEntropy::new(stream(
                 seed,
                 &format!("entropy of {name}"),
@@ -113,12 +128,10 @@ impl Machine {
             objects: Arc::new(site.store.client(&name, &self.tripwire)),
             buffers: Arc::new(buffers),
         };
-        if site.plan.drift_ppm > 0 {
+        if clock.drifts() {
             site.journal.fault(&name, "clock: drift");
         }
-        if site.plan.disk_max >= SLOW_DISK {
-            site.journal.fault(&name, "buffer: slow disk");
-        }
+        self.runs.store(true, Ordering::SeqCst);
         site.model.started(&name);
         Process {
             name,
@@ -127,13 +140,38 @@ impl Machine {
         }
     }
 
+    /// What its next process finds on the disk is not what the last one left.
+    pub fn will_find(&self, fault: &'static str) {
+        self.site
+            .journal
+            .note(&self.name, format_args!("the disk: {fault}"));
+        self.latent().push(fault);
+    }
+
+    fn latent(&self) -> std::sync::MutexGuard<'_, Vec<&'static str>> {
+        self.latent.lock().expect("nothing panics under this lock")
+    }
+
+    /// The wall clock is off by `hours` from now on.
+    pub fn jump(&self, hours: i64) {
+        self.wall_offset_ms.store(hours * 3_600_000, Ordering::SeqCst);
+        self.jumped.store(true, Ordering::SeqCst);
+        self.site
+            .journal
+            .note(&self.name, format_args!("the clock is off by {hours} hours"));
+    }
+
     /// Ends every process of the machine, at this instant.
     pub fn crash(&self, crash: Crash, random: &RandomStream) {
         let fault = match crash {
             Crash::PowerCut => "process: power cut",
             Crash::ProcessKill => "process: kill",
         };
-        self.site.journal.fault(&self.name, fault);
+        if self.runs.swap(false, Ordering::SeqCst) {
+            self.site.journal.fault(&self.name, fault);
+        } else {
+            self.site.journal.note(&self.name, format_args!("{fault}, of nobody"));
+        }
         self.tripwire.disarm();
         let handle = Handle::current();
         handle.kill(self.node);
@@ -147,7 +185,10 @@ impl Machine {
 
     /// Nothing on the machine runs until [`Machine::resume`].
     pub fn pause(&self) {
-        self.site.journal.fault(&self.name, "process: pause");
+        if self.runs.load(Ordering::SeqCst) {
+            self.site.journal.fault(&self.name, "process: pause");
+        }
+        self.site.model.paused(&self.name);
         Handle::current().pause(self.node);
     }
 
@@ -156,5 +197,34 @@ impl Machine {
         self.site.journal.note(&self.name, format_args!("resumed"));
         self.site.model.resumed(&self.name);
         Handle::current().resume(self.node);
+    }
+}
+
+/// An empty disk that counts what strikes.
+fn watched_disk(machine: &str, site: &Arc<Site>) -> MemoryBufferStores {
+    let disk = MemoryBufferStores::new();
+    let (name, journal, model) = (
+        machine.to_owned(),
+        site.journal.clone(),
+        Arc::clone(&site.model),
+    );
+    disk.watch(move |_, strike| {
+        journal.fault(&name, name_of(strike));
+        model.struck(&name);
+    });
+    disk
+}
+
+/// The fault's name.
+fn name_of(strike: Strike) -> &'static str {
+    match strike {
+        Strike::Fault(BufferFault::SyncFails) => "buffer: sync fails",
+        Strike::Fault(BufferFault::DiskFull) => "buffer: disk full",
+        Strike::Fault(BufferFault::WriteFails) => "buffer: write fails",
+        Strike::Fault(BufferFault::SealFails) => "buffer: seal fails",
+        Strike::Fault(BufferFault::ReadFails) => "buffer: read fails",
+        Strike::Fault(BufferFault::OpenFails) => "buffer: open fails",
+        Strike::Rot => "buffer: bit rot",
+        Strike::Damage => "buffer: damaged",
     }
 }

@@ -7,6 +7,7 @@ pub mod machine;
 pub mod objects;
 pub mod pausing_store;
 pub mod request;
+pub mod silence;
 pub mod spawner;
 pub mod store_frontend;
 pub mod tripwire;

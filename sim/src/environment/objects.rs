@@ -6,6 +6,7 @@
 //! Invariant: whatever changes the store is shown to the landing oracle at that instant.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -13,7 +14,8 @@ use async_trait::async_trait;
 use madsim::runtime::NodeHandle;
 use madsim::time::sleep;
 use mvps_core::env::memory::MemoryObjectStore;
-use mvps_core::env::{GetRange, OperationKind, StoreError};
+use mvps_core::env::{OperationKind, StoreError};
+use mvps_core::store::retry_policy::try_timeout;
 use tokio::sync::oneshot;
 
 use super::fate::{self, Fate};
@@ -35,11 +37,35 @@ pub trait LandingOracle: Send + Sync {
     /// `client` reads `key`, which does not exist, and waits for it.
     fn missing(&self, client: &str, key: &str);
 
-    /// `client` got no good answer.
-    fn trouble(&self, client: &str);
+    /// `client` got no good answer, or gets none before `until`.
+    fn trouble(&self, client: &str, until: Duration);
+
+    /// `caller` sent `request`.
+    fn sent(&self, caller: &Caller, request: &Request);
+
+    /// `request` of `caller` is carried out.
+    fn carried_out(&self, caller: &Caller, request: &Request);
+
+    /// `caller` gets `reply` to `request`.
+    fn answered(&self, caller: &Caller, request: &Request, reply: &Reply);
 
     /// Somebody gets bytes that are not those that were stored.
     fn damaged(&self);
+}
+
+/// One request of a client.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Caller {
+    /// The client: a process.
+    pub name: String,
+    /// The request's number.
+    pub number: u64,
+}
+
+/// What becomes of a request, and the fault that it is whatever it finds.
+struct Drawn {
+    fate: Fate,
+    fault: Option<&'static str>,
 }
 
 /// The object store: it carries out what its clients send.
@@ -53,6 +79,7 @@ pub struct StoreService {
     active: Mutex<ActiveFaults>,
     /// Keys that were created lately, and when: what a stale listing leaves out.
     recent: Mutex<VecDeque<(Duration, String)>>,
+    requests: AtomicU64,
 }
 
 #[derive(Default)]
@@ -80,9 +107,6 @@ impl StoreService {
         };
         let contents = MemoryObjectStore::new();
         contents.allow_small_parts();
-        if profile.bandwidth.is_some() {
-            journal.fault("store", "store: narrow");
-        }
         Arc::new(Self {
             contents: Arc::new(contents),
             node,
@@ -92,6 +116,7 @@ impl StoreService {
             profile,
             active: Mutex::new(active),
             recent: Mutex::default(),
+            requests: AtomicU64::new(0),
         })
     }
 
@@ -117,13 +142,15 @@ impl StoreService {
 
     /// Nobody reaches the store for `duration`.
     pub fn outage(&self, duration: Duration) {
-        self.journal.fault("store", "store: outage");
+        self.journal
+            .note("store", format_args!("not reached for {duration:?}"));
         self.active().outage_until = journal::now() + duration;
     }
 
     /// `client` does not reach the store for `duration`.
     pub fn cut_off(&self, client: &str, duration: Duration) {
-        self.journal.fault(client, "store: cut off");
+        self.journal
+            .note(client, format_args!("cut off for {duration:?}"));
         let until = journal::now() + duration;
         self.active().cut_off.insert(client.to_owned(), until);
     }
@@ -136,14 +163,19 @@ impl StoreService {
         active.cut_off.clear();
     }
 
-    fn draw_fate(&self, client: &str, request: &Request) -> Fate {
+    fn draw_fate(&self, client: &str, request: &Request) -> Drawn {
         let now = journal::now();
         let active = self.active();
         let cut_off = active
             .cut_off
             .get(machine_of(client))
             .is_some_and(|until| now < *until);
-        let fate = if now < active.outage_until || cut_off {
+        let unreached = match (now < active.outage_until, cut_off) {
+            (true, _) => Some("store: outage"),
+            (false, true) => Some("store: cut off"),
+            (false, false) => None,
+        };
+        let fate = if unreached.is_some() {
             if self.random.chance(700) {
                 Fate::Refused
             } else {
@@ -159,20 +191,34 @@ impl StoreService {
             };
             fate::draw(&self.random, &active.rates, kind)
         };
-        if fate != Fate::Served && !self.journal.happens(Choice::Fault) {
-            return Fate::Served;
-        }
-        if fate != Fate::Served {
-            self.oracle.trouble(client);
-        }
         drop(active);
-        if let Some(fault) = fate.fault() {
-            self.journal.fault(client, fault);
+        let served = Drawn {
+            fate: Fate::Served,
+            fault: None,
+        };
+        if fate == Fate::Served || !self.journal.happens(Choice::Fault) {
+            return served;
         }
-        fate
+        let patience = try_timeout(request.kind(), request.body_bytes() as u64);
+        self.oracle.trouble(client, now + fate.lasts(patience));
+        Drawn {
+            fate,
+            fault: unreached.or(fate.certain_fault()),
+        }
     }
 
-    async fn apply(&self, client: &str, request: Request) -> Reply {
+    /// Carries `request` out; if that went well, it met `fault`.
+    async fn apply_with(&self, fault: &'static str, caller: &Caller, request: Request) -> Reply {
+        let reply = self.apply(caller, request).await;
+        if reply.is_ok() {
+            self.journal.fault(&caller.name, fault);
+        }
+        reply
+    }
+
+    async fn apply(&self, caller: &Caller, request: Request) -> Reply {
+        let client = &caller.name;
+        self.oracle.carried_out(caller, &request);
         let request = self.by_profile(request);
         let changes = request.mutates().then(|| request.clone());
         let (kind, key, bytes) = (
@@ -204,43 +250,56 @@ impl StoreService {
         reply
     }
 
-    async fn serve(self: Arc<Self>, client: String, request: Request, to: oneshot::Sender<Reply>) {
-        let fate = self.draw_fate(&client, &request);
-        let reads = matches!(request, Request::Get(..));
-        sleep(fate::latency(&self.random) + self.transfer(request.body_bytes())).await;
+    async fn serve(self: Arc<Self>, caller: Caller, request: Request, to: oneshot::Sender<Reply>) {
+        let Drawn { fate, fault } = self.draw_fate(&caller.name, &request);
+        self.oracle.sent(&caller, &request);
+        let answer = |to: oneshot::Sender<Reply>, reply: Reply| {
+            if !to.is_closed() {
+                self.oracle.answered(&caller, &request, &reply);
+            }
+            // A client that gave up does not wait any more.
+            let _ = to.send(reply);
+        };
+        let client = &caller.name;
+        if let Some(fault) = fault {
+            self.journal.fault(client, fault);
+        }
+        let up = self.transfer(client, request.body_bytes());
+        sleep(fate::latency(&self.random) + up).await;
+        let asked = request.clone();
         let reply = match fate {
-            Fate::Served => self.apply(&client, request).await,
+            Fate::Served => self.apply(&caller, asked).await,
             Fate::Slow(more) => {
                 sleep(more).await;
-                self.apply(&client, request).await
+                self.apply(&caller, asked).await
             }
             Fate::Refused => unavailable("refused"),
             Fate::ReplyLost => {
-                let _ = self.apply(&client, request).await;
+                let _ = self.apply_with("store: applied, reply lost", &caller, asked).await;
                 unavailable("reply lost")
             }
             Fate::Late { after, answered } => {
                 if answered {
                     // Nobody waits for what comes later.
-                    let _ = to.send(unavailable("no answer"));
+                    answer(to, unavailable("no answer"));
                     sleep(after).await;
-                    let _ = self.apply(&client, request).await;
+                    let _ = self.apply_with("store: applied late", &caller, asked).await;
                     return;
                 }
                 sleep(after).await;
-                self.apply(&client, request).await
+                self.apply_with("store: applied late", &caller, asked).await
             }
             Fate::Twice(after) => {
-                let reply = self.apply(&client, request.clone()).await;
+                let reply = self.apply(&caller, asked.clone()).await;
                 sleep(fate::latency(&self.random)).await;
-                let _ = to.send(reply);
+                answer(to, reply);
                 sleep(after).await;
-                let _ = self.apply(&client, request).await;
+                let _ = self.apply_with("store: applied twice", &caller, asked).await;
                 return;
             }
             Fate::Stalled { applied } => {
                 if applied {
-                    let _ = self.apply(&client, request).await;
+                    let _ = self.apply(&caller, asked).await;
                 }
                 // The connection stays open; the client has to give up.
                 std::future::pending().await
@@ -250,50 +309,42 @@ impl StoreService {
             }),
             Fate::Conflict => unavailable("409"),
             Fate::BodyStalled => std::future::pending().await,
-            Fate::Truncated => match self.apply(&client, request.clone()).await {
-                // The length of a range is known, so its reader has to see that it is short.
-                Ok(Answer::Body(body))
-                    if matches!(request, Request::Get(_, GetRange::Bytes(_))) =>
-                {
-                    let length = self.random.below(body.len() as u64);
-                    Ok(Answer::Body(body.slice(..length as usize)))
-                }
-                Ok(Answer::Body(_)) => Err(StoreError::Corrupt {
-                    key: String::new(),
-                    reason: "the body ended early".to_owned(),
-                }),
-                other => other,
-            },
-            Fate::BitFlip => match self.apply(&client, request).await {
-                Ok(Answer::Body(body)) => Ok(Answer::Body(self.flip(&body))),
+            Fate::Truncated => {
+                let reply = self.apply(&caller, asked).await;
+                self.truncated(client, &request, reply)
+            }
+            Fate::BitFlip => match self.apply(&caller, asked).await {
+                Ok(Answer::Body(body)) => Ok(Answer::Body(self.flip(client, &body))),
                 other => other,
             },
             Fate::WrongObject => {
-                let other = self.other_object(&client, &request);
-                match self.apply(&client, request).await {
+                let other = self.other_object(client, &request);
+                match self.apply(&caller, asked).await {
                     Ok(Answer::Body(body)) => Ok(Answer::Body(other.unwrap_or(body))),
                     other => other,
                 }
             }
-            Fate::PartialDelete => self.delete_some(&client, request).await,
+            Fate::PartialDelete => self.delete_some(&caller, asked).await,
             Fate::CompletionFails { applied } => {
                 if applied {
-                    let _ = self.apply(&client, request).await;
+                    let _ = self.apply(&caller, asked).await;
                 }
                 unavailable("InternalError")
             }
         };
         let bytes = match &reply {
             Ok(Answer::Body(body)) => body.len(),
-            Err(StoreError::NotFound { key }) if reads && !to.is_closed() => {
-                self.oracle.missing(&client, key);
+            Err(StoreError::NotFound { key })
+                if matches!(request, Request::Get(..)) && !to.is_closed() =>
+            {
+                self.oracle.missing(client, key);
                 0
             }
             _ => 0,
         };
-        sleep(fate::latency(&self.random) + self.transfer(bytes)).await;
-        // A client that gave up does not wait any more.
-        let _ = to.send(reply);
+        let down = self.transfer(client, bytes);
+        sleep(fate::latency(&self.random) + down).await;
+        answer(to, reply);
     }
 }
 
@@ -331,7 +382,11 @@ impl RequestHandler for StoreClient {
         self.tripwire.pass(&self.client, call).await;
         let (to, reply) = oneshot::channel();
         let service = Arc::clone(&self.service);
-        let task = service.serve(self.client.clone(), request, to);
+        let caller = Caller {
+            name: self.client.clone(),
+            number: service.requests.fetch_add(1, Ordering::Relaxed),
+        };
+        let task = service.serve(caller, request, to);
         self.service.node.spawn(task);
         let reply = reply.await;
         self.tripwire.pass(&self.client, call).await;

@@ -55,6 +55,7 @@ impl Direction {
 struct Wire {
     directions: [Direction; 2],
     faults: WireFaults,
+    has_split: bool,
     cut: bool,
     random: RandomStream,
     journal: Journal,
@@ -77,12 +78,10 @@ pub fn connection(
     random: RandomStream,
     journal: &Journal,
 ) -> (End, End) {
-    if faults.split > 0 {
-        journal.fault(name, "nbd: split and coalesced");
-    }
     let wire = Arc::new(Mutex::new(Wire {
         directions: [Direction::default(), Direction::default()],
         faults,
+        has_split: false,
         cut: false,
         random,
         journal: journal.clone(),
@@ -116,8 +115,11 @@ impl Wire {
         }
     }
 
-    fn piece(&self, most: usize) -> usize {
+    fn piece(&mut self, most: usize) -> usize {
         if most > 1 && self.random.chance(self.faults.split) {
+            if !std::mem::replace(&mut self.has_split, true) {
+                self.journal.fault(&self.name, "nbd: split and coalesced");
+            }
             let part = self.random.within(1..most as u64);
             return usize::try_from(part).expect("a part of what fits memory");
         }
@@ -168,7 +170,8 @@ impl AsyncRead for End {
                 this.timer = Some(Box::pin(sleep(wait)));
                 continue;
             }
-            let taken = wire.piece(piece.len().min(into.remaining()));
+            let most = piece.len().min(into.remaining());
+            let taken = wire.piece(most);
             let direction = &mut wire.directions[side];
             let (_, piece) = direction.pieces.front_mut().expect("it was there just now");
             into.put_slice(&piece[..taken]);

@@ -36,6 +36,9 @@ impl State {
         if let Some(user) = self.needed_by(&name) {
             return Some(user);
         }
+        if let Some(reader) = self.read_that_needs(&name) {
+            return Some(format!("a read of {reader} needs it"));
+        }
         let epoch = newest.tenure.epoch;
         let settled = name.epoch < epoch
             || name.epoch == epoch

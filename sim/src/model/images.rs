@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use mvps_core::env::memory::MemoryObjectStore;
 use mvps_core::format::manifest::{ImageState, Manifest};
@@ -13,8 +14,9 @@ use mvps_core::ids::ImageId;
 use super::content::Pages;
 use super::published::needs;
 use super::state::Model;
-use crate::environment::objects::LandingOracle;
+use crate::environment::objects::{Caller, LandingOracle};
 use crate::environment::request::Request;
+use crate::environment::store_frontend::Reply;
 use crate::journal::Journal;
 
 /// The models of all images.
@@ -175,9 +177,27 @@ impl LandingOracle for Images {
         }
     }
 
-    fn trouble(&self, client: &str) {
+    fn trouble(&self, client: &str, until: Duration) {
         for model in self.models.values() {
-            model.trouble(client);
+            model.trouble(client, until);
+        }
+    }
+
+    fn sent(&self, caller: &Caller, request: &Request) {
+        if let Some(model) = self.looked_at(request) {
+            model.look_sent(caller);
+        }
+    }
+
+    fn carried_out(&self, caller: &Caller, request: &Request) {
+        if let Some(model) = self.looked_at(request) {
+            model.look_carried_out(caller);
+        }
+    }
+
+    fn answered(&self, caller: &Caller, request: &Request, reply: &Reply) {
+        if let Some(model) = self.looked_at(request) {
+            model.look_answered(caller, reply.is_ok());
         }
     }
 
@@ -189,6 +209,15 @@ impl LandingOracle for Images {
 }
 
 impl Images {
+    /// The image whose newest manifest `request` asks for.
+    fn looked_at(&self, request: &Request) -> Option<&Arc<Model>> {
+        let Request::List(prefix, None, 1) = request else {
+            return None;
+        };
+        let of = |model: &&Arc<Model>| *prefix == manifests_prefix(&model.image);
+        self.models.values().find(of)
+    }
+
     fn object_landed(&self, client: &str, key: &str, contents: &MemoryObjectStore) {
         if let Ok(name) = ObjectName::parse(key) {
             self.model(&name.image).object_landed(client, key, contents);

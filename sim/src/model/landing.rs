@@ -106,6 +106,8 @@ impl Model {
         let branch = self.check_tenure(&mut state, client, before.as_deref(), &manifest, base);
         let landed = state.history.branch(branch).landed;
         if let Some(before) = &before {
+            self.check_retirement(&state, client, before, &manifest);
+            self.check_expiry(&state, client, before, &manifest);
             if manifest.version != before.version.next() || manifest.lsn < before.lsn {
                 self.journal.fail(
                     "7 (fencing)",
@@ -165,6 +167,8 @@ impl Model {
         );
         let manifest = Arc::new(manifest);
         state.published.landed(&manifest, branch);
+        state.note_own(client, &manifest);
+        state.note_landed(client, manifest.lsn);
         state.newest = Some(manifest);
     }
 

@@ -9,12 +9,16 @@
 //! - [`reads`]: what a read returns is what some position in its window holds.
 //! - [`servers`]: what an opened image must hold; what a disk may drop.
 //! - [`landing`]: what may land in the object store; `tenures`: whose history it continues.
+//! - `fencing`: who may acknowledge; `timeliness`: what must have happened by now; `retirement`: what
+//!   views may still read.
 //! - `deletion`: what may be deleted from it; `readers`: who reads what is published.
 //!
 //! There is one for each image; [`images`] knows them all.
 
 pub mod content;
 mod deletion;
+mod expiry;
+mod fencing;
 pub mod history;
 pub mod images;
 mod interchangeable;
@@ -24,8 +28,11 @@ pub mod operations;
 mod published;
 mod readers;
 pub mod reads;
+mod retirement;
 pub mod servers;
 mod state;
 mod tenures;
+mod timeliness;
 
+pub use retirement::{ReadGuard, ViewBasis};
 pub use state::{Disk, Model, machine_of};

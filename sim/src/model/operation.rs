@@ -1,5 +1,7 @@
 //! One request, or one transaction, as the model follows it from its sending to its answer.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use mvps_core::engine::{Acknowledge, Durability};
 use mvps_core::ids::{Lsn, PageSize};
@@ -36,6 +38,8 @@ pub(super) struct Operation {
     pub(super) locked: bool,
     /// Somebody else's commit while it held the lock.
     pub(super) lock_broken: Option<Lsn>,
+    /// Since when it waits for the object store alone, if it does.
+    pub(super) wants_store_since: Option<Duration>,
     /// The last acknowledged commit when a flush was sent.
     pub(super) floor: Lsn,
 }

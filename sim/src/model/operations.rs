@@ -6,15 +6,20 @@ use mvps_core::engine::{Durability, EngineError};
 use mvps_core::env::{BufferBatch, PageRun};
 use mvps_core::format::manifest::ImageState;
 use mvps_core::ids::Lsn;
-use mvps_core::store::retry_policy::SLOW_DOWN_MAX;
 
 use super::content::{Effect, Pages, apply, normal};
 use super::operation::{Operation, OperationId};
-use super::state::{Model, State, machine_of};
+use super::state::{Model, State};
 use crate::journal;
 
-/// A superseded server may go on for its limit and what its check takes; clocks drift.
-const FENCING_SLACK: std::time::Duration = std::time::Duration::from_secs(5);
+/// What an acknowledgement has to pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Gate {
+    /// The tenure's (protocol §3.8).
+    Tenure,
+    /// None.
+    None,
+}
 
 impl Model {
     /// A number that no other operation has.
@@ -90,6 +95,14 @@ impl Model {
             ..Operation::default()
         };
         state.operations.insert(id.0, operation);
+    }
+
+    /// The flush, or the checkpoint, waits for the object store: its client goes on waiting.
+    pub fn waits_for_store(&self, id: OperationId) {
+        let now = journal::now();
+        if let Some(operation) = self.state().operations.get_mut(&id.0) {
+            operation.wants_store_since = Some(now);
+        }
     }
 
     /// A batch was applied to the disk of `server`.
@@ -168,6 +181,8 @@ impl Model {
             );
         }
         state.history.commit(branch, lsn, pages);
+        let bytes = pages.len() * self.page_size.bytes();
+        state.note_unlanded(server, lsn, bytes as u64);
         for (other, operation) in &mut state.operations {
             if operation.locked && operation.server == server && *other != id && !operation.over {
                 operation.lock_broken = Some(lsn);
@@ -191,6 +206,16 @@ impl Model {
 
     /// A request was answered well. `None` for a flush.
     pub fn acknowledged(&self, id: OperationId, durable: Option<Durability>) {
+        self.acknowledged_by(id, durable, Gate::Tenure);
+    }
+
+    /// A checkpoint that was asked for is published. That is in the store, whoever has the image
+    /// now: unlike a flush it needs no tenure.
+    pub fn checkpoint_answered(&self, id: OperationId) {
+        self.acknowledged_by(id, Some(Durability::ObjectStore), Gate::None);
+    }
+
+    fn acknowledged_by(&self, id: OperationId, durable: Option<Durability>, gate: Gate) {
         let mut state = self.state();
         let operation = state.operations.get(&id.0).expect("it was sent");
         let server = operation.server.clone();
@@ -222,7 +247,9 @@ impl Model {
             self.promise(&mut state, &server, reached, durability);
         }
         self.journal.checked(1);
-        self.check_active_writer(&mut state, &server);
+        if gate == Gate::Tenure && (changes || durable.is_some()) {
+            self.check_active_writer(&state, &server);
+        }
         self.answered(&mut state, id);
     }
 
@@ -257,48 +284,6 @@ impl Model {
         }
     }
 
-    /// A server that another has superseded may acknowledge for a bounded time, and not at all once
-    /// it told somebody.
-    fn check_active_writer(&self, state: &mut State, server: &str) {
-        let now = journal::now();
-        let known = &state.servers[server];
-        let instant = std::time::Duration::from_millis(1);
-        if let Some(fenced) = known.fenced
-            && now > fenced + instant
-        {
-            self.journal.fail(
-                "7 (fencing)",
-                format_args!("{server} knew that it is fenced, and acknowledged"),
-            );
-        }
-        self.journal.checked(7);
-        let Some(superseded) = known
-            .tenure
-            .and_then(|it| state.superseded.get(&it).copied())
-        else {
-            return;
-        };
-        self.journal
-            .mark("a superseded server acknowledged within its limit");
-        // The server rests as the store asks for, waits for its check for a while, and then lets
-        // the answer stand for its limit.
-        let lately = now.saturating_sub(SLOW_DOWN_MAX + self.tenure_limit * 2 + FENCING_SLACK);
-        let excused = |since: Option<&std::time::Duration>| since.is_some_and(|at| *at >= lately);
-        let resumed = state
-            .disks
-            .get(machine_of(server))
-            .and_then(|it| it.resumed);
-        if now > superseded + self.tenure_limit + self.tenure_limit / 10 + FENCING_SLACK
-            && !excused(state.trouble.get(server))
-            && !excused(resumed.as_ref())
-        {
-            self.journal.fail(
-                "7 (fencing)",
-                format_args!("{server} was superseded at {superseded:?} and still acknowledges"),
-            );
-        }
-    }
-
     /// After a server published that it handed the image back, it takes no commit (protocol §3.6).
     fn check_handed_back(&self, state: &State, server: &str, lsn: Lsn) {
         let tenure = state.servers[server].tenure;
@@ -313,17 +298,12 @@ impl Model {
         }
     }
 
-    /// A request to the store of `server` went wrong: it may not learn that it is fenced.
-    pub fn trouble(&self, server: &str) {
-        let now = journal::now();
-        self.state().trouble.insert(server.to_owned(), now);
-    }
-
     /// A request was answered with an error.
     pub fn refused(&self, id: OperationId, error: &EngineError) {
         let mut state = self.state();
         let operation = state.operations.get_mut(&id.0).expect("it was sent");
         operation.over = true;
+        operation.wants_store_since = None;
         let server = operation.server.clone();
         let (lsn, locked) = (operation.lsn, operation.locked);
         let (branch, during_rollback) = (operation.branch, operation.during_rollback);

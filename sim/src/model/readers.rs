@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use mvps_core::format::manifest::{Manifest, Pinned};
+use mvps_core::ids::Version;
 
 use super::content::Pages;
 use super::history::BranchId;
@@ -32,6 +33,19 @@ impl Model {
             branch: landed.branch,
         };
         state.readers.insert(reader.to_owned(), entry);
+    }
+
+    /// A version that was published not long ago, by a number below how many there are.
+    #[must_use]
+    pub fn some_version(&self, choose: impl FnOnce(u64) -> u64) -> Option<Version> {
+        let state = self.state();
+        let versions: Vec<Version> = state
+            .published
+            .versions()
+            .map(|it| it.manifest.version)
+            .collect();
+        let chosen = usize::try_from(choose(versions.len() as u64)).ok()?;
+        versions.get(chosen).copied()
     }
 
     /// `reader` reads no more: it is about to let go of its pin, or it died.

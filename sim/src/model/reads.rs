@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use mvps_core::engine::EngineError;
-use mvps_core::ids::Lsn;
+use mvps_core::engine::{EngineError, Extent};
+use mvps_core::ids::{Lsn, Version};
 
 use super::content::{Effect, apply};
 use super::history::BranchId;
@@ -72,6 +72,54 @@ impl Model {
         self.journal.checked(5);
         if state.damaged {
             self.journal.checked(12);
+        }
+    }
+
+    /// `server` said where from `offset` on there is content, or what differs from version `base`.
+    /// What it calls a hole, or unchanged, is so at one place of the window.
+    pub fn extents_returned(
+        &self,
+        server: &str,
+        window: Window,
+        offset: u64,
+        extents: &[Extent],
+        base: Option<Version>,
+    ) {
+        let mut state = self.state();
+        let branch = state.branch_of(server).expect("it serves");
+        let to = state.disk(server).committed;
+        let landed = base.map(|it| state.published.version(it));
+        let base = match landed {
+            None => None,
+            Some(Some(landed)) => Some((landed.branch, landed.manifest.lsn)),
+            // It was forgotten since.
+            Some(None) => return,
+        };
+        let size = size_of(self.page_size);
+        let mut same = Vec::new();
+        let mut at = offset;
+        for extent in extents {
+            let end = at + extent.length_bytes;
+            if !extent.is_set {
+                same.extend(at / size..end.div_ceil(size));
+            }
+            at = end;
+        }
+        let was = |page: u64| base.and_then(|(branch, lsn)| state.history.page(branch, lsn, page));
+        let differs = |place: (BranchId, Lsn)| {
+            let mut pages = same.iter().copied();
+            pages.find(|page| state.history.page(place.0, place.1, *page) != was(*page))
+        };
+        let positions = places(&state, window, branch, to);
+        self.journal.checked(5);
+        if positions.iter().all(|place| differs(*place).is_some()) {
+            self.journal.fail(
+                "5 (extents)",
+                format_args!(
+                    "{server} says that page {:?} is a hole, or as in {base:?}, and it is not",
+                    differs((branch, to))
+                ),
+            );
         }
     }
 

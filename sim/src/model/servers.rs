@@ -1,5 +1,6 @@
 //! Processes and their disks: what an opened image must hold, what a disk may forget.
 
+use mvps_core::env::{BufferBatch, PageRun};
 use mvps_core::format::manifest::ImageState;
 use mvps_core::ids::{Generation, Lsn, TenureId};
 
@@ -25,13 +26,19 @@ impl Model {
         state.disk(machine).power_cut |= power_cut;
         let lives = |operation: &Operation| machine_of(&operation.server) != machine;
         state.operations.retain(|_, operation| lives(operation));
+        for (name, server) in &mut state.servers {
+            server.ended |= machine_of(name) == machine;
+        }
         state.answered_interchangeable.retain(lives);
     }
 
     /// The machine goes on after a pause.
     pub fn resumed(&self, machine: &str) {
         let now = journal::now();
-        self.state().disk(machine).resumed = Some(now);
+        let mut state = self.state();
+        let disk = state.disk(machine);
+        disk.resumed = Some(now);
+        disk.paused = false;
     }
 
     /// The buffer store of `machine` is gone.
@@ -103,9 +110,38 @@ impl Model {
         })
     }
 
-    /// `server` opened the buffer store, whose last commit is `last`.
-    pub fn recovered(&self, server: &str, last: Lsn) {
-        self.state().disk(server).recovered = last;
+    /// `server` opened the buffer store, whose last commit is `last`. It knows of LSNs up to
+    /// `knows`, and holds records or not.
+    pub fn recovered(&self, server: &str, last: Lsn, knows: Lsn, holds_records: bool) {
+        let mut state = self.state();
+        let disk = state.disk(server);
+        disk.recovered = last;
+        disk.knows = knows;
+        disk.holds_records = holds_records;
+        disk.opened_by = Some(server.to_owned());
+        disk.struck = false;
+    }
+
+    /// `server` says that the image has `bytes`.
+    pub fn size_told(&self, server: &str, bytes: u64) {
+        let mut state = self.state();
+        if !state.is_active_writer(server) {
+            return;
+        }
+        let newest = state.newest.as_ref().expect("it has an active writer");
+        let (life, published) = (newest.incarnation, newest.size_bytes);
+        let told = state.size_told.filter(|(of, _)| *of == life);
+        let told = told.map_or(0, |(_, bytes)| bytes);
+        self.journal.checked(7);
+        if bytes > published || bytes < told {
+            self.journal.fail(
+                "7 (size)",
+                format_args!(
+                    "{server} says {bytes} bytes; {published} are published, {told} were told before"
+                ),
+            );
+        }
+        state.size_told = Some((life, bytes));
     }
 
     /// `server` opened the image with everything up to `lsn`. What its disk lost of that and nobody
@@ -155,6 +191,10 @@ impl Model {
             self.journal.mark("an unsynced tail was lost");
         }
         self.check_taken_back(&state, server, branch, held);
+        if held > state.history.branch(branch).landed {
+            let all = self.pages * self.page_size.bytes() as u64;
+            state.note_unlanded(server, held, all);
+        }
         let gone = state.history.truncate(branch, held);
         let synced = if disk.power_cut || !continues {
             lsn
@@ -215,6 +255,27 @@ impl Model {
     /// Somebody got, or may get, damaged bytes.
     pub fn damaged(&self) {
         self.state().damaged = true;
+    }
+
+    /// `server` is about to commit `batch` to a disk that holds `held_bytes`: there is room for each
+    /// of its commits when that is made (D9); the last one may reach past the limit.
+    pub fn check_room(&self, server: &str, batch: &BufferBatch, held_bytes: u64) {
+        let of_others = batch.records.iter().filter(|it| it.at.lsn < batch.last_lsn);
+        let bytes = of_others.map(|it| match &it.run {
+            PageRun::Data(data) => data.len() as u64,
+            PageRun::Hole { .. } => 0,
+        });
+        let bytes = held_bytes + bytes.sum::<u64>();
+        self.journal.checked(10);
+        if bytes >= self.buffer_limit_bytes.max(1) {
+            self.journal.fail(
+                "10 (buffer limit)",
+                format_args!(
+                    "{server} commits to a buffer of {bytes} bytes; the limit is {}",
+                    self.buffer_limit_bytes
+                ),
+            );
+        }
     }
 
     /// A sync of the disk that covers `lsn` ended.

@@ -3,17 +3,22 @@
 //! Must never: read the engine's state. All of this comes from what crosses a trait, and from what
 //! clients are told.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use mvps_core::format::manifest::Manifest;
-use mvps_core::ids::{ImageId, Lsn, PageSize, TenureId};
+use mvps_core::collector::expiry::ExpiryPolicy;
+use mvps_core::ids::{ImageId, Incarnation, Lsn, PageSize, TenureId};
 
+use super::fencing::{Looks, heard_late};
 use super::history::{BranchId, History};
 use super::operation::Operation;
 use super::published::{Published, Reader};
+use super::retirement::OpenRead;
+use super::timeliness::Unlanded;
 use crate::journal::Journal;
+use crate::plan::Plan;
 
 /// What is known of one image, and the oracles that judge by it.
 pub struct Model {
@@ -22,7 +27,14 @@ pub struct Model {
     pub(super) journal: Journal,
     pub(super) page_size: PageSize,
     pub(super) pages: u64,
+    /// How long a confirmation of the tenure lasts, on the slowest clock.
     pub(super) tenure_limit: Duration,
+    /// An acknowledgement is heard within this time.
+    pub(super) heard_late: Duration,
+    /// What is committed is published within this time, on the slowest clock.
+    pub(super) checkpoint_interval: Duration,
+    /// Bytes that the buffer may hold.
+    pub(super) buffer_limit_bytes: u64,
     /// What landed is read back whole one time in this many.
     pub(super) content_checks: u64,
 }
@@ -50,6 +62,17 @@ pub struct Disk {
     pub(super) rolled_back: bool,
     /// When its machine last went on after a pause.
     pub(super) resumed: Option<Duration>,
+    /// Its machine is paused.
+    pub(super) paused: bool,
+    /// Something struck it since it was opened last, and may have ended the image.
+    pub(super) struck: bool,
+    /// When it was opened last: the last LSN that the buffer store knows of, and whether it holds
+    /// anything.
+    pub(super) knows: Lsn,
+    /// Whether anything was in it then.
+    pub(super) holds_records: bool,
+    /// Which process opened it.
+    pub(super) opened_by: Option<String>,
 }
 
 /// One process of a machine.
@@ -67,6 +90,16 @@ pub(super) struct Server {
     pub(super) rolled_from: Option<BranchId>,
     /// It was asked to roll back, and has not answered.
     pub(super) rolling_back: bool,
+    /// What it may know of its tenure.
+    pub(super) looks: Looks,
+    /// Its image is of no more use, or it closed it.
+    pub(super) ended: bool,
+    /// Commits that have not landed.
+    pub(super) unlanded: VecDeque<Unlanded>,
+    /// What they take.
+    pub(super) unlanded_bytes: u64,
+    /// Its own last publications, the last one last: what its views may read.
+    pub(super) own: VecDeque<Arc<Manifest>>,
 }
 
 #[derive(Default)]
@@ -76,6 +109,8 @@ pub(super) struct State {
     pub(super) tenures: BTreeMap<TenureId, BranchId>,
     /// Which disk's server began a tenure.
     pub(super) begun_by: BTreeMap<TenureId, u64>,
+    /// Which process did.
+    pub(super) begun_by_process: BTreeMap<TenureId, String>,
     pub(super) next_disk: u64,
     /// When a tenure was followed by another.
     pub(super) superseded: BTreeMap<TenureId, Duration>,
@@ -97,8 +132,14 @@ pub(super) struct State {
     pub(super) taken_back: Vec<(BranchId, Lsn)>,
     /// Somebody got damaged bytes from the store, or may get them from a disk.
     pub(super) damaged: bool,
-    /// When a server's requests to the store last went wrong.
+    /// Until when a process had requests to the store that went wrong.
     pub(super) trouble: BTreeMap<String, Duration>,
+    pub(super) open_reads: BTreeMap<u64, OpenRead>,
+    pub(super) next_read: u64,
+    /// The largest size that somebody was told, and of which life of the image.
+    pub(super) size_told: Option<(Incarnation, u64)>,
+    /// What collectors were told to keep.
+    pub(super) policies: BTreeMap<String, ExpiryPolicy>,
 }
 
 impl Model {
@@ -107,17 +148,24 @@ impl Model {
     pub fn new(
         journal: Journal,
         image: ImageId,
-        (page_size, pages): (PageSize, u64),
-        tenure_limit: Duration,
+        plan: &Plan,
         content_checks: u64,
     ) -> Self {
+        let slowest = |duration: Duration| {
+            let fast = u128::from(1_000_000 - plan.drift_ppm);
+            let micros = (duration.as_micros() * 1_000_000).div_ceil(fast);
+            Duration::from_micros(u64::try_from(micros).unwrap_or(u64::MAX / 4))
+        };
         Self {
             image,
             state: Mutex::default(),
             journal,
-            page_size,
-            pages,
-            tenure_limit,
+            page_size: plan.page_size,
+            pages: plan.pages,
+            tenure_limit: slowest(plan.config.tenure_confirmed_for),
+            heard_late: heard_late(plan.over_nbd),
+            checkpoint_interval: slowest(plan.config.checkpoint_interval),
+            buffer_limit_bytes: plan.config.buffer_limit_bytes,
             content_checks,
         }
     }

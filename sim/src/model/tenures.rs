@@ -7,7 +7,7 @@ use mvps_core::ids::{Lsn, Version};
 use super::content::Pages;
 use super::history::BranchId;
 use super::published::{Landed, retains, same_map};
-use super::state::{Model, State};
+use super::state::{Model, State, machine_of};
 use crate::journal;
 
 impl Model {
@@ -50,6 +50,9 @@ impl Model {
             None => self.begin_tenure(state, client, before, manifest),
         };
         state.tenures.insert(tenure.id, branch);
+        state
+            .begun_by_process
+            .insert(tenure.id, client.to_owned());
         if let Some(server) = state.servers.get(client) {
             state.begun_by.insert(tenure.id, server.disk_at_start);
         }
@@ -70,6 +73,7 @@ impl Model {
             return state.history.begin_anew(None, Pages::new(), manifest.lsn);
         };
         let continued = state.tenures[&before.tenure.id];
+        self.check_buffer(state, client, before);
         if manifest.state == ImageState::Clean && manifest.takeovers.len() > before.takeovers.len()
         {
             self.journal.mark("a takeover landed");
@@ -120,6 +124,30 @@ impl Model {
         }
         let fork = |state: &mut State| state.history.fork(Some((branch, before.lsn)));
         adopted.unwrap_or_else(|| fork(state))
+    }
+
+    /// A buffer store that holds something, or whose server never handed the image back, knows
+    /// everything that is published (protocol §2.2): an old copy of it does not.
+    fn check_buffer(&self, state: &State, client: &str, before: &Manifest) {
+        let disk = state.disks.get(machine_of(client));
+        let Some(disk) = disk.filter(|it| it.opened_by.as_deref() == Some(client)) else {
+            return;
+        };
+        let must_know = match before.state {
+            ImageState::Active => true,
+            ImageState::Clean => disk.holds_records,
+            ImageState::Tombstone | ImageState::Abandoned => false,
+        };
+        self.journal.checked(2);
+        if must_know && disk.knows < before.lsn {
+            self.journal.fail(
+                "2 (outdated)",
+                format_args!(
+                    "{client} opened with a buffer store that knows LSN {}, and {} is published",
+                    disk.knows, before.lsn
+                ),
+            );
+        }
     }
 
     /// A tenure that does not go on where the last one was: a clone's, a deleted image's, that of

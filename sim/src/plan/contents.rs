@@ -147,6 +147,14 @@ pub struct Plan {
     pub profile: StoreProfile,
     /// Uploads go in parts of this size.
     pub part_bytes: usize,
+    /// Requests, per thousand, that ask where there is content, or fetch it early.
+    pub looks: u64,
+    /// Failures of a disk that are scripted at once, at most.
+    pub disk_faults_max: u64,
+    /// Processes, per thousand, that end with a power cut after they failed.
+    pub failed_lose_power: u64,
+    /// Rounds, per thousand, in which clients ask for nothing for as long as a checkpoint may take.
+    pub silences: u64,
     /// What happens to servers.
     pub events: Events,
     /// How many things happen to servers.

@@ -56,6 +56,10 @@ impl Plan {
                 ..StoreProfile::default()
             },
             part_bytes: random.pick(&[8 << 20, 8 << 20, 16 << 10, 64 << 10]),
+            looks: RandomStream::new(seed, "looks").pick(&[0, 30, 100]),
+            disk_faults_max: 1,
+            failed_lose_power: 0,
+            silences: RandomStream::new(seed, "silences").pick(&[0, 0, 0, 150, 400]),
             events: events(&random),
             rounds: random.within(4..16),
             round_max,
@@ -82,6 +86,9 @@ impl Plan {
         let focus = plan.focus;
         let mut plan = sharpen(focus, plan, &random);
         plan.history = HistoryPlan::of(seed, plan.page_size);
+        if focus == Focus::Harsh {
+            plan.history = plan.history.crowded();
+        }
         plan
     }
 }

@@ -11,6 +11,11 @@ use crate::random::RandomStream;
 pub enum Focus {
     /// Nothing in particular.
     Anything,
+    /// Disks fail, and clients ask for durability.
+    Disk,
+    /// Everything at once: many who work on history, and requests that are late, lost, or stopped
+    /// half way.
+    Harsh,
     /// Servers are superseded and stay busy.
     Superseded,
     /// Partial writes of pages that checkpoints move meanwhile.
@@ -33,9 +38,11 @@ pub enum Focus {
 
 impl Focus {
     pub(super) fn draw(random: &RandomStream) -> Self {
-        let weights = [46, 8, 7, 12, 7, 6, 6, 6, 1, 1];
+        let weights = [30, 6, 10, 8, 7, 12, 7, 6, 6, 6, 1, 1];
         [
             Self::Anything,
+            Self::Disk,
+            Self::Harsh,
             Self::Superseded,
             Self::Patches,
             Self::Collection,

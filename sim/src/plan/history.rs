@@ -53,6 +53,20 @@ impl HistoryPlan {
         }
     }
 
+    /// The same with as many who work on history as there can be.
+    #[must_use]
+    pub fn crowded(self) -> Self {
+        Self {
+            history_operators: 3,
+            readers: 2,
+            copies: 3,
+            clone_visitors: true,
+            on_server: true,
+            pause_max: Duration::from_secs(5),
+            ..self
+        }
+    }
+
     /// The history of `seed`.
     #[must_use]
     pub fn of(seed: u64, page_size: PageSize) -> Self {

@@ -15,6 +15,8 @@ const NO_CACHE_BYTES: u64 = 8 << 10;
 pub(super) fn sharpen(focus: Focus, mut plan: Plan, random: &RandomStream) -> Plan {
     match focus {
         Focus::Anything => {}
+        Focus::Disk => disk(&mut plan, random),
+        Focus::Harsh => harsh(&mut plan, random),
         Focus::Superseded => superseded(&mut plan, random),
         Focus::Patches => patches(&mut plan, random),
         Focus::Collection => collection(&mut plan, random),
@@ -39,6 +41,42 @@ fn few_pages(plan: &mut Plan, pages: u64) {
     plan.config.buffer_limit_bytes = 1 << 20;
     plan.config.transaction_bytes_max = 1 << 20;
     plan.config.checkpoint_interval = Duration::from_millis(300);
+}
+
+fn disk(plan: &mut Plan, random: &RandomStream) {
+    plan.events = Events {
+        kill: 2,
+        power_cut: 6,
+        buffer_fault: 16,
+        rot: 2,
+        ..Events::default()
+    };
+    plan.disk_faults_max = random.pick(&[1, 3]);
+    plan.failed_lose_power = 600;
+    plan.rounds += 10;
+    plan.round_max = random.pick(&[Duration::from_secs(2), Duration::from_secs(20)]);
+    plan.think_max = random.pick(&[Duration::from_millis(20), Duration::from_millis(200)]);
+    plan.operations.flush = 6;
+    plan.durable = random.pick(&[200, 700]);
+    plan.object_store = random.pick(&[0, 100]);
+    plan.config.checkpoint_interval = random.pick(&[Duration::from_millis(300), Duration::from_secs(3)]);
+    plan.disk_max = plan.disk_max.min(Duration::from_millis(20));
+}
+
+fn harsh(plan: &mut Plan, random: &RandomStream) {
+    plan.collectors = 2;
+    plan.collector_pause_max = random.pick(&[Duration::from_millis(500), Duration::from_secs(10)]);
+    plan.store = StoreFaults {
+        reply_lost: 40,
+        late: 40,
+        twice: 20,
+        refused: 20,
+        slow: 10,
+        ..plan.store
+    };
+    plan.events.trip += 6;
+    plan.events.takeover += 2;
+    plan.events.pause += 2;
 }
 
 fn superseded(plan: &mut Plan, random: &RandomStream) {

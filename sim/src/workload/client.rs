@@ -46,6 +46,7 @@ impl Client {
 
     /// Sends requests until `stop`, or until the image fails.
     pub async fn run(mut self, stop: watch::Receiver<bool>) {
+        sleep(self.site.silence.left()).await;
         while !*stop.borrow() {
             if let Err(error) = self.step().await {
                 self.note(format_args!("{error}"));
@@ -75,6 +76,9 @@ impl Client {
             operations.checkpoint,
             operations.revoke,
         ];
+        if self.aside.chance(self.site.plan.looks) {
+            return self.look_around().await;
+        }
         let operation = self.random.weighted(&weights);
         if !self.site.journal.happens(Choice::Operation) {
             return Ok(());
@@ -135,9 +139,13 @@ impl Client {
 
     async fn read(&self) -> Result<(), EngineError> {
         let (offset, length) = self.range();
-        let window = self.site.model.read_sent(&self.server);
+        let model = &self.site.model;
+        let window = model.read_sent(&self.server);
+        model.size_told(&self.server, self.attachment.image().size_bytes());
+        let under_way = model.reading(&self.server, &model.view_basis(&self.server));
         let length = u32::try_from(length).expect("a small request");
         let read = self.attachment.read(offset, length).await;
+        drop(under_way);
         let not_read = |error: &EngineError| self.site.model.not_read(&self.server, error);
         let bytes = read.inspect_err(not_read)?.into_bytes();
         self.note(format_args!("read {offset}+{length}"));
@@ -147,11 +155,49 @@ impl Client {
         Ok(())
     }
 
+    /// Asks where there is content, or what changed, or fetches something early.
+    async fn look_around(&self) -> Result<(), EngineError> {
+        let (offset, length) = self.place_aside();
+        let (site, model) = (&self.site, &self.site.model);
+        if self.aside.chance(200) {
+            site.journal.mark("a client fetched something early");
+            return self.attachment.prefetch(offset, length).await;
+        }
+        let base = match self.aside.chance(500) {
+            true => model.some_version(|count| self.aside.below(count)),
+            false => None,
+        };
+        let window = model.read_sent(&self.server);
+        let state = match base {
+            Some(version) => match self.attachment.base(version).await {
+                Ok(base) => Some(base),
+                // It may be forgotten by now, or not be read.
+                Err(_) => return Ok(()),
+            },
+            None => None,
+        };
+        let extents_max = usize::try_from(self.aside.within(1..64)).expect("small");
+        let extents = self.attachment.extents(offset, length, state.as_ref(), extents_max);
+        let not_read = |error: &EngineError| model.not_read(&self.server, error);
+        let extents = extents.await.inspect_err(not_read)?;
+        self.note(format_args!("extents {offset}+{length} since {base:?}"));
+        model.extents_returned(&self.server, window, offset, &extents, base);
+        let mark = match base {
+            Some(_) => "a client asked what changed",
+            None => "a client asked where there is content",
+        };
+        site.journal.mark(mark);
+        Ok(())
+    }
+
     async fn flush(&self) -> Result<(), EngineError> {
         let id = self.site.model.next_operation();
         let durability = self.durability();
         self.note(format_args!("{} flush {durability:?}", id.0));
         self.site.model.flush_sent(id, &self.server);
+        if durability == Durability::ObjectStore {
+            self.site.model.waits_for_store(id);
+        }
         let outcome = self.attachment.flush(durability).await;
         self.answered(id, Some(durability), outcome)
     }
@@ -160,10 +206,16 @@ impl Client {
         let id = self.site.model.next_operation();
         self.note(format_args!("{} checkpoint", id.0));
         self.site.model.flush_sent(id, &self.server);
+        self.site.model.waits_for_store(id);
         let outcome = self.attachment.image().checkpoint().await.map(drop);
-        // What a checkpoint reports is in the store; unlike a flush it does not ask who is
-        // the active writer, because its publication did.
-        self.answered(id, Some(Durability::ObjectStore), outcome)
+        match &outcome {
+            Ok(()) => {
+                self.note(format_args!("{} ok", id.0));
+                self.site.model.checkpoint_answered(id);
+            }
+            Err(error) => self.site.model.refused(id, error),
+        }
+        outcome
     }
 
     /// Sends a write and ends the connection before, while or after it takes effect.

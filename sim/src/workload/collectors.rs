@@ -94,7 +94,9 @@ impl Pass {
         let collector = self.collector(self.policy(), true);
         if self.random.chance(200) {
             let second = self.collector(self.policy(), true);
-            self.site.journal.mark("two passes ran at once");
+            let journal = &self.site.journal;
+            journal.fault(&self.process.name, "operator: two collectors");
+            journal.mark("two passes ran at once");
             let (one, other) = join(collector.collect(None), second.collect(None)).await;
             self.tell(one);
             self.tell(other);
@@ -122,6 +124,9 @@ impl Pass {
     }
 
     fn collector(&self, policy: CollectionPolicy, is_hindered: bool) -> Collector {
+        for model in self.site.images.models() {
+            model.collects_by(&self.process.name, policy.expiry);
+        }
         let environment = &self.process.environment;
         let objects: Arc<dyn ObjectStore> = match is_hindered {
             true => self.hindered(),

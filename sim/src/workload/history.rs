@@ -68,7 +68,12 @@ async fn snapshot(
     image: &Image,
     random: &RandomStream,
 ) -> Result<(), EngineError> {
+    let acknowledged = site.model.acknowledged_of(&process.name);
     let version = image.checkpoint().await?;
+    if let Some(acknowledged) = acknowledged {
+        let model = &site.model;
+        model.snapshot_made(&process.name, version, acknowledged);
+    }
     let manifests = ManifestStore::new(host.store.clone());
     let admin = admin_of(process, &manifests, &host.root_keys);
     let name = format!("s{}", random.below(4));

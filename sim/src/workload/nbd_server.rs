@@ -33,6 +33,9 @@ impl SimImages {
     fn report(&self, now: Status) {
         let journal = &self.site.journal;
         journal.note(&self.process.name, format_args!("{now:?}"));
+        if !matches!(now, Status::Opening | Status::Serving) {
+            self.site.model.ended(&self.process.name);
+        }
         self.status.send_replace(now);
     }
 }
@@ -67,6 +70,7 @@ impl Images for SimImages {
         };
         let model = &self.site.model;
         model.opened(&self.process.name, found.tenure.id, found.lsn);
+        model.size_told(&self.process.name, image.size_bytes());
         if let Err(error) = read_back(&self.site, &self.process, &image).await {
             assert!(!self.strict, "oracle 11 (liveness): {error}");
             self.report(Status::Failed(error.to_string()));
@@ -112,6 +116,9 @@ pub async fn serve_nbd(
 ) {
     let report = |now: Status| {
         site.journal.note(&process.name, format_args!("{now:?}"));
+        if !matches!(now, Status::Opening | Status::Serving) {
+            site.model.ended(&process.name);
+        }
         status.send_replace(now);
     };
     let images = SimImages {

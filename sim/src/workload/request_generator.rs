@@ -23,6 +23,8 @@ pub struct RequestGenerator {
     pub(super) server: String,
     pub(super) name: String,
     pub(super) random: RandomStream,
+    /// Decides about what was added later, so that the rest of a client stays what it was.
+    pub(super) aside: RandomStream,
     /// Every error is a failure: nothing is wrong in the environment.
     pub(super) strict: bool,
 }
@@ -36,6 +38,7 @@ impl RequestGenerator {
             site: Arc::clone(site),
             server: server.to_owned(),
             random: RandomStream::new(site.plan.seed, &format!("client {name}")),
+            aside: RandomStream::new(site.plan.seed, &format!("aside {name}")),
             name,
             strict,
         }
@@ -43,6 +46,10 @@ impl RequestGenerator {
 
     /// A pause between requests.
     pub(super) fn think(&self) -> Duration {
+        self.pause().max(self.site.silence.left())
+    }
+
+    fn pause(&self) -> Duration {
         let longest = self.site.plan.think_max;
         if self.site.model.operations() > BUSY_OPERATIONS {
             let busy = self.random.chance(100);
@@ -73,6 +80,13 @@ impl RequestGenerator {
         let offset = self.random.below(size);
         let length = self.random.within(1..longest + 1).min(size - offset);
         (offset, length)
+    }
+
+    /// Anywhere, of any length.
+    pub(super) fn place_aside(&self) -> (u64, u64) {
+        let size = self.site.plan.size_bytes();
+        let offset = self.aside.below(size);
+        (offset, self.aside.within(1..size - offset + 1))
     }
 
     fn aligned(&self) -> (u64, u64) {

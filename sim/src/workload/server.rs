@@ -23,6 +23,9 @@ pub async fn serve(
 ) {
     let report = |now: Status| {
         site.journal.note(&process.name, format_args!("{now:?}"));
+        if !matches!(now, Status::Opening | Status::Serving) {
+            site.model.ended(&process.name);
+        }
         status.send_replace(now);
     };
     report(Status::Opening);
@@ -57,6 +60,7 @@ pub async fn serve(
         return;
     };
     site.model.opened(&process.name, found.tenure.id, found.lsn);
+    site.model.size_told(&process.name, image.size_bytes());
     if let Err(error) = read_back(&site, &process, &image).await {
         assert!(!orders.strict, "oracle 11 (liveness): {error}");
         report(Status::Failed(error.to_string()));
@@ -81,9 +85,11 @@ pub async fn serve(
     if site.plan.grows {
         let size = image.size_bytes() + 8 * site.plan.page_size.bytes() as u64;
         match image.grow(size).await {
-            Ok(()) => site
-                .journal
-                .note(&process.name, format_args!("grown to {size}")),
+            Ok(()) => {
+                let journal = &site.journal;
+                journal.note(&process.name, format_args!("grown to {size}"));
+                site.model.size_told(&process.name, image.size_bytes());
+            }
             Err(error) => assert!(!orders.strict, "oracle 11 (liveness): {error}"),
         }
     }

@@ -3,6 +3,7 @@
 use mvps_core::engine::{EngineError, Transaction};
 
 use super::client::{Client, brief};
+use crate::model::ViewBasis;
 use crate::model::content::Effect;
 use crate::model::operation::{OperationId, durability_of};
 
@@ -16,10 +17,12 @@ impl Client {
         let id = model.next_operation();
         model.transaction(id, &self.server);
         let window = model.read_sent(&self.server);
+        let mut basis = model.view_basis(&self.server);
         let transaction = match self.attachment.begin().await {
             Ok(transaction) => transaction,
             Err(error) => return self.ended(id, error),
         };
+        basis = basis.until(model.view_basis(&self.server));
         model.snapshot(id, window, false);
         self.note(format_args!("{} begun", id.0));
         let locks_at = if self.random.chance(300) {
@@ -29,9 +32,13 @@ impl Client {
         };
         for step in 0..self.random.within(1..STEPS_MAX + 1) {
             let outcome = if step == locks_at {
-                self.lock(id, &transaction).await
+                // It goes on with a newer view.
+                let before = model.view_basis(&self.server);
+                let outcome = self.lock(id, &transaction).await;
+                basis = before.until(model.view_basis(&self.server));
+                outcome
             } else {
-                self.step_within(id, &transaction).await
+                self.step_within(id, &transaction, &basis).await
             };
             match outcome {
                 Ok(()) | Err(EngineError::TransactionTooLarge { .. }) => {}
@@ -72,12 +79,15 @@ impl Client {
         &self,
         id: OperationId,
         transaction: &Transaction,
+        basis: &ViewBasis,
     ) -> Result<(), EngineError> {
         let effect = match self.random.weighted(&[3, 3, 3, 1, 1]) {
             0 => {
                 let (offset, length) = self.range();
                 let length = u32::try_from(length).expect("a small request");
+                let under_way = self.site.model.reading(&self.server, basis);
                 let read = transaction.read(offset, length).await;
+                drop(under_way);
                 let not_read = |error: &EngineError| self.site.model.not_read(&self.server, error);
                 let bytes = read.inspect_err(not_read)?.into_bytes();
                 self.note(format_args!("{} read {offset}+{length}", id.0));

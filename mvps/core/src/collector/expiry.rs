@@ -64,9 +64,15 @@ pub fn choose_oldest(
     let last = retained.len().checked_sub(1)?;
     let kept_by_age = retained
         .windows(2)
-        .position(|pair| !is_inactive(pair[1].published_at, policy.inactive, now))
+        .position(|pair| {
+            // The age of a version is that of its successor: until then it was the newest.
+            let own = usize::from(!crate::mutant::is("a version ages while it is the newest"));
+            !is_inactive(pair[own].published_at, policy.inactive, now)
+        })
         .unwrap_or(last);
-    let kept_by_count = oldest_of_newest_states(retained, policy.states_min.max(1));
+    let fewer = u32::from(crate::mutant::is("expiry keeps one state too few"));
+    let states = policy.states_min.saturating_sub(fewer).max(1);
+    let kept_by_count = oldest_of_newest_states(retained, states);
     match kept_by_age.min(kept_by_count) {
         0 => None,
         oldest if oldest == last => Some(retained[last].version.next()),

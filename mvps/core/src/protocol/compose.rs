@@ -216,6 +216,9 @@ pub fn compose_publication(
         next.tenure = tenure;
     }
     next.retired = retire(base, &own, released);
+    if crate::mutant::is("growth forgets the retired list") && own.size_bytes > base.size_bytes {
+        next.retired.clear();
+    }
     next.state = own.state;
     next.publication = own.publication;
     next.size_bytes = own.size_bytes;

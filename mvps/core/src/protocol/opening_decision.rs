@@ -200,7 +200,7 @@ fn reason_to_refuse(
         || crate::mutant::is("unclean image opened without takeover");
     let drained = buffer.drained || crate::mutant::is("buffer replayed onto another history");
     let owned = buffer.owns(newest.tenure);
-    let behind = buffer.last_lsn < newest.lsn;
+    let behind = buffer.last_lsn < newest.lsn && !crate::mutant::is("outdated buffer opened");
     if newest.page_size != request.page_size {
         Some(RefusalReason::OtherPageSize {
             image: newest.page_size,

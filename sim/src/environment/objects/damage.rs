@@ -5,13 +5,16 @@ use std::time::Duration;
 use bytes::Bytes;
 use mvps_core::env::{GetRange, ObjectEntry, StoreError};
 
-use super::{StoreService, unavailable};
+use super::{Caller, StoreService, unavailable};
 use crate::environment::request::{Answer, Request};
 use crate::environment::store_frontend::Reply;
 use crate::journal;
 
 /// Longest time that a stale listing is behind.
 const STALENESS: Duration = Duration::from_secs(20);
+
+/// A transfer that takes that long is a narrow link's.
+const NARROW: Duration = Duration::from_millis(20);
 
 /// Stale listings, per thousand, of a store that has them.
 const STALE_LISTINGS: u64 = 300;
@@ -36,9 +39,36 @@ impl StoreService {
     }
 
     /// How long `bytes` take on the way.
-    pub(super) fn transfer(&self, bytes: usize) -> Duration {
+    pub(super) fn transfer(&self, client: &str, bytes: usize) -> Duration {
         let per_second = self.profile.bandwidth.unwrap_or(u64::MAX);
-        Duration::from_micros((bytes as u64).saturating_mul(1_000_000) / per_second)
+        let takes = Duration::from_micros((bytes as u64).saturating_mul(1_000_000) / per_second);
+        if takes >= NARROW {
+            self.journal.fault(client, "store: narrow");
+        }
+        takes
+    }
+
+    /// A body that is cut short on the way.
+    pub(super) fn truncated(&self, client: &str, request: &Request, reply: Reply) -> Reply {
+        let Ok(Answer::Body(body)) = reply else {
+            return reply;
+        };
+        if body.is_empty() {
+            return Ok(Answer::Body(body));
+        }
+        self.journal.fault(client, "store: truncated body");
+        match request {
+            // The length of a range is known, so its reader has to see that it is short.
+            Request::Get(_, GetRange::Bytes(_)) => {
+                let length = self.random.below(body.len() as u64);
+                let length = usize::try_from(length).expect("shorter than what is in memory");
+                Ok(Answer::Body(body.slice(..length)))
+            }
+            _ => Err(StoreError::Corrupt {
+                key: String::new(),
+                reason: "the body ended early".to_owned(),
+            }),
+        }
     }
 
     /// Leaves out of a listing what was created lately.
@@ -59,10 +89,11 @@ impl StoreService {
         }
     }
 
-    pub(super) fn flip(&self, body: &Bytes) -> Bytes {
+    pub(super) fn flip(&self, client: &str, body: &Bytes) -> Bytes {
         self.oracle.damaged();
         let mut body = body.to_vec();
         if !body.is_empty() {
+            self.journal.fault(client, "store: bit flip");
             let bit = self.random.below(body.len() as u64 * 8);
             let byte = usize::try_from(bit / 8).expect("an index");
             body[byte] ^= 1 << (bit % 8);
@@ -98,15 +129,19 @@ impl StoreService {
         Some(body)
     }
 
-    pub(super) async fn delete_some(&self, client: &str, request: Request) -> Reply {
+    pub(super) async fn delete_some(&self, caller: &Caller, request: Request) -> Reply {
         let Request::Delete(keys) = request else {
             return unavailable("no deletion");
         };
         let done: Vec<bool> = keys.iter().map(|_| self.random.chance(500)).collect();
         let chosen = keys.iter().zip(&done).filter(|(_, done)| **done);
         let chosen: Vec<String> = chosen.map(|(key, _)| key.clone()).collect();
+        if !chosen.is_empty() && chosen.len() < keys.len() {
+            let fault = "store: partial bulk delete";
+            self.journal.fault(&caller.name, fault);
+        }
         if !chosen.is_empty() {
-            self.apply(client, Request::Delete(chosen)).await?;
+            self.apply(caller, Request::Delete(chosen)).await?;
         }
         let refused = || StoreError::Unavailable {
             reason: "InternalError".to_owned(),

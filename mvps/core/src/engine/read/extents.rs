@@ -215,7 +215,9 @@ impl View {
     ) -> ControlFlow<Stop> {
         let pages = collector.next..end;
         self.walk(pages, held, |place, pages| {
-            let is_set = matches!(place, Place::Buffered | Place::Stored(_));
+            let misses = crate::mutant::is("extents miss what is buffered");
+            let is_set = matches!(place, Place::Stored(_))
+                || matches!(place, Place::Buffered) && !misses;
             collector.push(pages.end.0 - pages.start.0, is_set)
         })
     }
@@ -289,6 +291,9 @@ impl View {
         match (ours, theirs) {
             (None, None) => true,
             (Some(ours), Some(theirs)) => {
+                if crate::mutant::is("unchanged is judged by the place in a segment") {
+                    return ours.slot == theirs.slot && ours.frame.offset == theirs.frame.offset;
+                }
                 ours.slot == theirs.slot
                     && ours.frame.offset == theirs.frame.offset
                     && self

@@ -323,7 +323,9 @@ impl ImageTask {
                 }
                 self.publish_view();
             }
-            if let Err(error) = self.buffer.commit(batch).await {
+            let failed = self.buffer.commit(batch).await.err();
+            let failed = failed.filter(|_| !crate::mutant::is("failed commit answered as success"));
+            if let Some(error) = failed {
                 let error = EngineError::from(error);
                 self.fail(error.clone());
                 for (_, _, reply) in waiting {

@@ -124,7 +124,13 @@ impl ImageTask {
             Event::Grow(size_bytes, reply) => match self.refusal() {
                 Some(error) => answer(reply, Err(error)),
                 None if size_bytes <= self.size_bytes => answer(reply, Ok(())),
-                None => self.schedule.grow.push_back((size_bytes, reply)),
+                None => {
+                    if crate::mutant::is("size told before it is published") {
+                        self.size_bytes = size_bytes;
+                        self.publish_view();
+                    }
+                    self.schedule.grow.push_back((size_bytes, reply));
+                }
             },
             Event::Rollback(request) => self.begin_rollback(request),
             Event::Close(reply) => self.begin_closing(reply),

@@ -17,6 +17,7 @@ use crate::engine::publisher::{Job, JobDone, JobOutcome};
 use crate::engine::read::MapGuard;
 use crate::engine::reply::{Reply, answer};
 use crate::ids::Version;
+use crate::mutant::is;
 use crate::protocol::TenureFinding;
 
 mod next_action;
@@ -58,7 +59,7 @@ impl ImageTask {
                     // From here on reads are refused. One that began just before is seen now at the
                     // latest (see `Image::view_for`), and waited for.
                     let late = "write accepted after an attempted clean close";
-                    let closed = !crate::mutant::is(late);
+                    let closed = !is(late);
                     self.shared.gauges.closed.store(closed, Ordering::SeqCst);
                     fence(Ordering::SeqCst);
                     if self.views_closed() {
@@ -82,7 +83,9 @@ impl ImageTask {
         let aged = schedule
             .dirty_since
             .is_some_and(|since| now.since(since) >= schedule.interval);
-        let asked = !schedule.checkpoints.is_empty() || self.acknowledgements.wants_publication();
+        let asked = (!schedule.checkpoints.is_empty()
+            || self.acknowledgements.wants_publication())
+            && !is("who waits for the store waits for the interval");
         let spilling = schedule.spilling;
         Picture {
             failed: self.failure.is_some(),
@@ -115,6 +118,9 @@ impl ImageTask {
     /// Whether nobody reads: the guard is held by this task and by the newest view, which nobody
     /// else holds, and every earlier map's guard is gone.
     fn views_closed(&self) -> bool {
+        if is("image handed back while somebody reads") {
+            return true;
+        }
         let newest_is_ours = Arc::strong_count(&*self.views.borrow()) == 1;
         newest_is_ours && Arc::strong_count(&self.guard) == 2 && !self.reads_earlier_map()
     }
@@ -143,7 +149,8 @@ impl ImageTask {
     }
 
     pub(super) fn request_checkpoint(&mut self, reply: Reply<Version>) {
-        if self.published.1 >= self.lsn {
+        let early = is("checkpoint answered before its commits");
+        if self.published.1 >= self.lsn || early {
             answer(reply, Ok(self.published.0));
         } else {
             self.schedule.checkpoints.push((self.lsn, reply));
@@ -154,6 +161,9 @@ impl ImageTask {
     pub(super) async fn complete(&mut self, completion: Completion) {
         match completion {
             Completion::Synced(lsn, Ok(())) => self.synced(lsn),
+            Completion::Synced(lsn, Err(_)) if is("failed sync answered as success") => {
+                self.synced(lsn);
+            }
             Completion::Spilled(Ok(())) => self.spilled(),
             Completion::Dropped(generation, Ok(())) => {
                 self.schedule.dropping -= 1;
@@ -253,6 +263,9 @@ impl ImageTask {
             .pop_front()
             .expect("the oldest sealed generation was drained");
         self.published = (version, drained.last_lsn);
+        if is("commits during an upload wait for others") {
+            self.schedule.dirty_since = None;
+        }
         self.transactions.checkpointed();
         self.read_through(map);
         self.publish_view();

@@ -50,6 +50,20 @@ pub enum BufferFault {
     OpenFails,
 }
 
+/// Something that is wrong with a store, at the instant a call meets it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Strike {
+    /// A scripted failure.
+    Fault(BufferFault),
+    /// A read finds a damaged record.
+    Rot,
+    /// An opening finds a store that is damaged as a whole.
+    Damage,
+}
+
+/// Who is told of what strikes, and of whose store.
+type Watcher = Arc<dyn Fn(&ImageId, Strike) + Send + Sync>;
+
 /// The whole content of one buffer store, as a copy of its files would hold it.
 #[derive(Clone)]
 pub struct BufferCopy(Contents);
@@ -65,6 +79,15 @@ struct Delays {
 struct Node {
     images: BTreeMap<ImageId, Image>,
     delays: Option<Delays>,
+    watcher: Option<Watcher>,
+}
+
+impl Node {
+    fn strikes(&self, image: &ImageId, strike: Strike) {
+        if let Some(watcher) = &self.watcher {
+            watcher(image, strike);
+        }
+    }
 }
 
 /// One image's store and whoever has it open.
@@ -159,6 +182,11 @@ impl MemoryBufferStores {
         image.faults.push_back(fault);
     }
 
+    /// `tell` is called whenever something strikes. It must not call the stores.
+    pub fn watch(&self, tell: impl Fn(&ImageId, Strike) + Send + Sync + 'static) {
+        self.lock().watcher = Some(Arc::new(tell));
+    }
+
     /// Forgets all scripted failures and delays of the node.
     pub fn heal(&self) {
         let mut node = self.lock();
@@ -239,11 +267,13 @@ impl BufferStores for MemoryBufferStores {
             });
         }
         if found.take_fault(&[BufferFault::OpenFails]).is_some() {
+            node.strikes(image, Strike::Fault(BufferFault::OpenFails));
             return Err(BufferError::Io {
                 reason: "scripted failure of opening".to_owned(),
             });
         }
         if found.disk.damaged {
+            node.strikes(image, Strike::Damage);
             return Err(BufferError::Corrupt {
                 reason: format!("{} is damaged", self.location(image)),
             });
@@ -318,8 +348,13 @@ impl Access {
                 reason: "the process that opened this store has ended".to_owned(),
             });
         }
-        image.meet_fault(intent)?;
-        Ok(act(image))
+        let met = image.meet_fault(intent);
+        if let Err((Some(fault), _)) = &met {
+            node.strikes(&self.image, Strike::Fault(*fault));
+        }
+        met.map_err(|(_, error)| error)?;
+        let image = node.images.get_mut(&self.image);
+        Ok(act(image.expect("it was there just now")))
     }
 
     /// Waits for a share of the configured delay.
@@ -336,13 +371,13 @@ impl Access {
 }
 
 impl Image {
-    fn meet_fault(&mut self, intent: Intent) -> Result<(), BufferError> {
+    /// What stands in the way of a call, and the scripted failure that it is, if it is one.
+    fn meet_fault(&mut self, intent: Intent) -> Result<(), (Option<BufferFault>, BufferError)> {
         let possible: &[BufferFault] = match intent {
             Intent::Read => {
+                let reason = "scripted failure of a read".to_owned();
                 return match self.take_fault(&[BufferFault::ReadFails]) {
-                    Some(_) => Err(BufferError::Io {
-                        reason: "scripted failure of a read".to_owned(),
-                    }),
+                    fault @ Some(_) => Err((fault, BufferError::Io { reason })),
                     None => Ok(()),
                 };
             }
@@ -353,17 +388,18 @@ impl Image {
         };
         if let Some(reason) = &self.poisoned {
             let reason = reason.clone();
-            return Err(BufferError::Poisoned { reason });
+            return Err((None, BufferError::Poisoned { reason }));
         }
         let Some(fault) = self.take_fault(possible) else {
             return Ok(());
         };
         let reason = format!("scripted failure: {fault:?}");
         self.poisoned = Some(reason.clone());
-        Err(match fault {
+        let error = match fault {
             BufferFault::DiskFull => BufferError::Full { reason },
             _ => BufferError::Poisoned { reason },
-        })
+        };
+        Err((Some(fault), error))
     }
 }
 
@@ -488,6 +524,8 @@ impl BufferHandle for MemoryBufferHandle {
         let rotten = |image: &mut Image| image.disk.rotten_at(generation, at);
         let rotten = self.access.with(Intent::Read, rotten)?;
         if rotten.is_some_and(|offset| range.contains(&offset)) {
+            let node = self.access.stores.lock();
+            node.strikes(&self.access.image, Strike::Rot);
             return Err(BufferError::Corrupt {
                 reason: format!("checksum of {at:?} in generation {generation}"),
             });

@@ -14,7 +14,7 @@ mod seeded_entropy;
 pub mod testing;
 
 pub use bench::MemoryBench;
-pub use buffer_store::{BufferCopy, BufferFault, Crash, MemoryBufferStores};
+pub use buffer_store::{BufferCopy, BufferFault, Crash, MemoryBufferStores, Strike};
 pub use manual_clock::ManualClock;
 pub use object_store::{MemoryObjectStore, Operation, Verdict};
 pub use seeded_entropy::SeededEntropy;

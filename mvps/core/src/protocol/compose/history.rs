@@ -72,6 +72,9 @@ pub fn compose_rollback(
     }
     let unused = unused.into_iter().cloned();
     next.retired = unused.map(|name| RetiredObject { name }).collect();
+    if crate::mutant::is("a rollback retires nothing") {
+        next.retired.clear();
+    }
     next.validate()?;
     Ok(next)
 }

@@ -66,6 +66,9 @@ pub fn compose_by_other(
         });
     }
     let mut next = successor(base, at);
+    if crate::mutant::is("others clear the retired list") {
+        next.retired.clear();
+    }
     next.oldest_retained = part.oldest_retained;
     next.snapshots = part.snapshots;
     next.snapshots
