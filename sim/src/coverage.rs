@@ -8,7 +8,7 @@ use crate::journal::ORACLES;
 use crate::runner::Summary;
 
 /// How many fixed seeds reach everything.
-pub const SEEDS: u64 = 240;
+pub const SEEDS: u64 = 200;
 
 /// Each fault strikes at least so often in the fixed batch.
 pub const STRIKES_MIN: u64 = 5;
@@ -80,6 +80,8 @@ pub const MARKS: &[&str] = &[
     "a client asked what changed",
     "a client asked where there is content",
     "a client fetched something early",
+    "a client over NBD asked where there is content",
+    "a client over NBD fetched something early",
     "a clone appeared",
     "a clone that did not appear lost its name",
     "a clone was made of a clone",
@@ -122,6 +124,7 @@ pub const MARKS: &[&str] = &[
     "a transaction was aborted",
     "a transaction was too large",
     "a version was read that only its pin keeps",
+    "changes of a transaction were on their way at once",
     "an image at rest was grown",
     "an image at rest was rekeyed",
     "an image at rest was rolled back",

@@ -26,6 +26,9 @@ use crate::workload::server::serve;
 /// How long an operator waits for a command.
 const OPERATOR_PATIENCE: Duration = Duration::from_secs(300);
 
+/// How often a server is started on a store that has to be refused.
+const REFUSED_TRIES: u32 = 4;
+
 /// A server process that was started.
 struct Running {
     status: watch::Receiver<Status>,
@@ -114,21 +117,25 @@ impl Driver {
         sleep(duration).await;
     }
 
-    /// A store that two servers could overwrite each other's images in is not used.
+    /// A store that two servers could overwrite each other's images in is not used, however often
+    /// somebody tries.
     pub async fn refuse_the_store(&mut self) {
-        self.start(self.in_charge, false);
-        let settled = |status: &Status| *status != Status::Opening;
-        self.wait_for(OPERATOR_PATIENCE, settled).await;
-        let status = self.status(self.in_charge);
-        let reason = ProbeError::IgnoresConditions.to_string();
-        if status != Some(Status::Refused(reason)) {
-            self.site.journal.fail(
-                "7 (fencing)",
-                format_args!("a store without conditional create is used: {status:?}"),
-            );
+        for _ in 0..REFUSED_TRIES {
+            self.start(self.in_charge, false);
+            let settled = |status: &Status| *status != Status::Opening;
+            self.wait_for(OPERATOR_PATIENCE, settled).await;
+            let status = self.status(self.in_charge);
+            let reason = ProbeError::IgnoresConditions.to_string();
+            if status != Some(Status::Refused(reason)) {
+                self.site.journal.fail(
+                    "7 (fencing)",
+                    format_args!("a store without conditional create is used: {status:?}"),
+                );
+            }
+            self.site.journal.checked(7);
+            self.site.journal.mark("a store was refused");
+            self.crash(self.in_charge, Crash::ProcessKill);
         }
-        self.site.journal.checked(7);
-        self.site.journal.mark("a store was refused");
     }
 
     fn note(&self, what: std::fmt::Arguments<'_>) {

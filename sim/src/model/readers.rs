@@ -4,12 +4,12 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use mvps_core::format::manifest::{Manifest, Pinned};
+use mvps_core::format::manifest::{ImageState, Manifest, Pinned};
 use mvps_core::ids::Version;
 
 use super::content::Pages;
 use super::history::BranchId;
-use super::published::{Reader, holds, same_map};
+use super::published::{Landed, Reader, holds, same_map};
 use super::state::{Model, State};
 
 impl Model {
@@ -39,11 +39,12 @@ impl Model {
     #[must_use]
     pub fn some_version(&self, choose: impl FnOnce(u64) -> u64) -> Option<Version> {
         let state = self.state();
-        let versions: Vec<Version> = state
-            .published
-            .versions()
-            .map(|it| it.manifest.version)
-            .collect();
+        let has_content = |it: &&Landed| {
+            let gone = [ImageState::Tombstone, ImageState::Abandoned];
+            !gone.contains(&it.manifest.state)
+        };
+        let versions = state.published.versions().filter(has_content);
+        let versions: Vec<Version> = versions.map(|it| it.manifest.version).collect();
         let chosen = usize::try_from(choose(versions.len() as u64)).ok()?;
         versions.get(chosen).copied()
     }

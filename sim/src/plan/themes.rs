@@ -51,7 +51,7 @@ fn disk(plan: &mut Plan, random: &RandomStream) {
         rot: 2,
         ..Events::default()
     };
-    plan.disk_faults_max = random.pick(&[1, 3]);
+    plan.disk_faults_max = random.pick(&[3, 6]);
     plan.failed_lose_power = 600;
     plan.rounds += 10;
     plan.round_max = random.pick(&[Duration::from_secs(2), Duration::from_secs(20)]);
@@ -194,4 +194,12 @@ fn moving(plan: &mut Plan, random: &RandomStream) {
     plan.think_max = random.pick(&[Duration::from_millis(5), Duration::from_millis(50)]);
     plan.round_max = Duration::from_secs(5);
     plan.rounds += 6;
+    // Reads that are under way while the image closes.
+    if random.chance(500) {
+        plan.config.cache_bytes = NO_CACHE_BYTES;
+        plan.config.checkpoint_interval = Duration::from_millis(300);
+        plan.operations.read = 8;
+        plan.store.slow_reads = 300;
+        plan.abrupt = 1000;
+    }
 }

@@ -8,8 +8,8 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 use madsim::time::{sleep, timeout};
 use mvps_core::client::{Client, ClientError};
-use mvps_core::engine::{Durability, EngineError};
-use mvps_core::nbd::{Errno, ExportName, Opening};
+use mvps_core::engine::{Durability, EngineError, Extent};
+use mvps_core::nbd::{Errno, ExportName, Opening, RequestedOptions};
 use mvps_core::token::{DurabilityClaim, NewToken};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::watch;
@@ -29,6 +29,9 @@ const EXPIRES: u64 = 4_000_000_000;
 
 /// Most requests that one client sends at once.
 const BURST_MAX: u64 = 6;
+
+/// The flag of `base:allocation` that says that an extent reads as zeroes (`NBD_STATE_ZERO`).
+const READS_AS_ZEROES: u64 = 2;
 
 /// A handshake takes no longer than this: opening the image, with everything that may be in the
 /// way, does not count for the server, but clients have no patience for ever.
@@ -159,7 +162,16 @@ impl NbdClient {
             Opening::ExportName { no_zeroes: true }
         };
         let spawner = &*self.process.environment.spawner;
-        let client = Client::connect(end, self.token(), opening, spawner).await?;
+        let mut options = RequestedOptions::from(opening);
+        if self.generator.aside.chance(500) {
+            options = RequestedOptions {
+                opening,
+                ..RequestedOptions::everything()
+            };
+        }
+        let client = Client::connect(end, self.token(), options, spawner).await?;
+        let model = &self.generator.site.model;
+        model.size_told(&self.generator.server, client.export().size_bytes);
         self.generator.note(format_args!("connected as {name}"));
         if self.named {
             // The one before was ended first: nothing of it can take effect any more.
@@ -215,7 +227,35 @@ impl NbdClient {
         }
     }
 
+    /// Asks where there is content, or has something fetched early.
+    async fn look_around(&self, client: &Client) -> Result<(), ClientError> {
+        let (site, server) = (&self.generator.site, &self.generator.server);
+        let (offset, length) = self.generator.place_aside();
+        if client.export().contexts.is_empty() {
+            site.journal.mark("a client over NBD fetched something early");
+            return client.cache(offset, length).await;
+        }
+        let window = site.model.read_sent(server);
+        let status = client.block_status(offset, length, false).await?;
+        let extents = status.iter().flat_map(|it| &it.extents);
+        let extents = extents.map(|it| Extent {
+            length_bytes: it.length_bytes,
+            is_set: it.flags & READS_AS_ZEROES == 0,
+        });
+        let extents: Vec<Extent> = extents.collect();
+        self.generator
+            .note(format_args!("block status {offset}+{length}"));
+        site.model
+            .extents_returned(server, window, offset, &extents, None);
+        let journal = &site.journal;
+        journal.mark("a client over NBD asked where there is content");
+        Ok(())
+    }
+
     async fn step(&mut self, client: &mut Client) -> Result<(), ClientError> {
+        if self.generator.aside.chance(self.generator.site.plan.looks) {
+            return self.look_around(client).await;
+        }
         let operations = &self.generator.site.plan.operations;
         let weights = [
             operations.write,

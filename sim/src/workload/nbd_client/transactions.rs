@@ -1,5 +1,6 @@
 //! Transactions over NBD.
 
+use futures_util::future::join_all;
 use mvps_core::client::{Client, ClientError, Transaction};
 use mvps_core::nbd::Errno;
 
@@ -9,6 +10,9 @@ use crate::model::operation::OperationId;
 
 /// Most steps of a transaction.
 const STEPS_MAX: u64 = 8;
+
+/// Fewer changes than this are on their way at once.
+const PIPELINED_MAX: u64 = 6;
 
 impl NbdClient {
     /// Begins, does something, and commits or rolls back. A conflict is no error.
@@ -49,6 +53,8 @@ impl NbdClient {
         for step in 0..random.within(1..STEPS_MAX + 1) {
             let outcome = if step == locks_at {
                 self.lock(id, &transaction).await
+            } else if self.generator.aside.chance(200) {
+                self.changes_at_once(id, &transaction).await
             } else {
                 self.step_within(id, &transaction).await
             };
@@ -88,6 +94,35 @@ impl NbdClient {
         site.model.snapshot(id, window, true);
         site.journal.mark("a lock was granted");
         Ok(())
+    }
+
+    /// Several changes on their way at once: they take effect in the order in which they were sent.
+    async fn changes_at_once(
+        &self,
+        id: OperationId,
+        transaction: &Transaction<'_>,
+    ) -> Result<(), ClientError> {
+        let generator = &self.generator;
+        let count = generator.aside.within(2..PIPELINED_MAX);
+        let effects: Vec<Effect> = (0..count).map(|_| generator.unaligned(id)).collect();
+        let sent = effects.iter().map(|effect| async move {
+            match effect {
+                Effect::Write(offset, data) => transaction.write(*offset, data.clone()).await,
+                Effect::Zero(..) | Effect::Trim(..) => unreachable!("all are writes"),
+            }
+        });
+        let outcomes = join_all(sent).await;
+        generator.note(format_args!("{} {count} changes at once", id.0));
+        let mut failed = Ok(());
+        for (effect, outcome) in effects.into_iter().zip(outcomes) {
+            match outcome {
+                Ok(()) => generator.site.model.transaction_does(id, effect),
+                Err(error) => failed = Err(error),
+            }
+        }
+        let journal = &generator.site.journal;
+        journal.mark("changes of a transaction were on their way at once");
+        failed
     }
 
     async fn step_within(
