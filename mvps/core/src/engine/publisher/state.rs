@@ -10,6 +10,7 @@ use super::names::ObjectNames;
 use super::retirement::Retirement;
 use crate::encryption::ImageKeys;
 use crate::engine::host::Host;
+use crate::engine::limits::Limits;
 use crate::engine::read::{FrameReader, Map, MapGuard};
 use crate::env::{BufferStore, Moment};
 use crate::format::buffer_metadata::BufferMetadata;
@@ -21,6 +22,7 @@ use crate::protocol::ManifestStore;
 pub(in crate::engine) struct Publisher {
     pub(super) host: Host,
     pub(super) compression: Option<i32>,
+    pub(super) limits: Limits,
     pub(super) manifests: ManifestStore,
     pub(super) buffer: Arc<dyn BufferStore>,
     pub(super) tenure: Tenure,
@@ -50,6 +52,7 @@ pub(in crate::engine) struct PublisherParts {
     /// Level of zstd for segments, or `None` to store pages as they are.
     pub(in crate::engine) compression: Option<i32>,
     pub(in crate::engine) compaction: CompactionSettings,
+    pub(in crate::engine) limits: Limits,
     pub(in crate::engine) manifests: ManifestStore,
     pub(in crate::engine) buffer: Arc<dyn BufferStore>,
     /// The manifest that opened the tenure.
@@ -69,6 +72,7 @@ impl Publisher {
         let entropy = Arc::clone(&parts.host.environment.entropy);
         Self {
             compression: parts.compression,
+            limits: parts.limits,
             manifests: parts.manifests,
             buffer: parts.buffer,
             tenure: opened.tenure,
