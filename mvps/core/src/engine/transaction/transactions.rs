@@ -255,3 +255,6 @@ impl Transactions {
         self.open.is_empty()
     }
 }
+
+#[cfg(test)]
+mod tests;
