@@ -74,6 +74,7 @@ pub const FAULTS: &[&str] = &[
 /// Every rare situation.
 pub const MARKS: &[&str] = &[
     "a buffer store was adopted",
+    "a checkpoint wrote several segments",
     "a clone appeared",
     "a clone that did not appear lost its name",
     "a clone was made of a clone",
@@ -81,7 +82,10 @@ pub const MARKS: &[&str] = &[
     "a collection failed in part",
     "a collector was frozen",
     "a collector was killed",
+    "a commit without a change that failed was refused",
+    "a group of commits was as large as it may be",
     "a landed version was read back whole",
+    "a large image was read back",
     "a lock was granted",
     "a manifest landed below the newest",
     "a paused collector deleted late",
@@ -103,6 +107,7 @@ pub const MARKS: &[&str] = &[
     "a snapshot was made of a running image",
     "a snapshot was read back at the end",
     "a source was deleted before its clone was made",
+    "a status was asked for over NBD",
     "a store was refused",
     "a superseded server acknowledged within its limit",
     "a takeover from a live server",
@@ -113,7 +118,10 @@ pub const MARKS: &[&str] = &[
     "a transaction met a conflict",
     "a transaction over NBD was refused",
     "a transaction was aborted",
+    "a transaction was aborted for the conflict window",
     "a transaction was too large",
+    "a version of several leaves landed",
+    "a version of several map objects landed",
     "a version was read that only its pin keeps",
     "an image at rest was grown",
     "an image at rest was rekeyed",
@@ -129,11 +137,13 @@ pub const MARKS: &[&str] = &[
     "an operator's command was killed",
     "an orphan upload was aborted",
     "an unsynced tail was lost",
+    "extents were asked for",
     "the collector deleted",
     "the collector released a clone's pin",
     "the pin of a dead reader was released",
     "two images were served",
     "two passes ran at once",
+    "writes waited at the buffer's limit",
 ];
 
 /// What the seeds were to meet and did not, and what they met that nobody knows of.

@@ -119,6 +119,7 @@ impl BufferBench for SimBench {
             model: None,
             random: Arc::new(RandomStream::new(number, "disk")),
             longest: Duration::from_millis(20),
+            limits: None,
         })
     }
 

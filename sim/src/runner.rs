@@ -125,7 +125,7 @@ async fn simulate(plan: Plan, journal: Journal) {
             Arc::new(Model::new(
                 journal.clone(),
                 image.clone(),
-                (plan.page_size, plan.pages),
+                (plan.page_size, plan.areas.clone()),
                 plan.config.tenure_confirmed_for,
                 CONTENT_CHECKS,
             ))

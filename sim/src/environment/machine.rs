@@ -9,7 +9,7 @@ use mvps_core::env::Environment;
 use mvps_core::env::memory::{Crash, MemoryBufferStores, SeededEntropy};
 use mvps_core::ids::ImageId;
 
-use super::buffers::SimBufferStores;
+use super::buffers::{BufferLimits, SimBufferStores};
 use super::clock::SimClock;
 use super::objects::StoreService;
 use super::spawner::SimSpawner;
@@ -97,6 +97,7 @@ impl Machine {
             random: Arc::new(random("disk")),
             longest: site.plan.disk_max,
             tripwire: self.tripwire.clone(),
+            limits: Some(BufferLimits::of(&site.plan.config)),
         };
         let clock = SimClock::new(
             &random("clock"),

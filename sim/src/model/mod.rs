@@ -9,6 +9,7 @@
 //! - [`reads`]: what a read returns is what some position in its window holds.
 //! - [`servers`]: what an opened image must hold; what a disk may drop.
 //! - [`landing`]: what may land in the object store; `tenures`: whose history it continues.
+//! - `sparse`: what a large image is where nobody writes.
 //! - `deletion`: what may be deleted from it; `readers`: who reads what is published.
 //!
 //! There is one for each image; [`images`] knows them all.
@@ -25,6 +26,7 @@ mod published;
 mod readers;
 pub mod reads;
 pub mod servers;
+mod sparse;
 mod state;
 mod tenures;
 

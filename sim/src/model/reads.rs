@@ -52,13 +52,13 @@ impl Model {
     /// A read returned `bytes`.
     pub fn read_returned(&self, server: &str, window: Window, offset: u64, bytes: &Bytes) {
         let mut state = self.state();
-        let branch = state.branch_of(server).expect("it serves");
-        let to = state.disk(server).committed;
-        let positions = places(&state, window, branch, to);
+        let positions = Self::places_of(&mut state, server, window);
         let explained = positions
             .iter()
             .any(|(branch, lsn)| self.holds(&state, *branch, *lsn, &[], offset, bytes));
         if !explained {
+            let branch = state.branch_of(server).expect("it serves");
+            let to = state.disk(server).committed;
             let place = self.first_difference(&state, branch, to, offset, bytes);
             self.journal.fail(
                 "5 (reads)",
@@ -73,6 +73,17 @@ impl Model {
         if state.damaged {
             self.journal.checked(12);
         }
+    }
+
+    /// Where a reader of `server` may have been.
+    pub(super) fn places_of(
+        state: &mut State,
+        server: &str,
+        window: Window,
+    ) -> Vec<(BranchId, Lsn)> {
+        let branch = state.branch_of(server).expect("it serves");
+        let to = state.disk(server).committed;
+        places(state, window, branch, to)
     }
 
     /// A read of `server` failed. What nothing damaged can be read, as long as the image is the

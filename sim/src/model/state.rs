@@ -14,6 +14,7 @@ use super::history::{BranchId, History};
 use super::operation::Operation;
 use super::published::{Published, Reader};
 use crate::journal::Journal;
+use crate::plan::Areas;
 
 /// What is known of one image, and the oracles that judge by it.
 pub struct Model {
@@ -21,7 +22,8 @@ pub struct Model {
     pub(super) state: Mutex<State>,
     pub(super) journal: Journal,
     pub(super) page_size: PageSize,
-    pub(super) pages: u64,
+    /// What clients use of it; the rest is never written.
+    pub(super) areas: Areas,
     pub(super) tenure_limit: Duration,
     /// What landed is read back whole one time in this many.
     pub(super) content_checks: u64,
@@ -107,7 +109,7 @@ impl Model {
     pub fn new(
         journal: Journal,
         image: ImageId,
-        (page_size, pages): (PageSize, u64),
+        (page_size, areas): (PageSize, Areas),
         tenure_limit: Duration,
         content_checks: u64,
     ) -> Self {
@@ -116,7 +118,7 @@ impl Model {
             state: Mutex::default(),
             journal,
             page_size,
-            pages,
+            areas,
             tenure_limit,
             content_checks,
         }

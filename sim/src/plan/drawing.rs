@@ -5,9 +5,11 @@ use std::time::Duration;
 use mvps_core::engine::{CompactionSettings, EngineConfig};
 use mvps_core::ids::PageSize;
 
+use super::areas::Areas;
 use super::contents::{Events, Operations, Plan, StoreFaults, StoreProfile};
 use super::focus::Focus;
 use super::history::HistoryPlan;
+use super::limits::limit;
 use super::themes::sharpen;
 use crate::random::RandomStream;
 
@@ -35,6 +37,7 @@ impl Plan {
             focus: Focus::draw(&random),
             page_size,
             pages,
+            areas: Areas::whole(page_size, pages),
             config: EngineConfig {
                 compaction: compaction(seed, page_size),
                 ..config(&random, page_size, pages)
@@ -82,6 +85,9 @@ impl Plan {
         let focus = plan.focus;
         let mut plan = sharpen(focus, plan, &random);
         plan.history = HistoryPlan::of(seed, plan.page_size);
+        // These two are drawn apart as well, and from what the theme made of the plan.
+        plan.areas = Areas::of(seed, "areas", plan.page_size, plan.pages);
+        limit(seed, "limits", &mut plan);
         plan
     }
 }

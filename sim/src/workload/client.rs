@@ -144,6 +144,23 @@ impl Client {
         self.site
             .model
             .read_returned(&self.server, window, offset, &bytes);
+        if self.site.plan.areas.is_sparse() {
+            self.ask_extents(offset, u64::from(length)).await?;
+        }
+        Ok(())
+    }
+
+    /// Asks what of a range has content.
+    async fn ask_extents(&self, offset: u64, length: u64) -> Result<(), EngineError> {
+        let model = &self.site.model;
+        let window = model.read_sent(&self.server);
+        let most = usize::try_from(self.random.within(1..8)).expect("a few");
+        let extents = self.attachment.extents(offset, length, None, most).await;
+        let not_read = |error: &EngineError| model.not_read(&self.server, error);
+        let extents = extents.inspect_err(not_read)?;
+        self.note(format_args!("extents {offset}+{length}"));
+        model.extents_returned(&self.server, window, offset, &extents);
+        self.site.journal.mark("extents were asked for");
         Ok(())
     }
 

@@ -8,8 +8,8 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 use madsim::time::{sleep, timeout};
 use mvps_core::client::{Client, ClientError};
-use mvps_core::engine::{Durability, EngineError};
-use mvps_core::nbd::{Errno, ExportName, Opening};
+use mvps_core::engine::{Durability, EngineError, Extent};
+use mvps_core::nbd::{Errno, ExportName, Opening, RequestedOptions};
 use mvps_core::token::{DurabilityClaim, NewToken};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::watch;
@@ -33,6 +33,9 @@ const BURST_MAX: u64 = 6;
 /// A handshake takes no longer than this: opening the image, with everything that may be in the
 /// way, does not count for the server, but clients have no patience for ever.
 const CONNECT_PATIENCE: Duration = Duration::from_mins(20);
+
+/// Of a status of `base:allocation` (NBD protocol, "Metadata querying").
+const READS_AS_ZEROES: u64 = 2;
 
 /// A client that speaks NBD.
 pub struct NbdClient {
@@ -158,8 +161,12 @@ impl NbdClient {
         } else {
             Opening::ExportName { no_zeroes: true }
         };
+        let options = match opening {
+            Opening::Go if site.plan.areas.is_sparse() => RequestedOptions::everything(),
+            opening => opening.into(),
+        };
         let spawner = &*self.process.environment.spawner;
-        let client = Client::connect(end, self.token(), opening, spawner).await?;
+        let client = Client::connect(end, self.token(), options, spawner).await?;
         self.generator.note(format_args!("connected as {name}"));
         if self.named {
             // The one before was ended first: nothing of it can take effect any more.
@@ -313,7 +320,35 @@ impl NbdClient {
         let bytes = client.read(offset, length).await?;
         self.generator.note(format_args!("read {offset}+{length}"));
         site.model.read_returned(server, window, offset, &bytes);
+        if !client.export().contexts.is_empty() {
+            self.ask_status(client, offset, u64::from(length)).await?;
+        }
         Ok(())
+    }
+
+    /// Asks what of a range has content, and to have it near.
+    async fn ask_status(
+        &self,
+        client: &Client,
+        offset: u64,
+        length: u64,
+    ) -> Result<(), ClientError> {
+        let (site, server) = (&self.generator.site, &self.generator.server);
+        let window = site.model.read_sent(server);
+        let one = self.generator.random.chance(300);
+        let status = client.block_status(offset, length, one).await?;
+        self.generator
+            .note(format_args!("status {offset}+{length}"));
+        let allocation = status.first().expect("one context was selected");
+        let extents = allocation.extents.iter().map(|it| Extent {
+            length_bytes: it.length_bytes,
+            is_set: it.flags & READS_AS_ZEROES == 0,
+        });
+        let extents: Vec<Extent> = extents.collect();
+        site.model
+            .extents_returned(server, window, offset, &extents);
+        site.journal.mark("a status was asked for over NBD");
+        client.cache(offset, length).await
     }
 
     async fn flush(&mut self, client: &Client) -> Result<(), ClientError> {

@@ -194,7 +194,7 @@ async fn check_shape(shape: Shape) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(ProptestConfig::with_cases(32))]
     #[test]
     fn every_page_is_in_one_segment_wherever_they_are_cut(shape in shape()) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
