@@ -127,6 +127,7 @@ impl BufferBench for SimBench {
             random: Arc::new(RandomStream::new(number, "disk")),
             longest: Duration::from_millis(20),
             latent: Arc::default(),
+            limits: None,
         })
     }
 

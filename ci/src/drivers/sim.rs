@@ -85,7 +85,10 @@ fn tested_program() -> Command {
 /// Every variant is caught.
 fn variants_are_caught() -> Result<String> {
     let finished = run_to_end(tested_program().arg("variants"), STEP_LIMIT)?;
-    let caught = finished.stdout.lines().filter(|it| it.contains(" caught after "));
+    let caught = finished
+        .stdout
+        .lines()
+        .filter(|it| it.contains(" caught after "));
     Ok(format!("{} variants are caught", caught.count()))
 }
 

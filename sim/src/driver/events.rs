@@ -225,7 +225,10 @@ impl Driver {
             ]);
             machine.disk.script(&self.site.image, fault);
             let journal = &self.site.journal;
-            journal.note(&machine.name, format_args!("the disk is going to: {fault:?}"));
+            journal.note(
+                &machine.name,
+                format_args!("the disk is going to: {fault:?}"),
+            );
         }
     }
 

@@ -1,7 +1,7 @@
 //! A machine's buffer stores: the memory stores of `mvps_core::env`, with time, and shown to the
 //! model at the instant something happens.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -9,10 +9,11 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use madsim::time::sleep;
+use mvps_core::engine::EngineConfig;
 use mvps_core::env::memory::MemoryBufferStores;
 use mvps_core::env::{
     BufferBatch, BufferError, BufferHandle, BufferStore, BufferStores, BufferUsage, Clock, Moment,
-    Recovered, WallTime,
+    PageRun, Recovered, WallTime,
 };
 use mvps_core::format::buffer_metadata::BufferMetadata;
 use mvps_core::ids::{Generation, ImageId, Lsn};
@@ -49,6 +50,40 @@ pub struct SimBufferStores {
     pub tripwire: Tripwire,
     /// What was done to the disk since a process opened it.
     pub latent: Arc<Mutex<Vec<&'static str>>>,
+    /// What the server is to keep to, if somebody wants to know.
+    pub limits: Option<BufferLimits>,
+}
+
+/// What a server's use of its disk is held to.
+#[derive(Debug, Clone, Copy)]
+pub struct BufferLimits {
+    /// With so much on the disk nothing is committed.
+    buffer_bytes: u64,
+    /// Commits and bytes of a batch that takes no more.
+    group: (usize, usize),
+}
+
+impl BufferLimits {
+    /// The limits of a server with this configuration.
+    #[must_use]
+    pub fn of(config: &EngineConfig) -> Self {
+        let limits = &config.limits;
+        Self {
+            buffer_bytes: config.buffer_limit_bytes,
+            group: (limits.group_commits_max, limits.group_bytes_max),
+        }
+    }
+
+    /// Whether a batch of several commits is as large as one may be.
+    fn is_full(&self, batch: &BufferBatch) -> bool {
+        let lsns: BTreeSet<Lsn> = batch.records.iter().map(|it| it.at.lsn).collect();
+        let bytes = batch.records.iter().map(|record| match &record.run {
+            PageRun::Data(data) => data.len(),
+            PageRun::Hole { .. } => 0,
+        });
+        let (commits_max, bytes_max) = self.group;
+        lsns.len() > 1 && (lsns.len() >= commits_max || bytes.sum::<usize>() >= bytes_max)
+    }
 }
 
 /// Lets a memory store wait in simulated time; zero is no wait at all.
@@ -117,6 +152,7 @@ impl BufferStores for SimBufferStores {
             random: Arc::clone(&self.random),
             longest: self.longest,
             tripwire: self.tripwire.clone(),
+            limits: self.limits,
             state: Mutex::new(State {
                 last_lsn: recovered.last_lsn,
                 last,
@@ -148,6 +184,7 @@ struct SimBufferStore {
     random: Arc<RandomStream>,
     longest: Duration,
     tripwire: Tripwire,
+    limits: Option<BufferLimits>,
     state: Mutex<State>,
 }
 
@@ -181,6 +218,26 @@ impl SimBufferStore {
         self.tripwire.pass(&self.server, call).await;
     }
 
+    /// Nothing is committed to a disk that has as much on it as it may have (D9).
+    fn check_room(&self, batch: &BufferBatch) {
+        let Some(limits) = &self.limits else { return };
+        let used = self.store.usage().disk_bytes;
+        self.journal.checked(10);
+        if used >= limits.buffer_bytes {
+            self.journal.fail(
+                "10 (space)",
+                format_args!(
+                    "{} commits LSN {} with {used} bytes on its disk, and its limit is {}",
+                    self.server, batch.last_lsn, limits.buffer_bytes
+                ),
+            );
+        }
+        if limits.is_full(batch) {
+            self.journal
+                .mark("a group of commits was as large as it may be");
+        }
+    }
+
     async fn pause(&self) {
         if self.random.chance(500) {
             sleep(self.random.duration(Duration::from_millis(1), self.longest)).await;
@@ -191,12 +248,10 @@ impl SimBufferStore {
 #[async_trait]
 impl BufferStore for SimBufferStore {
     async fn commit(&self, batch: BufferBatch) -> Result<(), BufferError> {
+        self.check_room(&batch);
         self.pass(COMMIT).await;
         self.pause().await;
         let (lsn, records) = (batch.last_lsn, batch.records.len());
-        if let Some(model) = &self.model {
-            model.check_room(&self.server, &batch, self.store.usage().disk_bytes);
-        }
         // It does not wait, so the model learns of it at the instant it happens.
         let outcome = self.store.commit(batch.clone()).await;
         self.note(&format!("commit to LSN {lsn}, {records} records"), &outcome);
@@ -274,6 +329,14 @@ impl BufferStore for SimBufferStore {
     }
 
     fn usage(&self) -> BufferUsage {
-        self.store.usage()
+        let usage = self.store.usage();
+        let is_full = |it: &BufferLimits| usage.disk_bytes >= it.buffer_bytes;
+        if self.limits.as_ref().is_some_and(is_full)
+            && let Some(model) = &self.model
+            && model.waits_for_commit(&self.server)
+        {
+            self.journal.mark("writes waited at the buffer's limit");
+        }
+        usage
     }
 }

@@ -85,7 +85,11 @@ impl Fate {
     pub fn lasts(self, patience: Duration) -> Duration {
         match self {
             Self::Slow(more) => more.min(patience),
-            Self::Stalled { .. } | Self::BodyStalled | Self::Late { answered: false, .. } => patience,
+            Self::Stalled { .. }
+            | Self::BodyStalled
+            | Self::Late {
+                answered: false, ..
+            } => patience,
             Self::SlowDown => SLOW_DOWN_MAX,
             _ => Duration::ZERO,
         }

@@ -9,7 +9,7 @@ use mvps_core::env::Environment;
 use mvps_core::env::memory::{BufferFault, Crash, MemoryBufferStores, SeededEntropy, Strike};
 use mvps_core::ids::ImageId;
 
-use super::buffers::SimBufferStores;
+use super::buffers::{BufferLimits, SimBufferStores};
 use super::clock::SimClock;
 use super::objects::StoreService;
 use super::silence::Silence;
@@ -110,6 +110,7 @@ impl Machine {
             longest: site.plan.disk_max,
             tripwire: self.tripwire.clone(),
             latent: Arc::clone(&self.latent),
+            limits: Some(BufferLimits::of(&site.plan.config)),
         };
         let clock = SimClock::new(
             &random("clock"),
@@ -154,11 +155,13 @@ impl Machine {
 
     /// The wall clock is off by `hours` from now on.
     pub fn jump(&self, hours: i64) {
-        self.wall_offset_ms.store(hours * 3_600_000, Ordering::SeqCst);
+        self.wall_offset_ms
+            .store(hours * 3_600_000, Ordering::SeqCst);
         self.jumped.store(true, Ordering::SeqCst);
-        self.site
-            .journal
-            .note(&self.name, format_args!("the clock is off by {hours} hours"));
+        self.site.journal.note(
+            &self.name,
+            format_args!("the clock is off by {hours} hours"),
+        );
     }
 
     /// Ends every process of the machine, at this instant.
@@ -170,7 +173,9 @@ impl Machine {
         if self.runs.swap(false, Ordering::SeqCst) {
             self.site.journal.fault(&self.name, fault);
         } else {
-            self.site.journal.note(&self.name, format_args!("{fault}, of nobody"));
+            self.site
+                .journal
+                .note(&self.name, format_args!("{fault}, of nobody"));
         }
         self.tripwire.disarm();
         let handle = Handle::current();

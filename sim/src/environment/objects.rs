@@ -275,7 +275,9 @@ impl StoreService {
             }
             Fate::Refused => unavailable("refused"),
             Fate::ReplyLost => {
-                let _ = self.apply_with("store: applied, reply lost", &caller, asked).await;
+                let _ = self
+                    .apply_with("store: applied, reply lost", &caller, asked)
+                    .await;
                 unavailable("reply lost")
             }
             Fate::Late { after, answered } => {
@@ -294,7 +296,9 @@ impl StoreService {
                 sleep(fate::latency(&self.random)).await;
                 answer(to, reply);
                 sleep(after).await;
-                let _ = self.apply_with("store: applied twice", &caller, asked).await;
+                let _ = self
+                    .apply_with("store: applied twice", &caller, asked)
+                    .await;
                 return;
             }
             Fate::Stalled { applied } => {

@@ -144,6 +144,7 @@ impl Model {
         self.check_rest(&mut state, client, before.as_deref(), &manifest);
         state.landings += 1;
         self.check_references(&manifest, contents);
+        self.mark_parts(before.as_deref(), &manifest, contents);
         let anew = state.history.branch(branch).begins_at == Some(manifest.lsn);
         let due = anew || state.landings.is_multiple_of(self.content_checks);
         let is_tombstone = matches!(
@@ -253,38 +254,63 @@ impl Model {
                 guard: Arc::new(MapGuard(0)),
                 frames: Arc::new(FrameReader::new(host.frames, manifest.page_size, keys)),
             };
-            let length = usize::try_from(manifest.size_bytes).expect("a small image");
-            let content = view.read(0, length).await;
-            content.map_err(|error| error.to_string())
+            let mut read = Vec::new();
+            for area in self.areas.byte_ranges() {
+                let length = usize::try_from(area.end - area.start).expect("a small area");
+                let content = view.read(area.start, length).await;
+                let content = content.map_err(|error| error.to_string())?;
+                read.push((area.start, content.into_bytes()));
+            }
+            self.check_gaps(&view).await?;
+            Ok::<_, String>(read)
         };
         let Some(content) = read.now_or_never() else {
             self.journal
                 .fail("8 (landing)", format_args!("reading what landed waits"));
         };
         let content = match content {
-            Ok(content) => content.into_bytes(),
+            Ok(content) => content,
             Err(error) => self.journal.fail(
                 "8 (landing)",
-                format_args!("version {} cannot be read: {error}", manifest.version),
+                format_args!("version {} does not read well: {error}", manifest.version),
             ),
         };
         self.journal.mark("a landed version was read back whole");
         self.journal.checked(2);
-        for page in 0..self.pages {
-            let size = self.page_size.bytes();
-            let at = usize::try_from(page).expect("small") * size;
-            let got = super::content::normal(content.slice(at..at + size));
-            if got != state.history.page(branch, manifest.lsn, page) {
-                let differs = self.first_difference(state, branch, manifest.lsn, 0, &content);
+        for (offset, bytes) in content {
+            let lsn = manifest.lsn;
+            if !self.holds(state, branch, lsn, &[], offset, &bytes) {
+                let differs = self.first_difference(state, branch, lsn, offset, &bytes);
                 self.journal.fail(
                     "2 (prefix)",
-                    format_args!(
-                        "version {} is not LSN {}: {differs}",
-                        manifest.version, manifest.lsn
-                    ),
+                    format_args!("version {} is not LSN {lsn}: {differs}", manifest.version),
                 );
             }
         }
+    }
+
+    /// Nothing is where nobody writes: the map says so, and what it names is read here and there.
+    async fn check_gaps(&self, view: &View) -> Result<(), String> {
+        let page = self.page_size.bytes();
+        for gap in self.areas.gaps(view.size_bytes) {
+            let extents = view.extents(gap.clone(), None, 2).await;
+            let extents = extents.map_err(|error| error.to_string())?;
+            let first = extents.first().expect("there is something to say");
+            let is_empty = !first.is_set && first.length_bytes == gap.end - gap.start;
+            let last = gap.end - page as u64;
+            let middle = self.page_size.page_of(gap.start.midpoint(gap.end));
+            for offset in [gap.start, self.page_size.offset_of(middle), last] {
+                let content = view.read(offset, page).await;
+                let content = content.map_err(|error| error.to_string())?;
+                if !is_empty || content.into_bytes().iter().any(|byte| *byte != 0) {
+                    return Err(format!(
+                        "there is something at {offset}, in {gap:?}, where nobody writes: \
+                         {extents:?}"
+                    ));
+                }
+            }
+        }
+        Ok(())
     }
 }
 

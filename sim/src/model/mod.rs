@@ -11,6 +11,7 @@
 //! - [`landing`]: what may land in the object store; `tenures`: whose history it continues.
 //! - `fencing`: who may acknowledge; `timeliness`: what must have happened by now; `retirement`: what
 //!   views may still read.
+//! - `sparse`: what a large image is where nobody writes.
 //! - `deletion`: what may be deleted from it; `readers`: who reads what is published.
 //!
 //! There is one for each image; [`images`] knows them all.
@@ -30,6 +31,7 @@ mod readers;
 pub mod reads;
 mod retirement;
 pub mod servers;
+mod sparse;
 mod state;
 mod tenures;
 mod timeliness;

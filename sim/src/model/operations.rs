@@ -37,10 +37,12 @@ impl Model {
 
     /// A plain request is sent.
     pub fn submitted(&self, id: OperationId, server: &str, effects: Vec<Effect>) {
+        let effects = effects.into_iter();
+        let effects = effects.flat_map(|effect| self.within_areas(effect));
         let mut state = self.state();
         let operation = Operation {
             server: server.to_owned(),
-            effects,
+            effects: effects.collect(),
             submitted: true,
             sent_after: state.disk(server).committed,
             ..Operation::default()
@@ -62,7 +64,7 @@ impl Model {
     pub fn transaction_does(&self, id: OperationId, effect: Effect) {
         let mut state = self.state();
         let operation = state.operations.get_mut(&id.0).expect("it was begun");
-        operation.effects.push(effect);
+        operation.effects.extend(self.within_areas(effect));
     }
 
     /// A transaction is sent to be committed.
@@ -105,6 +107,13 @@ impl Model {
         }
     }
 
+    /// Whether a change was sent to `server`, and is neither committed nor answered.
+    pub fn waits_for_commit(&self, server: &str) -> bool {
+        let state = self.state();
+        let mut operations = state.operations.values();
+        operations.any(|it| it.server == server && it.submitted && !it.over && it.lsn.is_none())
+    }
+
     /// A batch was applied to the disk of `server`.
     pub fn committed(&self, server: &str, batch: &BufferBatch) {
         let mut commits: BTreeMap<Lsn, Pages> = BTreeMap::new();
@@ -113,7 +122,8 @@ impl Model {
             let first = record.at.first.0;
             match &record.run {
                 PageRun::Hole { pages: count } => {
-                    pages.extend((first..first + count).map(|page| (page, None)));
+                    let holes = self.areas.cut(first..first + count);
+                    pages.extend(holes.map(|page| (page, None)));
                 }
                 PageRun::Data(data) => {
                     let size = self.page_size.bytes();

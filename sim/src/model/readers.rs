@@ -94,7 +94,7 @@ impl Model {
     }
 
     fn content_at(&self, state: &State, branch: BranchId, lsn: mvps_core::ids::Lsn) -> Pages {
-        let pages = 0..self.pages;
+        let pages = self.areas.pages();
         pages
             .map(|page| (page, state.history.page(branch, lsn, page)))
             .filter(|(_, content)| content.is_some())

@@ -52,13 +52,13 @@ impl Model {
     /// A read returned `bytes`.
     pub fn read_returned(&self, server: &str, window: Window, offset: u64, bytes: &Bytes) {
         let mut state = self.state();
-        let branch = state.branch_of(server).expect("it serves");
-        let to = state.disk(server).committed;
-        let positions = places(&state, window, branch, to);
+        let positions = Self::places_of(&mut state, server, window);
         let explained = positions
             .iter()
             .any(|(branch, lsn)| self.holds(&state, *branch, *lsn, &[], offset, bytes));
         if !explained {
+            let branch = state.branch_of(server).expect("it serves");
+            let to = state.disk(server).committed;
             let place = self.first_difference(&state, branch, to, offset, bytes);
             self.journal.fail(
                 "5 (reads)",
@@ -75,52 +75,59 @@ impl Model {
         }
     }
 
-    /// `server` said where from `offset` on there is content, or what differs from version `base`.
-    /// What it calls a hole, or unchanged, is so at one place of the window.
-    pub fn extents_returned(
+    /// `server` said what differs from version `base` from `offset` on. What it calls unchanged is
+    /// so at one place of the window.
+    pub fn changes_returned(
         &self,
         server: &str,
         window: Window,
         offset: u64,
         extents: &[Extent],
-        base: Option<Version>,
+        base: Version,
     ) {
         let mut state = self.state();
-        let branch = state.branch_of(server).expect("it serves");
-        let to = state.disk(server).committed;
-        let landed = base.map(|it| state.published.version(it));
-        let base = match landed {
-            None => None,
-            Some(Some(landed)) => Some((landed.branch, landed.manifest.lsn)),
+        let positions = Self::places_of(&mut state, server, window);
+        let Some(landed) = state.published.version(base) else {
             // It was forgotten since.
-            Some(None) => return,
+            return;
         };
+        let (on, at_lsn) = (landed.branch, landed.manifest.lsn);
         let size = size_of(self.page_size);
         let mut same = Vec::new();
         let mut at = offset;
         for extent in extents {
             let end = at + extent.length_bytes;
             if !extent.is_set {
-                same.extend(at / size..end.div_ceil(size));
+                same.extend(self.areas.cut(at / size..end.div_ceil(size)));
             }
             at = end;
         }
-        let was = |page: u64| base.and_then(|(branch, lsn)| state.history.page(branch, lsn, page));
+        let page = |(branch, lsn), page: u64| state.history.page(branch, lsn, page);
         let differs = |place: (BranchId, Lsn)| {
             let mut pages = same.iter().copied();
-            pages.find(|page| state.history.page(place.0, place.1, *page) != was(*page))
+            pages.find(|it| page(place, *it) != page((on, at_lsn), *it))
         };
-        let positions = places(&state, window, branch, to);
         self.journal.checked(5);
         if positions.iter().all(|place| differs(*place).is_some()) {
             self.journal.fail(
                 "5 (extents)",
                 format_args!(
-                    "{server} says that page {:?} is a hole, or as in {base:?}, and it is not",
-                    differs((branch, to))
+                    "{server} says that page {:?} is as in version {base}, and it is not",
+                    positions.last().and_then(|place| differs(*place))
                 ),
             );
         }
+    }
+
+    /// Where a reader of `server` may have been.
+    pub(super) fn places_of(
+        state: &mut State,
+        server: &str,
+        window: Window,
+    ) -> Vec<(BranchId, Lsn)> {
+        let branch = state.branch_of(server).expect("it serves");
+        let to = state.disk(server).committed;
+        places(state, window, branch, to)
     }
 
     /// A read of `server` failed. What nothing damaged can be read, as long as the image is the

@@ -1,6 +1,5 @@
 //! Processes and their disks: what an opened image must hold, what a disk may forget.
 
-use mvps_core::env::{BufferBatch, PageRun};
 use mvps_core::format::manifest::ImageState;
 use mvps_core::ids::{Generation, Lsn, TenureId};
 
@@ -192,8 +191,8 @@ impl Model {
         }
         self.check_taken_back(&state, server, branch, held);
         if held > state.history.branch(branch).landed {
-            let all = self.pages * self.page_size.bytes() as u64;
-            state.note_unlanded(server, held, all);
+            let all = self.areas.pages().count() * self.page_size.bytes();
+            state.note_unlanded(server, held, all as u64);
         }
         let gone = state.history.truncate(branch, held);
         let synced = if disk.power_cut || !continues {
@@ -255,27 +254,6 @@ impl Model {
     /// Somebody got, or may get, damaged bytes.
     pub fn damaged(&self) {
         self.state().damaged = true;
-    }
-
-    /// `server` is about to commit `batch` to a disk that holds `held_bytes`: there is room for each
-    /// of its commits when that is made (D9); the last one may reach past the limit.
-    pub fn check_room(&self, server: &str, batch: &BufferBatch, held_bytes: u64) {
-        let of_others = batch.records.iter().filter(|it| it.at.lsn < batch.last_lsn);
-        let bytes = of_others.map(|it| match &it.run {
-            PageRun::Data(data) => data.len() as u64,
-            PageRun::Hole { .. } => 0,
-        });
-        let bytes = held_bytes + bytes.sum::<u64>();
-        self.journal.checked(10);
-        if bytes >= self.buffer_limit_bytes.max(1) {
-            self.journal.fail(
-                "10 (buffer limit)",
-                format_args!(
-                    "{server} commits to a buffer of {bytes} bytes; the limit is {}",
-                    self.buffer_limit_bytes
-                ),
-            );
-        }
     }
 
     /// A sync of the disk that covers `lsn` ended.

@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use mvps_core::format::manifest::Manifest;
 use mvps_core::collector::expiry::ExpiryPolicy;
+use mvps_core::format::manifest::Manifest;
 use mvps_core::ids::{ImageId, Incarnation, Lsn, PageSize, TenureId};
 
 use super::fencing::{Looks, heard_late};
@@ -18,7 +18,7 @@ use super::published::{Published, Reader};
 use super::retirement::OpenRead;
 use super::timeliness::Unlanded;
 use crate::journal::Journal;
-use crate::plan::Plan;
+use crate::plan::{Areas, Plan};
 
 /// What is known of one image, and the oracles that judge by it.
 pub struct Model {
@@ -26,15 +26,14 @@ pub struct Model {
     pub(super) state: Mutex<State>,
     pub(super) journal: Journal,
     pub(super) page_size: PageSize,
-    pub(super) pages: u64,
+    /// What clients use of it; the rest is never written.
+    pub(super) areas: Areas,
     /// How long a confirmation of the tenure lasts, on the slowest clock.
     pub(super) tenure_limit: Duration,
     /// An acknowledgement is heard within this time.
     pub(super) heard_late: Duration,
     /// What is committed is published within this time, on the slowest clock.
     pub(super) checkpoint_interval: Duration,
-    /// Bytes that the buffer may hold.
-    pub(super) buffer_limit_bytes: u64,
     /// What landed is read back whole one time in this many.
     pub(super) content_checks: u64,
 }
@@ -145,12 +144,7 @@ pub(super) struct State {
 impl Model {
     /// Nothing happened yet.
     #[must_use]
-    pub fn new(
-        journal: Journal,
-        image: ImageId,
-        plan: &Plan,
-        content_checks: u64,
-    ) -> Self {
+    pub fn new(journal: Journal, image: ImageId, plan: &Plan, content_checks: u64) -> Self {
         let slowest = |duration: Duration| {
             let fast = u128::from(1_000_000 - plan.drift_ppm);
             let micros = (duration.as_micros() * 1_000_000).div_ceil(fast);
@@ -161,11 +155,10 @@ impl Model {
             state: Mutex::default(),
             journal,
             page_size: plan.page_size,
-            pages: plan.pages,
+            areas: plan.areas.clone(),
             tenure_limit: slowest(plan.config.tenure_confirmed_for),
             heard_late: heard_late(plan.over_nbd),
             checkpoint_interval: slowest(plan.config.checkpoint_interval),
-            buffer_limit_bytes: plan.config.buffer_limit_bytes,
             content_checks,
         }
     }

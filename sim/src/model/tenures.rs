@@ -50,9 +50,7 @@ impl Model {
             None => self.begin_tenure(state, client, before, manifest),
         };
         state.tenures.insert(tenure.id, branch);
-        state
-            .begun_by_process
-            .insert(tenure.id, client.to_owned());
+        state.begun_by_process.insert(tenure.id, client.to_owned());
         if let Some(server) = state.servers.get(client) {
             state.begun_by.insert(tenure.id, server.disk_at_start);
         }

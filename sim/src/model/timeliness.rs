@@ -68,7 +68,9 @@ impl Model {
             let healthy = state.healthy_since(name, disk);
             let late = |since: Duration, within: Duration| now > since.max(healthy) + within;
             self.journal.checked(11);
-            if let Some(Unlanded { lsn, since, ahead, .. }) = server.unlanded.front()
+            if let Some(Unlanded {
+                lsn, since, ahead, ..
+            }) = server.unlanded.front()
                 && late(*since, self.lands_within() + upload_of(*ahead))
             {
                 self.journal.fail(

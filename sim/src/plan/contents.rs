@@ -6,6 +6,7 @@ use mvps_core::encryption::{ROOT_KEY_BYTES, RootKey, RootKeys};
 use mvps_core::engine::EngineConfig;
 use mvps_core::ids::PageSize;
 
+use super::areas::Areas;
 use super::focus::Focus;
 use super::history::HistoryPlan;
 
@@ -125,8 +126,10 @@ pub struct Plan {
     pub focus: Focus,
     /// The image's page size.
     pub page_size: PageSize,
-    /// The image's size in pages.
+    /// How many pages clients use.
     pub pages: u64,
+    /// Which pages of the image those are.
+    pub areas: Areas,
     /// The engine's configuration.
     pub config: EngineConfig,
     /// Clients per server.
@@ -220,6 +223,12 @@ impl Plan {
     /// The image's size.
     #[must_use]
     pub fn size_bytes(&self) -> u64 {
+        self.areas.image_pages() << self.page_size.bits()
+    }
+
+    /// Bytes of the pages that clients use.
+    #[must_use]
+    pub fn used_bytes(&self) -> u64 {
         self.pages << self.page_size.bits()
     }
 }

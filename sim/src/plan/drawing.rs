@@ -5,9 +5,11 @@ use std::time::Duration;
 use mvps_core::engine::{CompactionSettings, EngineConfig};
 use mvps_core::ids::PageSize;
 
+use super::areas::Areas;
 use super::contents::{Events, Operations, Plan, StoreFaults, StoreProfile};
 use super::focus::Focus;
 use super::history::HistoryPlan;
+use super::limits::limit;
 use super::themes::sharpen;
 use crate::random::RandomStream;
 
@@ -35,6 +37,7 @@ impl Plan {
             focus: Focus::draw(&random),
             page_size,
             pages,
+            areas: Areas::whole(page_size, pages),
             config: EngineConfig {
                 compaction: compaction(seed, page_size),
                 ..config(&random, page_size, pages)
@@ -89,6 +92,9 @@ impl Plan {
         if focus == Focus::Harsh {
             plan.history = plan.history.crowded();
         }
+        // These two are drawn apart as well, and from what the theme made of the plan.
+        plan.areas = Areas::of(seed, "areas", plan.page_size, plan.pages);
+        limit(seed, "limits", &mut plan);
         plan
     }
 }

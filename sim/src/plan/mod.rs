@@ -3,13 +3,16 @@
 //! Each seed enables a random subset of the faults and of the operations, because a fault that
 //! happens all the time hides what happens without it.
 
+mod areas;
 mod contents;
 mod drawing;
 mod focus;
 mod history;
+mod limits;
 mod other_images;
 mod themes;
 
+pub use areas::{Areas, Place};
 pub use contents::{
     BUSY_OPERATIONS, Events, Operations, Plan, StoreFaults, StoreProfile, root_keys,
     root_keys_exchanged,

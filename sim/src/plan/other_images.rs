@@ -5,10 +5,12 @@ use std::time::Duration;
 use mvps_core::engine::EngineConfig;
 use mvps_core::ids::PageSize;
 
+use super::areas::Areas;
 use super::contents::Plan;
 use super::drawing::{IMAGE_BYTES_MAX, compaction, config};
 use super::focus::Focus;
 use super::history::HistoryPlan;
+use super::limits::limit;
 use crate::random::RandomStream;
 
 impl Plan {
@@ -20,13 +22,15 @@ impl Plan {
         let pages = random
             .pick(&[8, 24, 64])
             .min(IMAGE_BYTES_MAX >> page_size.bits());
+        let config = EngineConfig {
+            compaction: compaction(seed, page_size),
+            ..config(&random, page_size, pages)
+        };
         let mut plan = Self {
             page_size,
             pages,
-            config: EngineConfig {
-                compaction: compaction(seed, page_size),
-                ..config(&random, page_size, pages)
-            },
+            areas: Areas::of(seed, "areas of the second image", page_size, pages),
+            config,
             clients: random.within(1..3),
             write_pages_max: self.write_pages_max.min(pages),
             rounds: self.rounds.min(6),
@@ -34,6 +38,7 @@ impl Plan {
             ..self.clone()
         };
         plan.history.on_server &= random.chance(500);
+        limit(seed, "limits of the second image", &mut plan);
         plan
     }
 

@@ -59,7 +59,8 @@ fn disk(plan: &mut Plan, random: &RandomStream) {
     plan.operations.flush = 6;
     plan.durable = random.pick(&[200, 700]);
     plan.object_store = random.pick(&[0, 100]);
-    plan.config.checkpoint_interval = random.pick(&[Duration::from_millis(300), Duration::from_secs(3)]);
+    plan.config.checkpoint_interval =
+        random.pick(&[Duration::from_millis(300), Duration::from_secs(3)]);
     plan.disk_max = plan.disk_max.min(Duration::from_millis(20));
 }
 

@@ -152,6 +152,23 @@ impl Client {
         self.site
             .model
             .read_returned(&self.server, window, offset, &bytes);
+        if self.site.plan.areas.is_sparse() {
+            self.ask_extents(offset, u64::from(length)).await?;
+        }
+        Ok(())
+    }
+
+    /// Asks what of a range has content.
+    async fn ask_extents(&self, offset: u64, length: u64) -> Result<(), EngineError> {
+        let model = &self.site.model;
+        let window = model.read_sent(&self.server);
+        let most = usize::try_from(self.random.within(1..8)).expect("a few");
+        let extents = self.attachment.extents(offset, length, None, most).await;
+        let not_read = |error: &EngineError| model.not_read(&self.server, error);
+        let extents = extents.inspect_err(not_read)?;
+        self.note(format_args!("extents {offset}+{length}"));
+        model.extents_returned(&self.server, window, offset, &extents);
+        self.site.journal.mark("extents were asked for");
         Ok(())
     }
 
@@ -163,30 +180,24 @@ impl Client {
             site.journal.mark("a client fetched something early");
             return self.attachment.prefetch(offset, length).await;
         }
-        let base = match self.aside.chance(500) {
-            true => model.some_version(|count| self.aside.below(count)),
-            false => None,
+        let base = model.some_version(|count| self.aside.below(count));
+        let Some(version) = base.filter(|_| self.aside.chance(500)) else {
+            return self.ask_extents(offset, length).await;
         };
         let window = model.read_sent(&self.server);
-        let state = match base {
-            Some(version) => match self.attachment.base(version).await {
-                Ok(base) => Some(base),
-                // It may be forgotten by now, or not be read.
-                Err(_) => return Ok(()),
-            },
-            None => None,
+        let Ok(base) = self.attachment.base(version).await else {
+            // It may be forgotten by now, or not be read.
+            return Ok(());
         };
         let extents_max = usize::try_from(self.aside.within(1..64)).expect("small");
-        let extents = self.attachment.extents(offset, length, state.as_ref(), extents_max);
+        let extents = self
+            .attachment
+            .extents(offset, length, Some(&base), extents_max);
         let not_read = |error: &EngineError| model.not_read(&self.server, error);
         let extents = extents.await.inspect_err(not_read)?;
-        self.note(format_args!("extents {offset}+{length} since {base:?}"));
-        model.extents_returned(&self.server, window, offset, &extents, base);
-        let mark = match base {
-            Some(_) => "a client asked what changed",
-            None => "a client asked where there is content",
-        };
-        site.journal.mark(mark);
+        self.note(format_args!("extents {offset}+{length} since {version}"));
+        model.changes_returned(&self.server, window, offset, &extents, version);
+        site.journal.mark("a client asked what changed");
         Ok(())
     }
 

@@ -30,12 +30,12 @@ const EXPIRES: u64 = 4_000_000_000;
 /// Most requests that one client sends at once.
 const BURST_MAX: u64 = 6;
 
-/// The flag of `base:allocation` that says that an extent reads as zeroes (`NBD_STATE_ZERO`).
-const READS_AS_ZEROES: u64 = 2;
-
 /// A handshake takes no longer than this: opening the image, with everything that may be in the
 /// way, does not count for the server, but clients have no patience for ever.
 const CONNECT_PATIENCE: Duration = Duration::from_mins(20);
+
+/// Of a status of `base:allocation` (NBD protocol, "Metadata querying").
+const READS_AS_ZEROES: u64 = 2;
 
 /// A client that speaks NBD.
 pub struct NbdClient {
@@ -161,14 +161,13 @@ impl NbdClient {
         } else {
             Opening::ExportName { no_zeroes: true }
         };
+        let options = match opening {
+            Opening::Go if site.plan.areas.is_sparse() || self.generator.aside.chance(500) => {
+                RequestedOptions::everything()
+            }
+            opening => opening.into(),
+        };
         let spawner = &*self.process.environment.spawner;
-        let mut options = RequestedOptions::from(opening);
-        if self.generator.aside.chance(500) {
-            options = RequestedOptions {
-                opening,
-                ..RequestedOptions::everything()
-            };
-        }
         let client = Client::connect(end, self.token(), options, spawner).await?;
         let model = &self.generator.site.model;
         model.size_told(&self.generator.server, client.export().size_bytes);
@@ -227,35 +226,7 @@ impl NbdClient {
         }
     }
 
-    /// Asks where there is content, or has something fetched early.
-    async fn look_around(&self, client: &Client) -> Result<(), ClientError> {
-        let (site, server) = (&self.generator.site, &self.generator.server);
-        let (offset, length) = self.generator.place_aside();
-        if client.export().contexts.is_empty() {
-            site.journal.mark("a client over NBD fetched something early");
-            return client.cache(offset, length).await;
-        }
-        let window = site.model.read_sent(server);
-        let status = client.block_status(offset, length, false).await?;
-        let extents = status.iter().flat_map(|it| &it.extents);
-        let extents = extents.map(|it| Extent {
-            length_bytes: it.length_bytes,
-            is_set: it.flags & READS_AS_ZEROES == 0,
-        });
-        let extents: Vec<Extent> = extents.collect();
-        self.generator
-            .note(format_args!("block status {offset}+{length}"));
-        site.model
-            .extents_returned(server, window, offset, &extents, None);
-        let journal = &site.journal;
-        journal.mark("a client over NBD asked where there is content");
-        Ok(())
-    }
-
     async fn step(&mut self, client: &mut Client) -> Result<(), ClientError> {
-        if self.generator.aside.chance(self.generator.site.plan.looks) {
-            return self.look_around(client).await;
-        }
         let operations = &self.generator.site.plan.operations;
         let weights = [
             operations.write,
@@ -353,7 +324,35 @@ impl NbdClient {
         let bytes = client.read(offset, length).await?;
         self.generator.note(format_args!("read {offset}+{length}"));
         site.model.read_returned(server, window, offset, &bytes);
+        if !client.export().contexts.is_empty() {
+            self.ask_status(client, offset, u64::from(length)).await?;
+        }
         Ok(())
+    }
+
+    /// Asks what of a range has content, and to have it near.
+    async fn ask_status(
+        &self,
+        client: &Client,
+        offset: u64,
+        length: u64,
+    ) -> Result<(), ClientError> {
+        let (site, server) = (&self.generator.site, &self.generator.server);
+        let window = site.model.read_sent(server);
+        let one = self.generator.random.chance(300);
+        let status = client.block_status(offset, length, one).await?;
+        self.generator
+            .note(format_args!("status {offset}+{length}"));
+        let allocation = status.first().expect("one context was selected");
+        let extents = allocation.extents.iter().map(|it| Extent {
+            length_bytes: it.length_bytes,
+            is_set: it.flags & READS_AS_ZEROES == 0,
+        });
+        let extents: Vec<Extent> = extents.collect();
+        site.model
+            .extents_returned(server, window, offset, &extents);
+        site.journal.mark("a status was asked for over NBD");
+        client.cache(offset, length).await
     }
 
     async fn flush(&mut self, client: &Client) -> Result<(), ClientError> {

@@ -1,7 +1,7 @@
 //! What a server process is told, how it is doing, and what each does when it opens an image, however
 //! clients talk to it.
 
-use mvps_core::engine::{EngineError, Image, Intent, OpeningRequest};
+use mvps_core::engine::{Attachment, EngineError, Image, Intent, OpeningRequest};
 use tokio::sync::watch;
 
 use crate::environment::machine::{Process, Site};
@@ -40,6 +40,45 @@ pub fn opening_request(site: &Site) -> OpeningRequest {
     }
 }
 
+/// How much is read at once.
+const STEP_BYTES: u64 = 1 << 20;
+
+async fn read_step(
+    site: &Site,
+    process: &Process,
+    attachment: &Attachment,
+    offset: u64,
+    length: u64,
+) -> Result<(), EngineError> {
+    let window = site.model.read_back(&process.name);
+    let length = u32::try_from(length).expect("a small step");
+    let bytes = attachment.read(offset, length).await?.into_bytes();
+    site.model
+        .read_returned(&process.name, window, offset, &bytes);
+    Ok(())
+}
+
+/// A large image is empty where nobody writes: it says so, and reads so at the ends of each gap.
+async fn read_gaps(
+    site: &Site,
+    process: &Process,
+    attachment: &Attachment,
+) -> Result<(), EngineError> {
+    let page = site.plan.page_size.bytes() as u64;
+    for gap in site.plan.areas.gaps(attachment.image().size_bytes()) {
+        let window = site.model.read_back(&process.name);
+        let length = gap.end - gap.start;
+        let extents = attachment.extents(gap.start, length, None, 4).await?;
+        site.model
+            .extents_returned(&process.name, window, gap.start, &extents);
+        for offset in [gap.start, gap.end - page] {
+            read_step(site, process, attachment, offset, page).await?;
+        }
+    }
+    site.journal.mark("a large image was read back");
+    Ok(())
+}
+
 /// Reads the whole image as it was opened, and lets the model compare.
 pub(super) async fn read_back(
     site: &Site,
@@ -47,15 +86,16 @@ pub(super) async fn read_back(
     image: &Image,
 ) -> Result<(), EngineError> {
     let attachment = image.attach();
-    let (size, step) = (site.plan.size_bytes(), 1 << 20);
-    let mut offset = 0;
-    while offset < size {
-        let length = u32::try_from(step.min(size - offset)).expect("a small step");
-        let window = site.model.read_back(&process.name);
-        let bytes = attachment.read(offset, length).await?.into_bytes();
-        site.model
-            .read_returned(&process.name, window, offset, &bytes);
-        offset += u64::from(length);
+    for area in site.plan.areas.byte_ranges() {
+        let mut offset = area.start;
+        while offset < area.end {
+            let length = STEP_BYTES.min(area.end - offset);
+            read_step(site, process, &attachment, offset, length).await?;
+            offset += length;
+        }
+    }
+    if site.plan.areas.is_sparse() {
+        read_gaps(site, process, &attachment).await?;
     }
     site.journal
         .note(&process.name, format_args!("the whole image reads well"));

@@ -16,6 +16,7 @@ use tokio::sync::watch;
 
 use super::one_shot::{Marks, rest, run_one_shot};
 use crate::environment::machine::{Machine, Process, Site};
+use crate::plan::Place;
 use crate::random::RandomStream;
 
 /// Little of what is read stays in memory.
@@ -158,10 +159,15 @@ impl Reading {
 
     async fn read_version(&self, host: &Host, manifest: &Manifest) -> Result<(), String> {
         let version = PublishedVersion::open(host, manifest).await.map_err(text)?;
-        let size = self.site.plan.size_bytes().min(version.size_bytes());
+        let plan = &self.site.plan;
+        let size = plan.used_bytes();
         for _ in 0..self.random.within(1..READS_MAX) {
             let offset = self.random.below(size);
             let length = self.random.within(1..(size - offset).min(1 << 17) + 1);
+            let Place { offset, length } = plan.areas.place(offset, length);
+            if offset + length > version.size_bytes() {
+                continue;
+            }
             let length = u32::try_from(length).expect("a small request");
             let bytes = version.read(offset, length).await.map_err(text)?;
             let model = &self.site.model;

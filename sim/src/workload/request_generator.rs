@@ -17,6 +17,12 @@ use crate::random::RandomStream;
 /// A pause of a client that has sent a lot.
 const IDLE: Duration = Duration::from_secs(20);
 
+/// Trims and zeroes of a large image, per thousand, that reach from one area to another.
+const STRETCHED_PER_MILLE: u64 = 200;
+
+/// Longest trim over NBD without extended headers.
+const NBD_LENGTH_MAX: u64 = 0xffff_0000;
+
 /// Generates the requests of one client.
 pub struct RequestGenerator {
     pub(super) site: Arc<Site>,
@@ -72,21 +78,26 @@ impl RequestGenerator {
         self.site.journal.note(&self.name, what);
     }
 
-    /// Where and how long: within the image, longer ones less often.
+    /// Where and how long: within an area of the image, longer ones less often.
     pub(super) fn range(&self) -> (u64, u64) {
-        let size = self.site.plan.size_bytes();
+        let size = self.site.plan.used_bytes();
         let page = self.site.plan.page_size.bytes() as u64;
         let longest = self.random.within(1..self.site.plan.write_pages_max + 1) * page;
         let offset = self.random.below(size);
         let length = self.random.within(1..longest + 1).min(size - offset);
-        (offset, length)
+        self.place(offset, length)
+    }
+
+    fn place(&self, offset: u64, length: u64) -> (u64, u64) {
+        let place = self.site.plan.areas.place(offset, length);
+        (place.offset, place.length)
     }
 
     /// Anywhere, of any length.
     pub(super) fn place_aside(&self) -> (u64, u64) {
-        let size = self.site.plan.size_bytes();
+        let size = self.site.plan.used_bytes();
         let offset = self.aside.below(size);
-        (offset, self.aside.within(1..size - offset + 1))
+        self.place(offset, self.aside.within(1..size - offset + 1))
     }
 
     fn aligned(&self) -> (u64, u64) {
@@ -94,7 +105,27 @@ impl RequestGenerator {
         let pages = self.random.within(1..plan.write_pages_max + 1);
         let first = self.random.below(plan.pages - pages + 1);
         let bits = plan.page_size.bits();
-        (first << bits, pages << bits)
+        self.place(first << bits, pages << bits)
+    }
+
+    /// Now and then, and only of a large image, the range goes on to somewhere in a later area.
+    fn stretched(&self, (offset, length): (u64, u64)) -> (u64, u64) {
+        let plan = &self.site.plan;
+        if !plan.areas.is_sparse() || !self.random.chance(STRETCHED_PER_MILLE) {
+            return (offset, length);
+        }
+        let end = plan.areas.place(self.random.below(plan.used_bytes()), 1);
+        let longest = match plan.over_nbd {
+            true => NBD_LENGTH_MAX,
+            false => u64::MAX,
+        };
+        // From a whole page on, so that whatever it is it changes one.
+        let first = offset & !(plan.page_size.bytes() as u64 - 1);
+        let stretched = end.offset.saturating_sub(first).min(longest);
+        match stretched > (offset - first) + length {
+            true => (first, stretched),
+            false => (offset, length),
+        }
     }
 
     fn data(&self, id: OperationId, offset: u64, length: u64) -> Bytes {
@@ -113,16 +144,17 @@ impl RequestGenerator {
     }
 
     pub(super) fn trim(&self) -> Effect {
-        let (offset, length) = if self.random.chance(500) {
+        let range = if self.random.chance(500) {
             self.aligned()
         } else {
             self.range()
         };
+        let (offset, length) = self.stretched(range);
         Effect::Trim(offset, length)
     }
 
     pub(super) fn zero(&self) -> Effect {
-        let (offset, length) = self.range();
+        let (offset, length) = self.stretched(self.range());
         Effect::Zero(offset, length)
     }
 

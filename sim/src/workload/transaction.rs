@@ -1,6 +1,6 @@
 //! Transactions of a client.
 
-use mvps_core::engine::{EngineError, Transaction};
+use mvps_core::engine::{EngineError, Transaction, WINDOW_FULL};
 
 use super::client::{Client, brief};
 use crate::model::ViewBasis;
@@ -114,7 +114,13 @@ impl Client {
         self.site.model.refused(id, &error);
         match error {
             EngineError::Conflict => self.site.journal.mark("a transaction met a conflict"),
-            EngineError::Aborted { .. } => self.site.journal.mark("a transaction was aborted"),
+            EngineError::Aborted { reason } => {
+                self.site.journal.mark("a transaction was aborted");
+                if reason == WINDOW_FULL {
+                    let mark = "a transaction was aborted for the conflict window";
+                    self.site.journal.mark(mark);
+                }
+            }
             EngineError::TransactionTooLarge { .. } => {
                 self.site.journal.mark("a transaction was too large");
             }

@@ -156,13 +156,17 @@ const ENGINE: House = House {
     corridors: &[],
     rooms: &[
         room("error", &[]),
+        room("limits", &[]),
         room("reply", &["error"]),
         room("buffer", &["error"]),
         room("read", &["buffer", "error"]),
         room("transaction_budget", &[]),
         room("host", &["read", "transaction_budget"]),
-        room("publisher", &["buffer", "error", "host", "read", "reply"]),
-        room("config", &["publisher"]),
+        room(
+            "publisher",
+            &["buffer", "error", "host", "limits", "read", "reply"],
+        ),
+        room("config", &["limits", "publisher"]),
         room("status", &["error", "publisher"]),
         room(
             "transaction",

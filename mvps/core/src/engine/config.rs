@@ -2,35 +2,13 @@
 
 use std::time::Duration;
 
+use super::limits::Limits;
 use super::publisher::{COMPRESSION_LEVEL, CompactionSettings};
 
 /// Bytes in a kibibyte, mebibyte and gibibyte.
 const KIB: u64 = 1 << 10;
 const MIB: u64 = KIB << 10;
 const GIB: u64 = MIB << 10;
-
-/// Most commits in one buffer batch: enough to amortise the batch, few enough that the first one
-/// does not wait for long.
-pub(super) const GROUP_COMMITS_MAX: usize = 256;
-
-/// Bytes at which a buffer batch takes no more commits: enough to amortise it, and a few
-/// milliseconds of work, for which other images wait. One commit may have more, a largest request
-/// and its edges.
-pub(super) const GROUP_BYTES_MAX: usize = 4 << 20;
-
-/// Bytes of a buffer batch from which on other images have their turn before the next one.
-pub(super) const LARGE_GROUP_BYTES: usize = 256 << 10;
-
-/// Bytes of commits that begin to wait before those among the waiting are looked for that nobody
-/// waits for any more: beyond what connections have in flight they take no more than this.
-pub(super) const STALLED_SWEEP_BYTES: usize = 4 << 20;
-
-/// Events that may wait for the image's task; senders wait beyond that.
-pub(super) const EVENTS_MAX: usize = 1024;
-
-/// Ranges that the conflict window remembers (about 100 bytes each) before the oldest open
-/// transaction is aborted.
-pub(super) const CONFLICT_RANGES_MAX: usize = 1 << 20;
 
 /// Sealed generations that stay in memory while they wait for their checkpoint. Beside the active
 /// one there is one: as long as uploads keep up nothing is written to the local disk twice, and if
@@ -75,6 +53,8 @@ pub struct EngineConfig {
     pub cache_bytes: u64,
     /// Map compaction and cleaning.
     pub compaction: CompactionSettings,
+    /// What bounds memory and work, and is no user's to choose.
+    pub limits: Limits,
     /// Host and process, recorded in the manifest for messages to the operator.
     pub owner: String,
     /// The server's name as a reader of versions: no other server has it, and it survives restarts.
@@ -96,6 +76,7 @@ impl Default for EngineConfig {
             compression: Some(COMPRESSION_LEVEL),
             cache_bytes: 256 * MIB,
             compaction: CompactionSettings::default(),
+            limits: Limits::default(),
             owner: String::new(),
             reader: String::new(),
         }

@@ -19,6 +19,7 @@ mod config;
 mod error;
 mod handle;
 mod host;
+mod limits;
 mod open;
 pub mod publisher;
 pub mod read;
@@ -33,11 +34,13 @@ pub use config::EngineConfig;
 pub use error::EngineError;
 pub use handle::{Attachment, Image, PublishedVersion, PublishedVersionError, Transaction};
 pub use host::Host;
+pub use limits::Limits;
 pub use open::{OpenError, open};
 pub use publisher::{CompactionSettings, SpaceStatus};
 pub use read::{Base, Extent, View};
 pub use reply::{Acknowledge, Durability, RolledBack};
 pub use status::ImageStatus;
+pub use transaction::WINDOW_FULL;
 
 pub use crate::protocol::{Intent, OpeningRequest, Since};
 

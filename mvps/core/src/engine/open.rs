@@ -7,7 +7,7 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, watch};
 
 use super::buffer::GenerationIndex;
-use super::config::{EVENTS_MAX, EngineConfig};
+use super::config::EngineConfig;
 use super::handle::{Bases, Gauges, Image, Shared};
 use super::host::Host;
 use super::publisher::{Publisher, PublisherParts};
@@ -172,6 +172,7 @@ fn start(host: &Host, config: EngineConfig, opened: Opened, parts: Parts) -> Ima
     let patience = Patience::For(TENURE_CHECK_PATIENCE);
     let impatient_manifests = ManifestStore::new(host.store.with_patience(patience));
     let (compression, compaction) = (config.compression, config.compaction);
+    let limits = config.limits;
     let shared = Arc::new(Shared {
         id: manifest.image.clone(),
         page_size: manifest.page_size,
@@ -182,7 +183,7 @@ fn start(host: &Host, config: EngineConfig, opened: Opened, parts: Parts) -> Ima
         transaction_budget: host.transaction_budget.of_another_image(),
         bases: Bases::default(),
     });
-    let (events, received) = mpsc::channel(EVENTS_MAX);
+    let (events, received) = mpsc::channel(limits.events_max);
     let (publish_view, views) = watch::channel(Arc::new(view));
     let (order_abandon, abandon) = watch::channel(false);
     let tenure = manifest.tenure;
@@ -190,6 +191,7 @@ fn start(host: &Host, config: EngineConfig, opened: Opened, parts: Parts) -> Ima
         host: host.clone(),
         compression,
         compaction,
+        limits,
         manifests,
         buffer: Arc::clone(&buffer),
         opened: manifest,

@@ -22,6 +22,10 @@ use crate::ids::{PageNumber, PageSize};
 
 /// Pages of one leaf: 16 MiB of image at 4 KiB pages. A full leaf of scattered pages is 64 KiB
 /// long, about one frame: a cold read costs two GETs of like size.
+///
+/// A constant of the format: a leaf's number stands for its first page, and no record says how many
+/// pages a leaf has. What wants several leaves takes a large image, which costs nothing where it is
+/// empty.
 pub const LEAF_PAGES: u64 = 4096;
 
 /// Length of a map object's header; the first leaf follows it.

@@ -50,6 +50,7 @@ impl NbdClient {
         } else {
             STEPS_MAX
         };
+        let mut incomplete = false;
         for step in 0..random.within(1..STEPS_MAX + 1) {
             let outcome = if step == locks_at {
                 self.lock(id, &transaction).await
@@ -58,7 +59,11 @@ impl NbdClient {
             } else {
                 self.step_within(id, &transaction).await
             };
-            if let Err(error) = outcome {
+            if matches!(outcome, Err(ClientError::Failed(Errno::OutOfMemory))) {
+                // It goes on, and must not be committed without the change that failed.
+                model.over(id);
+                incomplete = true;
+            } else if let Err(error) = outcome {
                 // Nothing of it can take effect: it was never sent to be committed.
                 model.over(id);
                 drop(transaction);
@@ -79,7 +84,32 @@ impl NbdClient {
             .note(format_args!("{} commit {durable}", id.0));
         model.commits(id);
         let outcome = transaction.commit(durable).await;
+        if incomplete {
+            return self.refused_as_incomplete(id, outcome);
+        }
         self.answered(id, durable.then_some(self.durability), outcome)
+    }
+
+    /// A change of the transaction failed, so its commit fails.
+    fn refused_as_incomplete(
+        &self,
+        id: OperationId,
+        outcome: Result<(), ClientError>,
+    ) -> Result<(), ClientError> {
+        let journal = &self.generator.site.journal;
+        match outcome {
+            Ok(()) => journal.fail(
+                "3 (atomicity)",
+                format_args!("transaction {id:?} was committed without a change that failed"),
+            ),
+            Err(
+                ClientError::Conflict | ClientError::Failed(Errno::Permission | Errno::Invalid),
+            ) => {
+                journal.mark("a commit without a change that failed was refused");
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
     }
 
     async fn lock(

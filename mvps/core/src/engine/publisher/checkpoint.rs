@@ -105,10 +105,12 @@ async fn apply(
 ) -> Result<Written, CheckpointError> {
     let (next, map) = (publisher.newest.clone(), publisher.map.clone());
     let segment_bytes = segments.iter().map(|segment| segment.size_bytes).sum();
-    let incentive = publisher.cleaning.map_compaction_incentive(&next);
+    let limits = publisher.limits;
+    let cleaning = &publisher.cleaning;
+    let incentive = cleaning.map_compaction_incentive(&next, &limits);
     let spawner = &publisher.host.environment.spawner;
     let applied = spawner
-        .run(move || apply_segments(segments, next, map, &incentive))
+        .run(move || apply_segments(segments, next, map, &incentive, limits.map_objects_max))
         .await;
     let (mut next, mut map, plan) = applied;
     let compacted = plan.is_some();
@@ -135,6 +137,7 @@ fn apply_segments(
     mut next: Manifest,
     mut map: Map,
     incentive: &MapCompactionIncentive,
+    objects_max: usize,
 ) -> (Manifest, Map, Option<MapCompactionPlan>) {
     for segment in segments {
         let id = next.next_segment;
@@ -143,7 +146,7 @@ fn apply_segments(
         next.tail.push(id);
         next.segments.push(segment.entry(id));
     }
-    let plan = MapCompactionPlan::new(&map, &next);
+    let plan = MapCompactionPlan::new(&map, &next, objects_max);
     let due = is_due(&plan.state(&map, &next), incentive);
     (next, map, due.then_some(plan))
 }
@@ -153,7 +156,7 @@ pub(super) fn segment_writer(publisher: &Publisher) -> SegmentWriter {
     let settings = SegmentSettings {
         compression_level: publisher.compression,
         keys: Arc::clone(&publisher.keys),
-        ..SegmentSettings::new(publisher.newest.page_size)
+        ..SegmentSettings::new(publisher.newest.page_size, &publisher.limits)
     };
     let names = publisher.names.clone();
     SegmentWriter::new(

@@ -20,6 +20,7 @@ use crate::format::map_object::{
     EXTENT_BYTES, LEAF_MAX_BYTES, LEAF_PAGES, LeafNumber, Root, RootLeaf,
 };
 
+use crate::engine::limits::Limits;
 use crate::engine::read::Map;
 
 mod execute;
@@ -34,9 +35,6 @@ pub const TAIL_SEGMENTS_WORTH_COMPACTION: usize = 16;
 /// More segments than this are compacted whatever it costs: opening reads one index for each.
 pub const TAIL_SEGMENTS_MAX: usize = 256;
 
-/// A larger overlay is compacted whatever it costs: an entry takes about 70 bytes of memory.
-pub const OVERLAY_ENTRIES_MAX: usize = 1 << 20;
-
 /// Between the two limits on segments, a map compaction may write one byte of leaves for this many
 /// bytes of data that the segments stored: the map costs at most a quarter on top of the data.
 const DATA_BYTES_PER_LEAF_BYTE: u64 = 4;
@@ -46,16 +44,8 @@ const DATA_BYTES_PER_LEAF_BYTE: u64 = 4;
 /// data.
 const MOVED_BYTES_PER_LEAF_BYTE: u64 = 24;
 
-/// Fewer dead bytes than this are not worth a compaction of their own, even where little else is
-/// stored.
-pub const DEAD_BYTES_WORTH_COMPACTION: u64 = 4 << 20;
-
 /// Encoded length of a leaf's entry in the root, about.
 const ROOT_LEAF_BYTES: u64 = 10;
-
-/// Most map objects that a version uses. Each costs a line in the manifest; fewer would mean
-/// writing leaves again more often.
-pub const MAP_OBJECTS_MAX: usize = 16;
 
 /// A map object of which less than one part in this many is alive is written again.
 const MOSTLY_DEAD_DIVISOR: u64 = 4;
@@ -99,15 +89,22 @@ pub struct MapCompactionIncentive {
     pub tail_segments_worth: usize,
     /// See [`TAIL_SEGMENTS_MAX`].
     pub tail_segments_max: usize,
+    /// See [`Limits::overlay_entries_max`].
+    pub overlay_entries_max: usize,
+    /// See [`Limits::dead_bytes_worth_compaction`].
+    pub dead_bytes_worth: u64,
 }
 
 impl Default for MapCompactionIncentive {
     fn default() -> Self {
+        let limits = Limits::default();
         Self {
             reclaimable_bytes: None,
             space_bytes_min: 0,
             tail_segments_worth: TAIL_SEGMENTS_WORTH_COMPACTION,
             tail_segments_max: TAIL_SEGMENTS_MAX,
+            overlay_entries_max: limits.overlay_entries_max,
+            dead_bytes_worth: limits.dead_bytes_worth_compaction,
         }
     }
 }
@@ -116,7 +113,7 @@ impl Default for MapCompactionIncentive {
 #[must_use]
 pub fn is_due(state: &MapCompactionState, incentive: &MapCompactionIncentive) -> bool {
     let long = state.tail_segments >= incentive.tail_segments_max;
-    if long || state.overlay_entries > OVERLAY_ENTRIES_MAX {
+    if long || state.overlay_entries > incentive.overlay_entries_max {
         return true;
     }
     let affordable_bytes = state.tail_bytes / DATA_BYTES_PER_LEAF_BYTE;
@@ -132,7 +129,7 @@ pub fn is_due(state: &MapCompactionState, incentive: &MapCompactionIncentive) ->
     // Most of the image is gone, as after a discard of the disk: nothing else would bring a map
     // compaction.
     let dead_bytes = state.dead.tail + state.dead.older;
-    if dead_bytes >= DEAD_BYTES_WORTH_COMPACTION
+    if dead_bytes >= incentive.dead_bytes_worth
         && dead_bytes >= state.stored_bytes / 2
         && state.leaf_bytes <= dead_bytes / MOVED_BYTES_PER_LEAF_BYTE
     {
@@ -186,14 +183,15 @@ pub struct MapCompactionPlan {
 }
 
 impl MapCompactionPlan {
-    /// The plan for this map, of the version that `manifest` publishes or is about to. Takes time
-    /// in proportion to the overlay: tens of milliseconds when it is largest.
+    /// The plan for this map, of the version that `manifest` publishes or is about to, so that the
+    /// version uses at most `objects_max` map objects. Takes time in proportion to the overlay:
+    /// tens of milliseconds when it is largest.
     #[must_use]
-    pub fn new(map: &Map, manifest: &Manifest) -> Self {
+    pub fn new(map: &Map, manifest: &Manifest, objects_max: usize) -> Self {
         let changed = changed_leaves(map);
         let root = map.root();
         let uses = uses_without(root, manifest, &changed);
-        let rewrites = choose_rewrites(&uses, MAP_OBJECTS_MAX);
+        let rewrites = choose_rewrites(&uses, objects_max);
         let stays = |leaf: &LeafNumber| !changed.contains(leaf);
         let in_rewrites = root
             .leaves

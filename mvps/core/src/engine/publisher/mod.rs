@@ -8,8 +8,8 @@
 //! note it in the buffer store. Only then is the generation dropped, by the image's task (protocol
 //! §3.5).
 //!
-//! Read `state` (what it holds), `job` and `run` (what it is asked), `publication`; then
-//! `checkpoint`, `segment_writer`, `map_compaction`, `cleaning`, `rollback`.
+//! Read `state` (what it holds), `job` and `run` (what it is asked), `publication`,
+//! `retirement`; then `checkpoint`, `segment_writer`, `map_compaction`, `cleaning`, `rollback`.
 //!
 //! Must never: publish another body before the fate of the last one is known; delete an object
 //! (protocol §3.7); use an object name twice; know the image's task.
@@ -20,6 +20,7 @@ mod job;
 mod map_compaction;
 mod names;
 mod publication;
+mod retirement;
 mod rollback;
 mod run;
 mod segment_writer;

@@ -2,13 +2,11 @@
 //!
 //! Must never: publish another body before the fate of the last one is known.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::state::Publisher;
 use crate::engine::error::EngineError;
 use crate::format::manifest::Manifest;
-use crate::format::object_name::ObjectName;
 use crate::ids::Lsn;
 use crate::protocol::{
     Outcome, PublishedBy, Released, WriterPart, compose_publication, own_publication, publish,
@@ -101,36 +99,12 @@ impl Publisher {
 
     /// Retired objects that no open view can read (protocol §4.6).
     fn released(&self) -> Released {
-        let open = self
-            .guards
-            .iter()
-            .filter(|(_, guard)| guard.strong_count() > 0);
-        let oldest_open = open.map(|(number, _)| *number).min().unwrap_or(u64::MAX);
-        let reachable = |name: &ObjectName| {
-            let through = self.retired_through.get(name);
-            let early = u64::from(crate::mutant::is("released one view early"));
-            through.is_some_and(|through| *through >= oldest_open + early)
-                && !crate::mutant::is("retired objects forgotten")
-        };
-        let retired = self.newest.retired.iter().map(|retired| &retired.name);
-        let released: BTreeSet<_> = retired.filter(|name| !reachable(name)).cloned().collect();
-        Released::Objects(released)
+        Released::Objects(self.retirement.released(&self.newest.retired))
     }
 
     /// Remembers that what `newest` retired is still read through the current map.
     pub(super) fn note_retired(&mut self, newest: &Manifest) {
-        let current = self.guards.keys().next_back().copied().unwrap_or(0);
-        let names: BTreeSet<_> = newest.retired.iter().map(|retired| &retired.name).collect();
-        self.retired_through.retain(|name, _| names.contains(name));
-        let before: BTreeSet<_> = self
-            .newest
-            .retired
-            .iter()
-            .map(|retired| &retired.name)
-            .collect();
-        for name in names.difference(&before) {
-            self.retired_through.insert((*name).clone(), current);
-        }
+        self.retirement.note(&self.newest.retired, &newest.retired);
     }
 
     /// Notes a counted publication in the buffer store, before the generation that it covers is

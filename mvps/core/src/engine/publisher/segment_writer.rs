@@ -15,6 +15,7 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use crate::encryption::{ImageKeys, SegmentKey};
+use crate::engine::limits::Limits;
 use crate::env::{Spawner, StoreError};
 use crate::format::codec::ObjectSeed;
 use crate::format::frame::FrameEncoder;
@@ -28,15 +29,8 @@ mod batch;
 
 use batch::{Batch, EncodedBatch};
 
-/// Content that one segment may hold, unless configured: a checkpoint that was started by its size
-/// (256 MiB) and what arrived until it was sealed.
-pub const SEGMENT_CONTENT_BYTES: u64 = 320 << 20;
-
 /// zstd's level for frames, unless configured: fast enough to keep up with an upload.
 pub const COMPRESSION_LEVEL: i32 = 1;
-
-/// Content that is encoded by one computation: a few milliseconds of work.
-const BATCH_BYTES: usize = 2 << 20;
 
 /// Batches that are being encoded or wait to be uploaded: enough to use a few cores.
 const BATCHES_IN_FLIGHT_MAX: usize = 4;
@@ -48,20 +42,23 @@ pub struct SegmentSettings {
     pub page_size: PageSize,
     /// zstd's level; `None` stores everything as it is.
     pub compression_level: Option<i32>,
-    /// Content after which another segment begins.
+    /// Content after which another segment begins: see [`Limits::segment_content_bytes`].
     pub content_limit_bytes: u64,
+    /// Content that is encoded together: see [`Limits::segment_batch_bytes`].
+    pub batch_bytes: usize,
     /// What segments are sealed with.
     pub keys: Arc<ImageKeys>,
 }
 
 impl SegmentSettings {
-    /// The defaults for this page size.
+    /// The defaults for this page size within these limits.
     #[must_use]
-    pub fn new(page_size: PageSize) -> Self {
+    pub fn new(page_size: PageSize, limits: &Limits) -> Self {
         Self {
             page_size,
             compression_level: Some(COMPRESSION_LEVEL),
-            content_limit_bytes: SEGMENT_CONTENT_BYTES,
+            content_limit_bytes: limits.segment_content_bytes,
+            batch_bytes: limits.segment_batch_bytes,
             keys: Arc::default(),
         }
     }
@@ -145,11 +142,12 @@ impl SegmentWriter {
     /// If `data` is not whole pages, or the order is wrong.
     pub async fn pages(&mut self, first: PageNumber, data: Bytes) -> Result<(), StoreError> {
         let page_bytes = self.settings.page_size.bytes();
+        let batch_bytes = self.settings.batch_bytes;
         assert_eq!(data.len() % page_bytes, 0, "whole pages");
         let mut next = first;
         let mut rest = data;
         while !rest.is_empty() {
-            let room = (BATCH_BYTES - self.filling.content_bytes()).max(page_bytes);
+            let room = (batch_bytes.saturating_sub(self.filling.content_bytes())).max(page_bytes);
             let taken = rest.split_to(rest.len().min(room - room % page_bytes));
             let count = (taken.len() / page_bytes) as u64;
             self.advance(PageSpan {
@@ -158,7 +156,7 @@ impl SegmentWriter {
             });
             self.filling.push(next, taken);
             next = PageNumber(next.0 + count);
-            if self.filling.content_bytes() >= BATCH_BYTES {
+            if self.filling.content_bytes() >= batch_bytes {
                 self.send_batch().await?;
             }
         }

@@ -1,20 +1,20 @@
 //! What the publisher holds between its jobs, and what the image's task asks it without one.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 
 use tokio::sync::watch;
 
 use super::cleaning::plan::Urgency;
 use super::cleaning::{Cleaning, CompactionSettings, SpaceStatus, own_reader};
 use super::names::ObjectNames;
+use super::retirement::Retirement;
 use crate::encryption::ImageKeys;
 use crate::engine::host::Host;
+use crate::engine::limits::Limits;
 use crate::engine::read::{FrameReader, Map, MapGuard};
 use crate::env::{BufferStore, Moment};
 use crate::format::buffer_metadata::BufferMetadata;
 use crate::format::manifest::Manifest;
-use crate::format::object_name::ObjectName;
 use crate::ids::{PublicationCounter, Tenure, Version};
 use crate::protocol::ManifestStore;
 
@@ -22,6 +22,7 @@ use crate::protocol::ManifestStore;
 pub(in crate::engine) struct Publisher {
     pub(super) host: Host,
     pub(super) compression: Option<i32>,
+    pub(super) limits: Limits,
     pub(super) manifests: ManifestStore,
     pub(super) buffer: Arc<dyn BufferStore>,
     pub(super) tenure: Tenure,
@@ -37,11 +38,8 @@ pub(in crate::engine) struct Publisher {
     pub(super) keys: Arc<ImageKeys>,
     /// Reads for cleaning, apart from what clients read.
     pub(super) reader: FrameReader,
-    /// Guards of all maps that a view may still read through, by number.
-    pub(super) guards: BTreeMap<u64, Weak<MapGuard>>,
-    /// Through which map a retired object was last reachable. Objects that an earlier process
-    /// retired are not here: no view of this one reads them.
-    pub(super) retired_through: BTreeMap<ObjectName, u64>,
+    /// What views of earlier maps may still read.
+    pub(super) retirement: Retirement,
     /// Whether the task wants a checkpoint's uploads abandoned.
     pub(super) abandon: watch::Receiver<bool>,
     /// Just before the listing that last showed that the tenure is active.
@@ -54,6 +52,7 @@ pub(in crate::engine) struct PublisherParts {
     /// Level of zstd for segments, or `None` to store pages as they are.
     pub(in crate::engine) compression: Option<i32>,
     pub(in crate::engine) compaction: CompactionSettings,
+    pub(in crate::engine) limits: Limits,
     pub(in crate::engine) manifests: ManifestStore,
     pub(in crate::engine) buffer: Arc<dyn BufferStore>,
     /// The manifest that opened the tenure.
@@ -73,6 +72,7 @@ impl Publisher {
         let entropy = Arc::clone(&parts.host.environment.entropy);
         Self {
             compression: parts.compression,
+            limits: parts.limits,
             manifests: parts.manifests,
             buffer: parts.buffer,
             tenure: opened.tenure,
@@ -83,8 +83,7 @@ impl Publisher {
             cleaning: Cleaning::new(parts.compaction, &opened),
             reader: own_reader(&parts.host, opened.page_size, Arc::clone(&parts.keys)),
             keys: parts.keys,
-            guards: BTreeMap::from([(parts.guard.0, Arc::downgrade(&parts.guard))]),
-            retired_through: BTreeMap::new(),
+            retirement: Retirement::new(&parts.guard),
             abandon: parts.abandon,
             confirmed_at: None,
             newest: opened,
@@ -134,14 +133,11 @@ impl Publisher {
 
     /// From now on views are made with `guard`.
     pub(in crate::engine) fn reads_through(&mut self, guard: &Arc<MapGuard>) {
-        self.guards.insert(guard.0, Arc::downgrade(guard));
-        self.guards.retain(|_, guard| guard.strong_count() > 0);
+        self.retirement.reads_through(guard);
     }
 
     /// Whether a view reads through a map before number `map`.
     pub(in crate::engine) fn reads_earlier_map(&self, map: u64) -> bool {
-        self.guards
-            .range(..map)
-            .any(|(_, guard)| guard.strong_count() > 0)
+        self.retirement.reads_earlier_map(map)
     }
 }

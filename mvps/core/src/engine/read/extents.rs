@@ -216,8 +216,8 @@ impl View {
         let pages = collector.next..end;
         self.walk(pages, held, |place, pages| {
             let misses = crate::mutant::is("extents miss what is buffered");
-            let is_set = matches!(place, Place::Stored(_))
-                || matches!(place, Place::Buffered) && !misses;
+            let is_set =
+                matches!(place, Place::Stored(_)) || matches!(place, Place::Buffered) && !misses;
             collector.push(pages.end.0 - pages.start.0, is_set)
         })
     }

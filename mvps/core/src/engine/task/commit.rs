@@ -15,7 +15,6 @@ use super::stalled::Stalled;
 use super::state::ImageTask;
 use crate::content::zeroes;
 use crate::engine::buffer::{Change, patched};
-use crate::engine::config::{LARGE_GROUP_BYTES, STALLED_SWEEP_BYTES};
 use crate::engine::error::EngineError;
 use crate::engine::read::{OldPage, buffered_page};
 use crate::engine::reply::{Acknowledge, CommitRefusal, Reply, answer};
@@ -59,7 +58,7 @@ impl ImageTask {
     fn stall(&mut self, request: Stalled) {
         self.stalled_bytes += request.bytes();
         self.stalled.push_back(request);
-        if self.stalled_bytes >= STALLED_SWEEP_BYTES {
+        if self.stalled_bytes >= self.config().limits.stalled_sweep_bytes {
             self.stalled_bytes = 0;
             self.stalled.retain(|request| !request.is_abandoned());
         }
@@ -350,7 +349,7 @@ impl ImageTask {
                 Acknowledge::Durable(durability) => self.settle(reply, durability, lsn),
             }
         }
-        if bytes >= LARGE_GROUP_BYTES {
+        if bytes >= self.config().limits.large_group_bytes {
             let_others_run().await;
         }
     }

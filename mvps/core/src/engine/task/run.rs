@@ -9,7 +9,7 @@ use tokio::select;
 use super::commit::Group;
 use super::stalled::Stalled;
 use super::state::ImageTask;
-use crate::engine::config::{GROUP_BYTES_MAX, GROUP_COMMITS_MAX, TICK};
+use crate::engine::config::TICK;
 use crate::engine::error::EngineError;
 use crate::engine::read::View;
 use crate::engine::reply::{CommitRefusal, Reply, answer};
@@ -19,7 +19,8 @@ use crate::engine::status::ImageStatus;
 impl ImageTask {
     /// Works until the image is closed or nobody holds it any more.
     pub(in crate::engine) async fn run(mut self) {
-        let mut events = Vec::with_capacity(GROUP_COMMITS_MAX);
+        let commits_max = self.config().limits.group_commits_max;
+        let mut events = Vec::with_capacity(commits_max);
         let mut ticker: Option<BoxFuture<'static, ()>> = None;
         self.advance().await;
         while self.closed.is_none() {
@@ -41,7 +42,7 @@ impl ImageTask {
                     ticker = None;
                     self.tick();
                 }
-                received = self.events.recv_many(&mut events, GROUP_COMMITS_MAX) => {
+                received = self.events.recv_many(&mut events, commits_max) => {
                     if received == 0 {
                         return;
                     }
@@ -77,7 +78,7 @@ impl ImageTask {
         for event in events.drain(..) {
             if let Event::Commit(request) = event {
                 self.submit(Stalled::Commit(request), &mut group);
-                if group.bytes >= GROUP_BYTES_MAX {
+                if group.bytes >= self.config().limits.group_bytes_max {
                     self.commit(&mut group).await;
                 }
             } else {

@@ -83,8 +83,7 @@ impl ImageTask {
         let aged = schedule
             .dirty_since
             .is_some_and(|since| now.since(since) >= schedule.interval);
-        let asked = (!schedule.checkpoints.is_empty()
-            || self.acknowledgements.wants_publication())
+        let asked = (!schedule.checkpoints.is_empty() || self.acknowledgements.wants_publication())
             && !is("who waits for the store waits for the interval");
         let spilling = schedule.spilling;
         Picture {

@@ -99,6 +99,7 @@ impl ImageTask {
         schedule.dirty_since =
             (!parts.active.is_empty() && !forgets).then(|| environment.clock.now());
         let view = Arc::clone(&parts.views.borrow());
+        let transactions = Transactions::new(parts.shared.config.limits.conflict_ranges_max);
         Self {
             shared: parts.shared,
             tenure: parts.tenure,
@@ -114,7 +115,7 @@ impl ImageTask {
             size_bytes: view.size_bytes,
             map: view.map.clone(),
             guard: Arc::clone(&view.guard),
-            transactions: Transactions::default(),
+            transactions,
             stalled: VecDeque::new(),
             stalled_bytes: 0,
             acknowledgements: Acknowledgements::new(parts.tenure_check),

@@ -8,4 +8,5 @@ mod transactions;
 mod workspace;
 
 pub(super) use transactions::Transactions;
+pub use transactions::WINDOW_FULL;
 pub(super) use workspace::{Pinned, Writes, Written, change, cost, extents_over, read_over};

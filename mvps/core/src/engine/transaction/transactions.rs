@@ -10,12 +10,15 @@ use std::sync::Arc;
 use super::conflict::ConflictWindow;
 use super::workspace::Pinned;
 use crate::engine::buffer::RangeMap;
-use crate::engine::config::{CONFLICT_RANGES_MAX, EngineConfig};
+use crate::engine::config::EngineConfig;
 use crate::engine::error::EngineError;
 use crate::engine::read::View;
 use crate::engine::reply::{Origin, TransactionId};
 use crate::env::Moment;
 use crate::ids::Lsn;
+
+/// Why the oldest transaction is aborted when the conflict window may grow no more.
+pub const WINDOW_FULL: &str = "too many pages were committed since it began";
 
 struct OpenTransaction {
     origin: Origin,
@@ -26,15 +29,27 @@ struct OpenTransaction {
 }
 
 /// The open transactions of an image, what may conflict with them, and who holds the write lock.
-#[derive(Default)]
 pub struct Transactions {
     open: BTreeMap<TransactionId, OpenTransaction>,
     last_id: u64,
     window: ConflictWindow,
+    /// Ranges that the window remembers before the oldest transaction is aborted.
+    conflict_ranges_max: usize,
     lock: Option<(TransactionId, Moment)>,
 }
 
 impl Transactions {
+    /// None is open. See [`crate::engine::Limits::conflict_ranges_max`].
+    pub fn new(conflict_ranges_max: usize) -> Self {
+        Self {
+            open: BTreeMap::new(),
+            last_id: 0,
+            window: ConflictWindow::default(),
+            conflict_ranges_max,
+            lock: None,
+        }
+    }
+
     /// Opens a transaction on `view`.
     ///
     /// # Errors
@@ -130,7 +145,7 @@ impl Transactions {
         }
         match self.oldest_view() {
             None => self.window.clear(),
-            Some(oldest) if self.window.len() > CONFLICT_RANGES_MAX => self.window.prune(oldest),
+            Some(oldest) if self.is_window_full() => self.window.prune(oldest),
             Some(_) => {}
         }
     }
@@ -162,13 +177,21 @@ impl Transactions {
             return;
         }
         self.window.committed(pages, lsn);
-        if self.window.len() > CONFLICT_RANGES_MAX {
+        if self.is_window_full() {
             let oldest = self.oldest_view().expect("a transaction is open");
             self.window.prune(oldest);
         }
-        while self.window.len() > CONFLICT_RANGES_MAX {
-            self.abort_oldest("too many pages were committed since it began");
+        while self.is_window_full() {
+            if crate::mutant::is("the conflict window forgets and aborts nobody") {
+                self.window.clear();
+            } else {
+                self.abort_oldest(WINDOW_FULL);
+            }
         }
+    }
+
+    fn is_window_full(&self) -> bool {
+        self.window.len() > self.conflict_ranges_max
     }
 
     /// A generation was checkpointed. What was committed in it may still be in conflict with an
@@ -232,3 +255,6 @@ impl Transactions {
         self.open.is_empty()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -11,6 +11,7 @@ use std::collections::BTreeSet;
 use super::plan::{self, Urgency};
 use super::state::MAP_COMPACTION_PATIENCE;
 use super::*;
+use crate::engine::limits::Limits;
 use crate::engine::publisher::map_compaction::{DeadBytes, MapCompactionState, is_due};
 use crate::engine::read::test_world::empty_manifest;
 use crate::env::EntropyExt;
@@ -123,7 +124,9 @@ impl Model {
         // What the last publication retired leaves the list.
         self.garbage_bytes += std::mem::take(&mut self.retired_bytes);
         self.manifest.retired.clear();
-        let mut incentive = self.cleaning.map_compaction_incentive(&self.manifest);
+        let mut incentive = self
+            .cleaning
+            .map_compaction_incentive(&self.manifest, &Limits::default());
         if self.round.is_some() {
             incentive.space_bytes_min *= MAP_COMPACTION_PATIENCE;
         }

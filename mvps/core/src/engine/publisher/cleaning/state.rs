@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use super::plan::{SegmentSpace, SpaceState, Urgency};
 use super::round::Round;
 use super::{CompactionSettings, plan};
+use crate::engine::limits::Limits;
 use crate::engine::publisher::map_compaction::MapCompactionIncentive;
 use crate::format::manifest::{Manifest, SegmentEntry, SegmentId};
 
@@ -111,6 +112,7 @@ impl Cleaning {
     pub(in crate::engine::publisher) fn map_compaction_incentive(
         &self,
         manifest: &Manifest,
+        limits: &Limits,
     ) -> MapCompactionIncentive {
         let cleaned = |entry: &&SegmentEntry| self.cleaned.contains(&entry.id);
         let entries = manifest.segments.iter().filter(cleaned);
@@ -129,6 +131,8 @@ impl Cleaning {
                 .saturating_mul(patience),
             tail_segments_worth: self.settings.tail_segments_worth_compaction,
             tail_segments_max: self.settings.tail_segments_max,
+            overlay_entries_max: limits.overlay_entries_max,
+            dead_bytes_worth: limits.dead_bytes_worth_compaction,
         }
     }
 

@@ -24,14 +24,15 @@ fn a_map_compaction_is_due_when_it_is_cheap_or_overdue() {
         let incentive = MapCompactionIncentive::default();
         assert_eq!(is_due(&state, &incentive), expected, "{state:?}");
     };
+    let overlay_max = Limits::default().overlay_entries_max;
     check(0, 0, 0, 0, false);
     check(15, 1 << 30, 1_000, 1_000, false);
     check(16, 1 << 30, 1_000, 1 << 28, true);
     check(16, 1 << 30, 1_000, (1 << 28) + 1, false);
     check(255, 1 << 20, 1_000, 1 << 28, false);
     check(256, 1 << 20, 1_000, 1 << 28, true);
-    check(1, 1 << 20, OVERLAY_ENTRIES_MAX, 1 << 28, false);
-    check(1, 1 << 20, OVERLAY_ENTRIES_MAX + 1, 1 << 28, true);
+    check(1, 1 << 20, overlay_max, 1 << 28, false);
+    check(1, 1 << 20, overlay_max + 1, 1 << 28, true);
 }
 
 #[test]
@@ -100,7 +101,7 @@ fn a_map_compaction_is_due_when_most_of_the_image_is_known_to_be_dead() {
 async fn what_is_dead_is_seen_without_reading_a_leaf() {
     let mut world = TestWorld::new();
     let state = |world: &TestWorld| {
-        let plan = MapCompactionPlan::new(&world.map, &world.manifest);
+        let plan = MapCompactionPlan::new(&world.map, &world.manifest, world.map_objects_max);
         plan.state(&world.map, &world.manifest).dead
     };
     let sizes = |world: &TestWorld| -> Vec<u64> {
@@ -230,7 +231,7 @@ async fn the_number_of_map_objects_is_bounded() {
             .checkpoint(&at.map(|first| pages(first, 60, tag)))
             .await;
         written_bytes += world.compact().await.object.size_bytes;
-        assert!(world.manifest.maps.len() <= MAP_OBJECTS_MAX);
+        assert!(world.manifest.maps.len() <= world.map_objects_max);
     }
     let live_bytes: u64 = world
         .manifest
@@ -304,7 +305,7 @@ async fn wrong_live_counts_are_noticed() {
     world.compact().await;
     world.checkpoint(&[pages(0, 50, 2)]).await;
     world.manifest.segments[0].live_pages = 49;
-    let plan = MapCompactionPlan::new(&world.map, &world.manifest);
+    let plan = MapCompactionPlan::new(&world.map, &world.manifest, world.map_objects_max);
     let name = world.names(ObjectKind::Map)();
     let upload = UploadWriter::new(world.store.clone(), world.spawner.clone(), name.key());
     let (map, manifest) = (&world.map, &world.manifest);
@@ -332,7 +333,7 @@ async fn a_map_compaction_that_cannot_write_changes_nothing() {
         }),
         _ => crate::env::memory::Verdict::Serve,
     });
-    let plan = MapCompactionPlan::new(&world.map, &world.manifest);
+    let plan = MapCompactionPlan::new(&world.map, &world.manifest, world.map_objects_max);
     let name = world.names(ObjectKind::Map)();
     let upload = UploadWriter::new(world.store.clone(), world.spawner.clone(), name.key());
     let request = MapCompactionRequest {

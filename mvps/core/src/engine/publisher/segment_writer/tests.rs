@@ -1,3 +1,7 @@
+use std::collections::{BTreeMap, BTreeSet};
+
+use proptest::prelude::*;
+
 use super::*;
 use crate::engine::read::test_world::{TestWorld, Write, content};
 use crate::env::OperationKind;
@@ -94,6 +98,108 @@ async fn segments_are_cut_at_the_limit() {
     world
         .assert_content(&world.map, &world.reader, 0, 5_000)
         .await;
+}
+
+#[derive(Debug, Clone)]
+struct Shape {
+    content_limit_pages: u64,
+    batch_pages: usize,
+    writes: Vec<Write>,
+}
+
+fn shape() -> impl Strategy<Value = Shape> {
+    // A gap, a number of pages, and what they get: nothing, zeroes or content.
+    let run = (0..20_u64, 1..60_u64, 0..4_u8);
+    let runs = prop::collection::vec(run, 0..12);
+    (1..80_u64, 1..40_usize, runs).prop_map(|(content_limit_pages, batch_pages, runs)| {
+        let mut next = 0;
+        let mut writes = Vec::new();
+        for (gap, count, kind) in runs {
+            let first = next + gap;
+            next = first + count;
+            writes.push(match kind {
+                0 => hole(first, count),
+                tag => pages(first, count, tag - 1),
+            });
+        }
+        Shape {
+            content_limit_pages,
+            batch_pages,
+            writes,
+        }
+    })
+}
+
+/// Whether each page is to be in a frame; a page of zeroes is a hole.
+fn expected(writes: &[Write]) -> BTreeMap<u64, bool> {
+    let mut expected = BTreeMap::new();
+    for write in writes {
+        let (first, count, stored) = match *write {
+            Write::Pages { first, count, tag } => (first, count, tag != 0),
+            Write::Hole { first, count } => (first, count, false),
+        };
+        expected.extend((first..first + count).map(|page| (page, stored)));
+    }
+    expected
+}
+
+async fn check_shape(shape: Shape) {
+    let mut world = TestWorld::new();
+    let page_bytes = world.settings.page_size.bytes();
+    world.settings.content_limit_bytes = shape.content_limit_pages * page_bytes as u64;
+    world.settings.batch_bytes = shape.batch_pages * page_bytes;
+    let segments = world.write_segments(&shape.writes).await;
+    let mut found = BTreeMap::new();
+    let mut frames_end = 0;
+    for segment in &segments {
+        let body = world.objects.peek(&segment.name.key()).unwrap();
+        assert_eq!(body.len() as u64, segment.size_bytes);
+        let start = segment.span.offset as usize;
+        let record = &body[start..start + segment.span.bytes as usize];
+        let index = SegmentIndex::decode(segment.name.seed(), record).unwrap();
+        assert_eq!(index, segment.index);
+        // Content is counted before pages of zeroes are left out.
+        let most = shape.content_limit_pages.max(shape.batch_pages as u64);
+        assert!(
+            index.pages() <= most,
+            "{} pages in a segment",
+            index.pages()
+        );
+        for frame in &index.frames {
+            for run in &frame.runs {
+                assert!(run.first.0 >= frames_end, "frames ascend over all segments");
+                frames_end = run.end().0;
+            }
+        }
+        let frames = index.frames.iter().flat_map(|frame| &frame.runs);
+        let stored = frames.map(|run| (*run, true));
+        for (run, stored) in stored.chain(index.holes.iter().map(|run| (*run, false))) {
+            for page in run.first.0..run.end().0 {
+                let before = found.insert(page, stored);
+                assert_eq!(before, None, "page {page} is there twice");
+            }
+        }
+    }
+    assert_eq!(found, expected(&shape.writes));
+    let names: BTreeSet<String> = segments.iter().map(|it| it.name.key()).collect();
+    assert_eq!(
+        names.len(),
+        segments.len(),
+        "each segment has a name of its own"
+    );
+    world.checkpoint(&shape.writes).await;
+    world
+        .assert_content(&world.map, &world.cold_reader(), 0, 1_100)
+        .await;
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(32))]
+    #[test]
+    fn every_page_is_in_one_segment_wherever_they_are_cut(shape in shape()) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+        runtime.unwrap().block_on(check_shape(shape));
+    }
 }
 
 #[tokio::test]

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::Bytes;
 
 use super::{LeafReads, Map, MapRun};
+use crate::engine::limits::Limits;
 use crate::engine::publisher::{
     CompactedMap, MapCompactionPlan, MapCompactionRequest, SegmentSettings, SegmentWriter,
     WrittenSegment, compact,
@@ -63,6 +64,8 @@ pub struct TestWorld {
     pub reader: FrameReader,
     /// Frames are stored like this.
     pub settings: SegmentSettings,
+    /// Most map objects that a version uses.
+    pub map_objects_max: usize,
     /// What every page should be: the tag it was last written with.
     pub model: BTreeMap<u64, u8>,
     next_sequence: Arc<AtomicU64>,
@@ -122,6 +125,7 @@ impl TestWorld {
     /// An empty image. Needs a running runtime.
     pub fn new() -> Self {
         let page_size = PageSize::from_bits(12).unwrap();
+        let limits = Limits::default();
         let objects = Arc::new(MemoryObjectStore::new());
         let entropy = Arc::new(SeededEntropy::new(1));
         let store = RetryingStore::new(objects.clone(), Arc::new(TestClock::start()), entropy);
@@ -136,7 +140,8 @@ impl TestWorld {
             manifest: empty_manifest(page_size),
             map: Map::empty(leaves),
             reader: FrameReader::new(Arc::new(frames), page_size, Arc::default()),
-            settings: SegmentSettings::new(page_size),
+            settings: SegmentSettings::new(page_size, &limits),
+            map_objects_max: limits.map_objects_max,
             model: BTreeMap::new(),
             next_sequence: Arc::default(),
         }
@@ -212,7 +217,7 @@ impl TestWorld {
 
     /// Compacts the map and changes the manifest accordingly.
     pub async fn compact(&mut self) -> CompactedMap {
-        let plan = MapCompactionPlan::new(&self.map, &self.manifest);
+        let plan = MapCompactionPlan::new(&self.map, &self.manifest, self.map_objects_max);
         let name = self.names(ObjectKind::Map)();
         let (store, spawner) = (self.store.clone(), Arc::clone(&self.spawner));
         let compacted = compact(MapCompactionRequest {

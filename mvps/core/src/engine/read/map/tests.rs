@@ -169,10 +169,32 @@ async fn count_live(world: &TestWorld) -> BTreeMap<SegmentId, u32> {
     live
 }
 
-async fn run_steps(steps: Vec<Step>) {
+/// Limits so small that a checkpoint is often several segments, and a version often has as many map
+/// objects as it may.
+#[derive(Debug, Clone)]
+struct Small {
+    content_limit_pages: u64,
+    batch_pages: usize,
+    map_objects_max: usize,
+}
+
+fn small() -> impl Strategy<Value = Small> {
+    let limits = (1..400_u64, 1..100_usize, 1..5_usize);
+    limits.prop_map(
+        |(content_limit_pages, batch_pages, map_objects_max)| Small {
+            content_limit_pages,
+            batch_pages,
+            map_objects_max,
+        },
+    )
+}
+
+async fn run_steps(small: Small, steps: Vec<Step>) {
     let mut world = TestWorld::new();
-    // Small segments, so that a checkpoint is often more than one.
-    world.settings.content_limit_bytes = 1 << 20;
+    let page_bytes = world.settings.page_size.bytes();
+    world.settings.content_limit_bytes = small.content_limit_pages * page_bytes as u64;
+    world.settings.batch_bytes = small.batch_pages * page_bytes;
+    world.map_objects_max = small.map_objects_max;
     for step in steps {
         match step {
             Step::Checkpoint(writes) => world.checkpoint(&writes).await,
@@ -184,6 +206,7 @@ async fn run_steps(steps: Vec<Step>) {
                 assert_eq!(live, recorded);
                 assert!(world.manifest.tail.is_empty());
                 assert_eq!(world.map.overlay_entries(), 0);
+                assert!(world.manifest.maps.len() <= small.map_objects_max);
             }
             Step::Reopen => world.map = world.opened().await,
         }
@@ -219,10 +242,11 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
     #[test]
     fn segments_and_map_compactions_agree_with_single_pages(
+        small in small(),
         steps in prop::collection::vec(step(), 1..12),
     ) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
-        runtime.unwrap().block_on(run_steps(steps));
+        runtime.unwrap().block_on(run_steps(small, steps));
     }
 }
 
