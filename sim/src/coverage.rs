@@ -87,6 +87,7 @@ pub const MARKS: &[&str] = &[
     "a paused collector deleted late",
     "a reader was frozen",
     "a reader was killed",
+    "a release of an earlier life came late",
     "a request was revoked in flight",
     "a rollback can be undone",
     "a rollback ended a checkpoint",
@@ -114,7 +115,9 @@ pub const MARKS: &[&str] = &[
     "a transaction over NBD was refused",
     "a transaction was aborted",
     "a transaction was too large",
+    "a version was read over NBD",
     "a version was read that only its pin keeps",
+    "a version was read through the session layer",
     "an image at rest was grown",
     "an image at rest was rekeyed",
     "an image at rest was rolled back",
@@ -131,8 +134,8 @@ pub const MARKS: &[&str] = &[
     "an unsynced tail was lost",
     "the collector deleted",
     "the collector released a clone's pin",
-    "the pin of a dead reader was released",
     "two images were served",
+    "two lives of one reader id read at once",
     "two passes ran at once",
 ];
 

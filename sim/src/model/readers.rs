@@ -5,28 +5,35 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use mvps_core::format::manifest::{Manifest, Pinned};
+use mvps_core::ids::Version;
 
 use super::content::Pages;
 use super::history::BranchId;
 use super::published::{Reader, holds, same_map};
+use super::reads::TROUBLE_TIME;
 use super::state::{Model, State};
+use crate::journal;
 
 impl Model {
-    /// `reader` was told that the version is pinned for it.
-    pub fn reader_pinned(&self, reader: &str, manifest: &Manifest) {
+    /// `reader` was told that the version, of so many bytes, is pinned for it.
+    pub fn reader_pinned(&self, reader: &str, version: Version, size_bytes: u64) {
         let mut state = self.state();
         self.journal.checked(8);
-        let landed = state.published.version(manifest.version);
-        let landed = landed.filter(|it| is_but_for_keys(&it.manifest, manifest));
-        let Some(landed) = landed else {
+        let Some(landed) = state.published.version(version) else {
             self.journal.fail(
                 "8 (collection)",
                 format_args!(
-                    "{reader} pinned version {} of {}, which is not retained",
-                    manifest.version, self.image
+                    "{reader} pinned version {version} of {}, which is not retained",
+                    self.image
                 ),
             );
         };
+        if landed.manifest.size_bytes != size_bytes {
+            self.journal.fail(
+                "5 (reads)",
+                format_args!("{reader} serves version {version} with {size_bytes} bytes"),
+            );
+        }
         let entry = Reader {
             manifest: Arc::clone(&landed.manifest),
             branch: landed.branch,
@@ -43,7 +50,10 @@ impl Model {
     /// manifest's history by now.
     pub fn version_read(&self, reader: &str, offset: u64, bytes: &Bytes) -> bool {
         let state = self.state();
-        let entry = &state.readers[reader];
+        let Some(entry) = state.readers.get(reader) else {
+            // The answer was on its way when its server let go.
+            return false;
+        };
         let (branch, lsn) = (entry.branch, entry.manifest.lsn);
         self.journal.checked(2);
         self.journal.checked(5);
@@ -62,6 +72,27 @@ impl Model {
         }
         let newest = state.newest.as_ref();
         newest.is_some_and(|it| entry.manifest.version < it.oldest_retained)
+    }
+
+    /// `reader` cannot read the version that it pinned: only damage and a store that did not answer
+    /// excuse that.
+    pub fn version_not_read(&self, reader: &str, reason: &str) {
+        let state = self.state();
+        let Some(entry) = state.readers.get(reader) else {
+            return;
+        };
+        let lately = journal::now().saturating_sub(TROUBLE_TIME);
+        let in_trouble = state.trouble.get(reader).is_some_and(|at| *at >= lately);
+        if !state.damaged && !in_trouble {
+            self.journal.fail(
+                "5 (reads)",
+                format_args!(
+                    "{reader} pinned version {} of {}, and cannot read what nothing damaged: \
+                     {reason}",
+                    entry.manifest.version, self.image
+                ),
+            );
+        }
     }
 
     /// The content of the version that `clone` was made of, if that is this image's.
@@ -85,14 +116,4 @@ impl Model {
             .filter(|(_, content)| content.is_some())
             .collect()
     }
-}
-
-/// Whether a manifest is the one that landed: a reader has its data keys as they are wrapped now.
-fn is_but_for_keys(landed: &Manifest, read: &Manifest) -> bool {
-    let data_keys = landed.data_keys.clone();
-    *landed
-        == Manifest {
-            data_keys,
-            ..read.clone()
-        }
 }

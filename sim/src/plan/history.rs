@@ -23,6 +23,8 @@ pub struct HistoryPlan {
     pub history_operators: u64,
     /// Readers of snapshots and versions.
     pub readers: u64,
+    /// The first of them has a twin: a server whose folder is a copy of its folder.
+    pub twins: bool,
     /// Names for clones.
     pub copies: u64,
     /// Clones are served now and then.
@@ -44,6 +46,7 @@ impl HistoryPlan {
         Self {
             history_operators: 0,
             readers: 0,
+            twins: false,
             copies: 0,
             clone_visitors: false,
             on_server: false,
@@ -75,6 +78,8 @@ impl HistoryPlan {
         Self {
             history_operators: random.within(1..3),
             readers: random.below(3),
+            // Drawn apart, too.
+            twins: RandomStream::new(seed, "twins of readers").chance(400),
             copies: random.pick(&[0, 1, 2, 3]),
             clone_visitors: random.chance(600),
             on_server: random.chance(500),
