@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use mvps_core::format::manifest::{Manifest, Pinned};
+use mvps_core::format::manifest::{Manifest, Pin, PinHolder, Pinned};
 use mvps_core::ids::Version;
 
 use super::content::Pages;
@@ -15,8 +15,8 @@ use super::state::{Model, State};
 use crate::journal;
 
 impl Model {
-    /// `reader` was told that the version, of so many bytes, is pinned for it.
-    pub fn reader_pinned(&self, reader: &str, version: Version, size_bytes: u64) {
+    /// `reader` was told that the version, of so many bytes, is pinned in the name of its `life`.
+    pub fn reader_pinned(&self, reader: &str, life: &str, version: Version, size_bytes: u64) {
         let mut state = self.state();
         self.journal.checked(8);
         let Some(landed) = state.published.version(version) else {
@@ -37,8 +37,46 @@ impl Model {
         let entry = Reader {
             manifest: Arc::clone(&landed.manifest),
             branch: landed.branch,
+            life: life.to_owned(),
         };
         state.readers.insert(reader.to_owned(), entry);
+        if let Some(newest) = state.newest.clone() {
+            self.check_reader_pins(&state, "somebody", &newest);
+        }
+    }
+
+    /// Everybody who reads has a pin of its own in the newest manifest, as long as it reads.
+    pub(super) fn check_reader_pins(&self, state: &State, client: &str, newest: &Manifest) {
+        for (reader, entry) in &state.readers {
+            self.journal.checked(8);
+            let pinned = Pinned::Version(entry.manifest.version);
+            let is_its = |pin: &Pin| match &pin.holder {
+                PinHolder::Reader(name) => name.starts_with(&entry.life) && pin.pinned == pinned,
+                PinHolder::Clone { .. } => false,
+            };
+            if !newest.pins.iter().any(is_its) {
+                self.journal.fail(
+                    "8 (landing)",
+                    format_args!(
+                        "version {} of {}, by {client}, has no pin of {reader}, which reads \
+                         version {}",
+                        newest.version, self.image, entry.manifest.version
+                    ),
+                );
+            }
+        }
+    }
+
+    /// The names of readers' pins in the newest manifest.
+    #[must_use]
+    pub fn reader_pins(&self) -> Vec<String> {
+        let newest = self.state().newest.clone();
+        let pins = newest.iter().flat_map(|newest| &newest.pins);
+        pins.filter_map(|pin| match &pin.holder {
+            PinHolder::Reader(name) => Some(name.clone()),
+            PinHolder::Clone { .. } => None,
+        })
+        .collect()
     }
 
     /// `reader` reads no more: it is about to let go of its pin, or it died.

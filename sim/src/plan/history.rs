@@ -25,6 +25,8 @@ pub struct HistoryPlan {
     pub readers: u64,
     /// The first of them has a twin: a server whose folder is a copy of its folder.
     pub twins: bool,
+    /// Longest pause between two lives of a reader.
+    pub reader_pause_max: Duration,
     /// Names for clones.
     pub copies: u64,
     /// Clones are served now and then.
@@ -47,6 +49,7 @@ impl HistoryPlan {
             history_operators: 0,
             readers: 0,
             twins: false,
+            reader_pause_max: Duration::from_secs(5),
             copies: 0,
             clone_visitors: false,
             on_server: false,
@@ -75,11 +78,17 @@ impl HistoryPlan {
                 ..Self::none()
             };
         }
+        // Drawn apart, too.
+        let rough = RandomStream::new(seed, "rough readers");
         Self {
             history_operators: random.within(1..3),
-            readers: random.below(3),
-            // Drawn apart, too.
-            twins: RandomStream::new(seed, "twins of readers").chance(400),
+            readers: random.below(3).max(1),
+            twins: rough.chance(700),
+            reader_pause_max: rough.pick(&[
+                Duration::from_millis(200),
+                Duration::from_secs(2),
+                Duration::from_secs(20),
+            ]),
             copies: random.pick(&[0, 1, 2, 3]),
             clone_visitors: random.chance(600),
             on_server: random.chance(500),

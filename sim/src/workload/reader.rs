@@ -12,10 +12,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use madsim::runtime::{Handle, NodeHandle};
 use madsim::time::{sleep, timeout};
-use mvps_core::admin::{self, Admin, AdminError};
+use mvps_core::admin::{self, Admin, AdminError, ReaderLife};
 use mvps_core::client::{Client, ClientError};
 use mvps_core::engine::{EngineConfig, EngineError, Host};
-use mvps_core::ids::Version;
+use mvps_core::ids::{ImageId, Version};
 use mvps_core::nbd::{Errno, ExportName, Opening};
 use mvps_core::protocol::ManifestStore;
 use mvps_core::session::{
@@ -41,14 +41,22 @@ const CACHE_BYTES: u64 = 16 << 10;
 /// Versions after which a reader has pauses of its own.
 const BUSY_READINGS: u64 = 30;
 
-/// Longest pause between two reads.
-const LINGER_MAX: Duration = Duration::from_mins(10);
+/// Longest pauses between two reads, of which each process has one.
+const LINGER_MAX: [Duration; 3] = [
+    Duration::from_secs(1),
+    Duration::from_secs(20),
+    Duration::from_mins(10),
+];
 
 /// Most reads of one version.
 const READS_MAX: u64 = 12;
 
 /// Most times that a process opens a version, or connects to it.
 const VISITS_MAX: u64 = 3;
+
+/// How often, of a thousand times, the machine starts anew before a process: then nobody can tell
+/// that earlier ones have ended.
+const MACHINE_STARTS_ANEW: u64 = 150;
 
 /// How long a late release is under way.
 const DELAY_MAX: Duration = Duration::from_mins(10);
@@ -91,8 +99,10 @@ impl Readers {
             killed: "a reader was killed",
             frozen: "a reader was frozen",
         };
+        let lines = RandomStream::new(plan.seed, &format!("lines of {}", self.machine.name));
+        let (mut line, mut dead) = (lines.bits(), None);
         for done in 0.. {
-            let pause = plan.history.pause_max;
+            let pause = plan.history.reader_pause_max;
             rest(&self.random, done, BUSY_READINGS, pause).await;
             if *stop.borrow() {
                 return;
@@ -103,15 +113,27 @@ impl Readers {
                 None => (self.any_site(), None),
             };
             let site = &self.sites[number];
-            let work = |process| {
-                let reading = self.reading(process, number, shown);
+            if lines.chance(MACHINE_STARTS_ANEW) {
+                line = lines.bits();
+            }
+            let released = dead.take_if(|_| lines.chance(300));
+            let mut lived = None;
+            let work = |process: Process| {
+                let entropy = &*process.environment.entropy;
+                let life = ReaderLife::begin(&self.group.stable, line, entropy);
+                lived = Some((site.image.clone(), life.clone()));
+                let reading = self.reading(process, life, number, shown);
                 async move {
+                    if let Some((image, life)) = released {
+                        reading.release_dead(&image, &life).await;
+                    }
                     reading.run().await;
                 }
             };
             let name = run_one_shot(&site.journal, &self.machine, &self.random, &marks, work).await;
             site.model.reader_ended(&name);
             self.group.ends(&name);
+            dead = lived;
         }
     }
 
@@ -120,7 +142,13 @@ impl Readers {
         usize::try_from(chosen).expect("an index")
     }
 
-    fn reading(&self, process: Process, number: usize, shown: Option<Shown>) -> Reading {
+    fn reading(
+        &self,
+        process: Process,
+        life: ReaderLife,
+        number: usize,
+        shown: Option<Shown>,
+    ) -> Reading {
         let site = Arc::clone(&self.sites[number]);
         let seed = site.plan.seed;
         let random = RandomStream::new(seed, &format!("reading {}", process.name));
@@ -146,6 +174,7 @@ impl Readers {
         Reading {
             reader: Arc::new(Reader {
                 name: process.name.clone(),
+                life,
                 group: Arc::clone(&self.group),
                 site,
             }),
@@ -153,7 +182,8 @@ impl Readers {
             shown,
             process,
             host,
-            dies_late: random.chance(350),
+            dies_late: random.chance(400),
+            linger_max: random.pick(&LINGER_MAX),
             switch,
             random,
         }
@@ -171,6 +201,8 @@ struct Reading {
     host: Host,
     /// It dies while its last release is on its way.
     dies_late: bool,
+    /// Longest pause between two reads.
+    linger_max: Duration,
     switch: Arc<LateSwitch>,
     random: RandomStream,
 }
@@ -183,19 +215,37 @@ impl Reading {
         }
     }
 
+    fn admin<'a>(&'a self, manifests: &'a ManifestStore) -> Admin<'a> {
+        let environment = &self.process.environment;
+        Admin {
+            manifests,
+            clock: &*environment.clock,
+            entropy: &*environment.entropy,
+            root_keys: &self.host.root_keys,
+        }
+    }
+
+    /// `mvps image pins IMAGE --release LIFE`, of one that is known to be dead.
+    async fn release_dead(&self, image: &ImageId, life: &ReaderLife) {
+        let manifests = ManifestStore::new(self.host.store.clone());
+        let admin = self.admin(&manifests);
+        let released = admin::release_reader(&admin, image, &life.to_string(), None).await;
+        if released.is_ok() {
+            let journal = &self.reader.site.journal;
+            journal.mark("the pin of a dead reader was released");
+        }
+    }
+
     async fn read(&self) -> Result<(), String> {
         let shown = match &self.shown {
             Some(shown) => shown.clone(),
             None => self.choose().await.map_err(text)?,
         };
         self.reader.group.chose(self.number, &shown);
-        let config = EngineConfig {
-            reader: self.reader.group.stable.clone(),
-            ..EngineConfig::default()
-        };
+        let engine = EngineImages::new(self.host.clone(), EngineConfig::default());
         let images = VersionImages {
             reader: Arc::clone(&self.reader),
-            engine: EngineImages::new(self.host.clone(), config),
+            engine: engine.with_reader(self.reader.life.clone()),
         };
         match self.reader.site.plan.over_nbd {
             true => self.read_over_nbd(images, &shown).await,
@@ -206,14 +256,7 @@ impl Reading {
     /// A snapshot if there is one, or a version that is about to be forgotten.
     async fn choose(&self) -> Result<Shown, AdminError> {
         let manifests = ManifestStore::new(self.host.store.clone());
-        let environment = &self.process.environment;
-        let admin = Admin {
-            manifests: &manifests,
-            clock: &*environment.clock,
-            entropy: &*environment.entropy,
-            root_keys: &self.host.root_keys,
-        };
-        let image = &self.reader.site.image;
+        let (admin, image) = (self.admin(&manifests), &self.reader.site.image);
         let snapshots = admin::snapshots(&admin, image).await?;
         if !snapshots.is_empty() && self.random.chance(600) {
             let chosen = self.random.below(snapshots.len() as u64);
@@ -373,7 +416,11 @@ impl Reading {
                     .mark("a version was read that only its pin keeps");
             }
             site.journal.mark(connection.mark());
-            sleep(self.random.duration(Duration::from_millis(1), LINGER_MAX)).await;
+            sleep(
+                self.random
+                    .duration(Duration::from_millis(1), self.linger_max),
+            )
+            .await;
         }
         Ok(())
     }

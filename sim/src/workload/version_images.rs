@@ -1,8 +1,9 @@
-//! Published versions as the session layer serves them: its own export, with its own pins. The model
-//! learns when one is open, and before it is let go.
+//! Published versions as the session layer serves them: its own export, with its own pins. The
+//! model learns when one is open, and before it is let go.
 
 use std::sync::Arc;
 
+use mvps_core::admin::ReaderLife;
 use mvps_core::engine::{EngineError, Since};
 use mvps_core::ids::{ImageId, PageSize, Version};
 use mvps_core::session::{
@@ -19,11 +20,22 @@ pub struct Reader {
     pub site: Arc<Site>,
     /// The process.
     pub name: String,
+    /// Its life, in whose name it pins.
+    pub life: ReaderLife,
     /// The other processes with its reader id.
     pub group: Arc<ReaderGroup>,
 }
 
 impl Reader {
+    /// Whether lives of its line that ended have left pins behind.
+    fn has_outlived_pins(&self) -> bool {
+        let life = self.life.to_string();
+        let (line, _) = life.rsplit_once('.').expect("a life is of a line");
+        let pins = self.site.model.reader_pins();
+        pins.iter()
+            .any(|name| name.starts_with(line) && !name.starts_with(&life))
+    }
+
     fn ends(&self) {
         self.site.model.reader_ended(&self.name);
         self.group.ends(&self.name);
@@ -49,14 +61,21 @@ impl Images for VersionImages {
     type Image = ReadVersion;
 
     async fn open(&self, grant: &Grant) -> Result<ReadVersion, OpenFailure> {
+        let has_outlived_pins = self.reader.has_outlived_pins();
         let served = self.engine.open(grant).await?;
         let ServedImage::Version(export) = &served else {
             unreachable!("readers ask for versions");
         };
-        let (Reader { site, name, group }, version) = (&*self.reader, export.version());
+        let (reader, version) = (&*self.reader, export.version());
+        let (site, name) = (&reader.site, &reader.name);
+        let life = reader.life.to_string();
         site.model
-            .reader_pinned(name, version.version(), version.size_bytes());
-        group.begins(name, &site.image);
+            .reader_pinned(name, &life, version.version(), version.size_bytes());
+        reader.group.begins(name, &site.image);
+        if has_outlived_pins && !reader.has_outlived_pins() {
+            let journal = &site.journal;
+            journal.mark("a pin was taken over from an earlier life");
+        }
         site.journal.note(
             name,
             format_args!("reads version {} of {}", version.version(), site.image),

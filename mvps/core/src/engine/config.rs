@@ -77,8 +77,6 @@ pub struct EngineConfig {
     pub compaction: CompactionSettings,
     /// Host and process, recorded in the manifest for messages to the operator.
     pub owner: String,
-    /// The server's name as a reader of versions: no other server has it, and it survives restarts.
-    pub reader: String,
 }
 
 impl Default for EngineConfig {
@@ -97,7 +95,6 @@ impl Default for EngineConfig {
             cache_bytes: 256 * MIB,
             compaction: CompactionSettings::default(),
             owner: String::new(),
-            reader: String::new(),
         }
     }
 }
