@@ -117,6 +117,7 @@ macro_rules! knobs {
 knobs! {
     "history.archivists" 0 history.history_operators;
     "history.readers" 0 history.readers;
+    "history.twins" 0 history.twins;
     "history.copies" 0 history.copies;
     "history.guests" 0 history.clone_visitors;
     "history.on_server" 0 history.on_server;

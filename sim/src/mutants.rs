@@ -16,6 +16,10 @@ pub const SEEDS: u64 = 200;
 /// Seeds that caught a variant which seed 0 does not: where the test begins, which has not the time
 /// to search. `mutants` begins at 0, and its figures are those of the table in the README.
 pub const KNOWN: &[(&str, u64)] = &[
+    ("a copied folder's reader taken for an earlier life", 3),
+    ("a pin is released while its version is served", 1),
+    ("a pin taken over is left as it was", 3),
+    ("a version is pinned that was forgotten", 8),
     ("ack before sync", 1),
     ("buffer replayed onto another history", 35),
     ("clone published before its pin", 1),
@@ -34,6 +38,7 @@ pub const KNOWN: &[(&str, u64)] = &[
     ("pending tenure forgotten", 8),
     ("pin of a clone's clone only in the parent", 16),
     ("publication counter reused for another body", 2),
+    ("reader ids without a life", 1),
     ("retired objects forgotten", 71),
     ("revoked request committed", 1),
     ("rollback takes back before it is published", 1012),

@@ -16,6 +16,7 @@ use crate::workload::clone_visitor::CloneVisitor;
 use crate::workload::collectors::{Collecting, collect_all};
 use crate::workload::history_operator::HistoryOperator;
 use crate::workload::reader::Readers;
+use crate::workload::reader_group::ReaderGroup;
 
 /// Prefixes of the names of machines, one for each image that is served all the time.
 const PREFIXES: [&str; 2] = ["", "second-"];
@@ -117,8 +118,13 @@ impl Scenario {
             others.push(spawn(operator.run(stopped.clone())));
         }
         for number in 0..plan.readers {
-            let readers = Readers::new(&self.sites, &format!("reader{number}"));
-            others.push(spawn(readers.run(stopped.clone())));
+            let name = format!("reader{number}");
+            let group = Arc::new(ReaderGroup::new(&name, &self.sites[0].journal));
+            let twin = (plan.twins && number == 0).then(|| format!("{name}-twin"));
+            for machine in [Some(name), twin].into_iter().flatten() {
+                let readers = Readers::new(&self.sites, &machine, &group);
+                others.push(spawn(readers.run(stopped.clone())));
+            }
         }
         if plan.clone_visitors {
             for site in &self.sites[self.mains..] {

@@ -77,6 +77,11 @@ pub const ALL: &[&str] = &[
     "unchanged is judged by the place in a segment",
     "expiry keeps one state too few",
     "a version ages while it is the newest",
+    "a pin taken over is left as it was",
+    "reader ids without a life",
+    "a copied folder's reader taken for an earlier life",
+    "a pin is released while its version is served",
+    "a version is pinned that was forgotten",
 ];
 
 /// Variants of collection, history, fencing and connections that this crate's own tests must fail
@@ -104,8 +109,8 @@ pub const TESTED: &[&str] = &[
     "a flood of connections goes first",
 ];
 
-/// Every counterexample of the protocol's models: its test, which drives the real code through it,
-/// and the variant under which that test must fail.
+/// Every counterexample of the protocol's models, and what went wrong with readers: its test, which
+/// drives the real code through it, and the variant under which that test must fail.
 pub const SCENARIOS: &[(&str, &str)] = &[
     (
         "scenarios::publication::recheck_a_create_that_succeeded_proves_nothing",
@@ -162,6 +167,18 @@ pub const SCENARIOS: &[(&str, &str)] = &[
     (
         "scenarios::clones::abrecheck_an_abandoned_name_must_be_the_newest",
         "no publish re-check",
+    ),
+    (
+        "scenarios::readers::a_late_release_of_an_earlier_life_does_not_count",
+        "a pin taken over is left as it was",
+    ),
+    (
+        "scenarios::readers::a_copied_folders_server_has_a_pin_of_its_own",
+        "reader ids without a life",
+    ),
+    (
+        "scenarios::readers::a_life_takes_away_the_pins_that_it_has_outlived",
+        "a copied folder's reader taken for an earlier life",
     ),
 ];
 

@@ -8,8 +8,8 @@ use std::path::Path;
 
 use anyhow::bail;
 use mvps_core::admin::{
-    self, Admin, Cloned, Deleted, PinsReport, Rekeyed, Resized, RolledBack, SnapshotCreated,
-    SnapshotDeleted, SnapshotReport, VersionsReport,
+    self, Admin, Cloned, Deleted, PinsReport, ReaderLife, Rekeyed, Resized, RolledBack,
+    SnapshotCreated, SnapshotDeleted, SnapshotReport, VersionsReport,
 };
 use mvps_core::encryption::RootKeys;
 use mvps_core::ids::{ImageId, Version};
@@ -24,7 +24,7 @@ use super::output::shown;
 use super::report::utc;
 use super::store::{open_manifests, open_manifests_to_publish};
 use crate::control::{ControlError, Reply, Request, RollbackTo, ask};
-use crate::daemon::root_keys;
+use crate::daemon::{recorded_life, root_keys};
 use crate::quantity::ByteSize;
 use crate::runtime::{OsEntropy, TokioClock};
 
@@ -388,19 +388,29 @@ fn versions_text(report: &VersionsReport) -> String {
 /// `mvps image pins`.
 pub(super) async fn pins(args: &PinsArgs) -> anyhow::Result<String> {
     let store = &args.operation.object_store;
+    let present = present_life(&args.operation.buffer.buffer_store_path).await;
+    let present = present.as_ref();
     let report = match &args.release {
         Some(reader) => {
             let context = AdminContext::open(store).await?;
             // As it is listed, too.
             let reader = reader.strip_prefix("reader ").unwrap_or(reader);
-            admin::release_reader(&context.admin(), &args.image, reader).await?
+            admin::release_reader(&context.admin(), &args.image, reader, present).await?
         }
         None => {
             let context = AdminContext::open_to_read(store).await?;
-            admin::pins(&context.admin(), &args.image).await?
+            admin::pins(&context.admin(), &args.image, present).await?
         }
     };
     shown(args.operation.output.output, &report, pins_text)
+}
+
+/// The life of the server in this folder; `None` if none runs there.
+async fn present_life(folder: &Path) -> Option<ReaderLife> {
+    let answer = ask(folder, &Request::Status).await;
+    // One that is busy runs.
+    let runs = !matches!(answer, Err(ControlError::NotRunning { .. }));
+    runs.then(|| recorded_life(folder))?
 }
 
 fn pins_text(report: &PinsReport) -> String {
@@ -412,7 +422,12 @@ fn pins_text(report: &PinsReport) -> String {
             (Some(version), _) => format!("version {version}"),
             (None, objects) => format!("{} objects", objects.unwrap_or(0)),
         };
-        format!("{} keeps {kept}", pin.holder)
+        let life = match pin.life_is {
+            Some("present") => " (the server that runs here)",
+            Some(_) => " (an earlier life of the server that runs here; it has ended)",
+            None => "",
+        };
+        format!("{} keeps {kept}{life}", pin.holder)
     });
     lines.collect::<Vec<_>>().join("\n")
 }

@@ -6,7 +6,7 @@
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read as _, Seek as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
 use anyhow::{Context as _, bail};
@@ -14,10 +14,13 @@ use anyhow::{Context as _, bail};
 /// Name of the file that is locked; it holds the process id of the owner, for messages.
 const LOCK_FILE: &str = "mvps.lock";
 
+/// What differs after every boot of a machine.
+const BOOT_ID_FILE: &str = "/proc/sys/kernel/random/boot_id";
+
 /// Held as long as the server runs; the system releases it when the process ends in any way.
 #[derive(Debug)]
 pub struct FolderLock {
-    _file: File,
+    file: File,
 }
 
 impl FolderLock {
@@ -58,7 +61,17 @@ impl FolderLock {
         file.set_len(0).with_context(describe)?;
         file.rewind().with_context(describe)?;
         writeln!(file, "{}", std::process::id()).with_context(describe)?;
-        Ok(Self { _file: file })
+        Ok(Self { file })
+    }
+
+    /// What no other lock has as long as this one is held, whatever is copied: which file it is,
+    /// in which boot of the machine. `None` if the system does not say.
+    #[must_use]
+    pub fn mark(&self) -> Option<String> {
+        let boot = std::fs::read_to_string(BOOT_ID_FILE).ok()?;
+        let file = self.file.metadata().ok()?;
+        let (device, number) = (file.dev(), file.ino());
+        Some(format!("boot {} file {device}:{number}", boot.trim()))
     }
 }
 

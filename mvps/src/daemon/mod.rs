@@ -28,6 +28,7 @@ pub use folder_lock::FolderLock;
 pub use keys::ServerKeys;
 pub use listening::{bind_all, shown};
 pub use memory::ResidentMemory;
+pub use reader_id::recorded_life;
 pub use root_keys::{root_keys, root_keys_of_server};
 pub use secret::{JwtSecret, SECRET_FILE, SECRET_VARIABLE};
 pub use serve::run;

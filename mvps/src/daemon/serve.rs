@@ -61,7 +61,7 @@ async fn serve(settings: &ServerSettings, cores: NonZeroUsize) -> anyhow::Result
     let reload = security.as_ref().map(|_| tls::reload_signal());
     let reload = reload.transpose()?;
     let lock = FolderLock::take(&settings.buffer_store_path)?;
-    let reader = reader_id::load_or_make(&settings.buffer_store_path, &OsEntropy)?;
+    let reader = reader_id::begin_life(&settings.buffer_store_path, &lock, &OsEntropy)?;
     let root_keys = root_keys_of_server(settings.requires_encryption)?;
     let keys = ServerKeys::load(
         settings.jwt_public_key.as_deref(),
@@ -89,16 +89,14 @@ async fn serve(settings: &ServerSettings, cores: NonZeroUsize) -> anyhow::Result
         _ => None,
     };
     let first = listeners[0].address();
-    let engine = EngineConfig {
-        reader,
-        ..engine_config(&settings.engine)
-    };
+    let images = EngineImages::new(host.clone(), engine_config(&settings.engine));
+    let images = images.with_reader(reader);
     let server = start(
         &host,
         keys.tokens,
         listeners,
         settings,
-        engine,
+        images,
         security.clone(),
     );
     if let (Some(security), Some(signal)) = (security, reload) {
@@ -125,7 +123,9 @@ async fn serve(settings: &ServerSettings, cores: NonZeroUsize) -> anyhow::Result
         drained = drain(&server, &host, settings.shutdown_patience) => drained,
     };
     control.abort();
-    drop(lock);
+    // The system releases it when the process has ended, and nothing of it goes on: the next life
+    // in this folder relies on that.
+    std::mem::forget(lock);
     Ok(drained.exit_code())
 }
 
@@ -135,7 +135,7 @@ fn start(
     tokens: TokenKeys,
     listeners: Vec<Box<dyn Listener>>,
     settings: &ServerSettings,
-    engine: EngineConfig,
+    images: EngineImages,
     security: Option<Arc<RustlsSecurity>>,
 ) -> Server<EngineImages> {
     let threads = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
@@ -146,7 +146,6 @@ fn start(
         security: security.map(|security| security as Arc<dyn Security>),
         ..ServerConfig::default()
     };
-    let images = EngineImages::new(host.clone(), engine);
     let environment = &host.environment;
     let clock = Arc::clone(&environment.clock);
     let spawner = Arc::clone(&environment.spawner);

@@ -145,6 +145,7 @@ impl Model {
         state.landings += 1;
         self.check_references(&manifest, contents);
         self.mark_parts(before.as_deref(), &manifest, contents);
+        self.check_reader_pins(&state, client, &manifest);
         let anew = state.history.branch(branch).begins_at == Some(manifest.lsn);
         let due = anew || state.landings.is_multiple_of(self.content_checks);
         let is_tombstone = matches!(

@@ -109,6 +109,8 @@ impl Published {
 pub(super) struct Reader {
     pub(super) manifest: Arc<Manifest>,
     pub(super) branch: BranchId,
+    /// What the name of its pin begins with.
+    pub(super) life: String,
 }
 
 /// Whether the pin is that of this clone.

@@ -4,35 +4,79 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use mvps_core::format::manifest::{ImageState, Manifest, Pinned};
+use mvps_core::format::manifest::{ImageState, Manifest, Pin, PinHolder, Pinned};
 use mvps_core::ids::Version;
 
 use super::content::Pages;
 use super::history::BranchId;
 use super::published::{Landed, Reader, holds, same_map};
+use super::reads::TROUBLE_TIME;
 use super::state::{Model, State};
+use crate::journal;
 
 impl Model {
-    /// `reader` was told that the version is pinned for it.
-    pub fn reader_pinned(&self, reader: &str, manifest: &Manifest) {
+    /// `reader` was told that the version, of so many bytes, is pinned in the name of its `life`.
+    pub fn reader_pinned(&self, reader: &str, life: &str, version: Version, size_bytes: u64) {
         let mut state = self.state();
         self.journal.checked(8);
-        let landed = state.published.version(manifest.version);
-        let landed = landed.filter(|it| is_but_for_keys(&it.manifest, manifest));
-        let Some(landed) = landed else {
+        let Some(landed) = state.published.version(version) else {
             self.journal.fail(
                 "8 (collection)",
                 format_args!(
-                    "{reader} pinned version {} of {}, which is not retained",
-                    manifest.version, self.image
+                    "{reader} pinned version {version} of {}, which is not retained",
+                    self.image
                 ),
             );
         };
+        if landed.manifest.size_bytes != size_bytes {
+            self.journal.fail(
+                "5 (reads)",
+                format_args!("{reader} serves version {version} with {size_bytes} bytes"),
+            );
+        }
         let entry = Reader {
             manifest: Arc::clone(&landed.manifest),
             branch: landed.branch,
+            life: life.to_owned(),
         };
         state.readers.insert(reader.to_owned(), entry);
+        if let Some(newest) = state.newest.clone() {
+            self.check_reader_pins(&state, "somebody", &newest);
+        }
+    }
+
+    /// Everybody who reads has a pin of its own in the newest manifest, as long as it reads.
+    pub(super) fn check_reader_pins(&self, state: &State, client: &str, newest: &Manifest) {
+        for (reader, entry) in &state.readers {
+            self.journal.checked(8);
+            let pinned = Pinned::Version(entry.manifest.version);
+            let is_its = |pin: &Pin| match &pin.holder {
+                PinHolder::Reader(name) => name.starts_with(&entry.life) && pin.pinned == pinned,
+                PinHolder::Clone { .. } => false,
+            };
+            if !newest.pins.iter().any(is_its) {
+                self.journal.fail(
+                    "8 (landing)",
+                    format_args!(
+                        "version {} of {}, by {client}, has no pin of {reader}, which reads \
+                         version {}",
+                        newest.version, self.image, entry.manifest.version
+                    ),
+                );
+            }
+        }
+    }
+
+    /// The names of readers' pins in the newest manifest.
+    #[must_use]
+    pub fn reader_pins(&self) -> Vec<String> {
+        let newest = self.state().newest.clone();
+        let pins = newest.iter().flat_map(|newest| &newest.pins);
+        pins.filter_map(|pin| match &pin.holder {
+            PinHolder::Reader(name) => Some(name.clone()),
+            PinHolder::Clone { .. } => None,
+        })
+        .collect()
     }
 
     /// A version that was published not long ago, by a number below how many there are.
@@ -58,7 +102,10 @@ impl Model {
     /// manifest's history by now.
     pub fn version_read(&self, reader: &str, offset: u64, bytes: &Bytes) -> bool {
         let state = self.state();
-        let entry = &state.readers[reader];
+        let Some(entry) = state.readers.get(reader) else {
+            // The answer was on its way when its server let go.
+            return false;
+        };
         let (branch, lsn) = (entry.branch, entry.manifest.lsn);
         self.journal.checked(2);
         self.journal.checked(5);
@@ -77,6 +124,27 @@ impl Model {
         }
         let newest = state.newest.as_ref();
         newest.is_some_and(|it| entry.manifest.version < it.oldest_retained)
+    }
+
+    /// `reader` cannot read the version that it pinned: only damage and a store that did not answer
+    /// excuse that.
+    pub fn version_not_read(&self, reader: &str, reason: &str) {
+        let state = self.state();
+        let Some(entry) = state.readers.get(reader) else {
+            return;
+        };
+        let lately = journal::now().saturating_sub(TROUBLE_TIME);
+        let in_trouble = state.trouble.get(reader).is_some_and(|at| *at >= lately);
+        if !state.damaged && !in_trouble {
+            self.journal.fail(
+                "5 (reads)",
+                format_args!(
+                    "{reader} pinned version {} of {}, and cannot read what nothing damaged: \
+                     {reason}",
+                    entry.manifest.version, self.image
+                ),
+            );
+        }
     }
 
     /// The content of the version that `clone` was made of, if that is this image's.
@@ -100,14 +168,4 @@ impl Model {
             .filter(|(_, content)| content.is_some())
             .collect()
     }
-}
-
-/// Whether a manifest is the one that landed: a reader has its data keys as they are wrapped now.
-fn is_but_for_keys(landed: &Manifest, read: &Manifest) -> bool {
-    let data_keys = landed.data_keys.clone();
-    *landed
-        == Manifest {
-            data_keys,
-            ..read.clone()
-        }
 }

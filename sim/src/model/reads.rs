@@ -13,7 +13,7 @@ use super::state::{Model, State};
 use crate::journal;
 
 /// How long after a request to the store went wrong a server may not know that it is fenced.
-const TROUBLE_TIME: Duration = Duration::from_secs(60);
+pub(super) const TROUBLE_TIME: Duration = Duration::from_secs(60);
 
 /// What a read may see: everything acknowledged before it was sent, and no more than what is
 /// committed when it returns.

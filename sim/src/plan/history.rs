@@ -23,6 +23,10 @@ pub struct HistoryPlan {
     pub history_operators: u64,
     /// Readers of snapshots and versions.
     pub readers: u64,
+    /// The first of them has a twin: a server whose folder is a copy of its folder.
+    pub twins: bool,
+    /// Longest pause between two lives of a reader.
+    pub reader_pause_max: Duration,
     /// Names for clones.
     pub copies: u64,
     /// Clones are served now and then.
@@ -44,6 +48,8 @@ impl HistoryPlan {
         Self {
             history_operators: 0,
             readers: 0,
+            twins: false,
+            reader_pause_max: Duration::from_secs(5),
             copies: 0,
             clone_visitors: false,
             on_server: false,
@@ -86,9 +92,17 @@ impl HistoryPlan {
                 ..Self::none()
             };
         }
+        // Drawn apart, too.
+        let rough = RandomStream::new(seed, "rough readers");
         Self {
             history_operators: random.within(1..3),
-            readers: random.below(3),
+            readers: random.below(3).max(1),
+            twins: rough.chance(700),
+            reader_pause_max: rough.pick(&[
+                Duration::from_millis(200),
+                Duration::from_secs(2),
+                Duration::from_secs(20),
+            ]),
             copies: random.pick(&[0, 1, 2, 3]),
             clone_visitors: random.chance(600),
             on_server: random.chance(500),

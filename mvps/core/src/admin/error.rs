@@ -208,11 +208,14 @@ pub enum AdminError {
         page_bytes: u64,
     },
     /// There is no such pin.
-    #[error("no reader {reader} pins image {image}: look at `mvps image pins {image}`")]
+    #[error(
+        "no reader {reader} pins image {image}, or only the one that runs here: look at `mvps image \
+         pins {image}`"
+    )]
     NoSuchReader {
         /// The image.
         image: ImageId,
-        /// The reader's id.
+        /// The name of a pin, a life or a stable id.
         reader: String,
     },
     /// A data key that is needed cannot be had.

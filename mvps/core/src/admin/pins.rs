@@ -1,17 +1,21 @@
 //! Pins: `mvps image pins IMAGE [--release ID]`, and the pins of servers that read a version
 //! (protocol §4.7).
 //!
-//! Invariants: a reader id has at most one pin in an image; a version is pinned only while the
-//! newest manifest keeps it, and that was re-checked.
+//! Invariants: a version is pinned only while the newest manifest keeps it, and that was re-checked.
+//! Every pin is published when it is taken, also where the newest manifest has one of that name: a
+//! release that is still on its way then finds its version taken, and does not count. A server
+//! takes away its own pins, and those of lives that it has outlived, and nobody else's.
 
 use crate::format::manifest::{Manifest, Pin, PinHolder, Pinned};
 use crate::ids::{ImageId, Version};
-use crate::protocol::OthersPart;
+use crate::protocol::{OthersPart, compose_by_other};
 use crate::token::Shown;
 
+use super::publishing::Step;
+use super::reader_life::PinName;
 use super::report::PinReport;
 use super::rollback::resolve;
-use super::{Admin, AdminError};
+use super::{Admin, AdminError, ReaderLife};
 
 /// The pins of an image.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
@@ -24,45 +28,79 @@ pub struct PinsReport {
     pub released: bool,
 }
 
-/// The pins of an image, also of one that was deleted.
+/// The pins of an image, also of one that was deleted, and which are those of the server that
+/// lives the life `present`.
 ///
 /// # Errors
 /// [`AdminError`].
-pub async fn pins(admin: &Admin<'_>, image: &ImageId) -> Result<PinsReport, AdminError> {
+pub async fn pins(
+    admin: &Admin<'_>,
+    image: &ImageId,
+    present: Option<&ReaderLife>,
+) -> Result<PinsReport, AdminError> {
     let newest = admin.manifests.newest(image).await?;
     let newest = newest.ok_or_else(|| AdminError::NoSuchImage {
         image: image.clone(),
     })?;
-    Ok(report(&newest, false))
+    Ok(report(&newest, present, false))
 }
 
-/// Frees the pin of the reader `reader`, which is dead, also of a deleted image.
+/// Frees the pins of a reader that is dead, also of a deleted image. `id` is a pin's whole name, or
+/// a life, all of whose pins are freed, or a stable id: then those of all its lives but `present`
+/// are.
 ///
 /// # Errors
 /// [`AdminError`].
 pub async fn release_reader(
     admin: &Admin<'_>,
     image: &ImageId,
-    reader: &str,
+    id: &str,
+    present: Option<&ReaderLife>,
 ) -> Result<PinsReport, AdminError> {
     let release = |_: &Manifest, part: &mut OthersPart| {
-        let before = part.pins.len();
-        part.pins.retain(|pin| !is_reader(pin, reader));
-        Ok(part.pins.len() < before)
+        let is_spared = |name: &PinName<'_>| {
+            let is_present = present.is_some() && name.life.as_ref() == present;
+            is_present && name.stable() == id
+        };
+        Ok(take_away(part, |pin| {
+            reader_of(pin).is_some_and(|name| name.is_meant_by(id) && !is_spared(&name))
+        }))
     };
     match admin.publish_part_of_any(image, release).await? {
-        (newest, true) => Ok(report(&newest, true)),
+        (newest, true) => Ok(report(&newest, present, true)),
         (_, false) => Err(AdminError::NoSuchReader {
             image: image.clone(),
-            reader: reader.to_owned(),
+            reader: id.to_owned(),
         }),
     }
 }
 
-fn report(newest: &Manifest, released: bool) -> PinsReport {
+/// Releases the pin `name`, which whoever calls this has taken; whether it was there.
+///
+/// # Errors
+/// [`AdminError`].
+pub(crate) async fn release_pin(
+    admin: &Admin<'_>,
+    image: &ImageId,
+    name: &str,
+) -> Result<bool, AdminError> {
+    let release = |_: &Manifest, part: &mut OthersPart| Ok(take_away(part, |pin| is(pin, name)));
+    let (_, was_there) = admin.publish_part_of_any(image, release).await?;
+    Ok(was_there)
+}
+
+/// Whether there was one to take away.
+fn take_away(part: &mut OthersPart, is_released: impl Fn(&Pin) -> bool) -> bool {
+    let before = part.pins.len();
+    part.pins.retain(|pin| !is_released(pin));
+    part.pins.len() < before
+}
+
+fn report(newest: &Manifest, present: Option<&ReaderLife>, released: bool) -> PinsReport {
+    let pins = newest.pins.iter();
     PinsReport {
         image: newest.image.to_string(),
-        pins: newest.pins.iter().map(PinReport::of).collect(),
+        pins: pins.map(|pin| PinReport::seen_by(pin, present)).collect(),
         released,
     }
 }
@@ -72,10 +110,12 @@ fn report(newest: &Manifest, released: bool) -> PinsReport {
 pub struct ReaderPinned {
     /// Its manifest.
     pub manifest: Manifest,
+    /// The pin's name.
+    pub name: String,
 }
 
-/// Pins the version that `shown` is now, for the reader `reader`, in place of what that reader
-/// pinned before.
+/// Pins the version that `shown` is now, for the life `reader`, in place of the pin of that life
+/// for the same. The pins of lives that it has outlived are taken away with the same publication.
 ///
 /// # Errors
 /// [`AdminError::VersionGone`], [`AdminError::NoSuchSnapshot`] and those of a publication.
@@ -83,31 +123,56 @@ pub async fn pin_version(
     admin: &Admin<'_>,
     image: &ImageId,
     shown: &Shown,
-    reader: &str,
+    reader: &ReaderLife,
 ) -> Result<ReaderPinned, AdminError> {
-    let pin = |newest: &Manifest, part: &mut OthersPart| {
-        let version = resolve(newest, shown)?;
-        part.pins.retain(|pin| !is_reader(pin, reader));
-        part.pins.push(reader_pin(reader, version));
-        // The order of pins says nothing; one that is there already needs no publication.
-        let same = newest.pins.contains(&reader_pin(reader, version));
-        if same && part.pins.len() == newest.pins.len() {
-            part.pins.clone_from(&newest.pins);
+    let own = reader.pin_name(shown);
+    let mut first = None;
+    let pin = |newest: &Manifest, mark| {
+        let version = match first {
+            Some(first) if crate::mutant::is("a version is pinned that was forgotten") => first,
+            _ => resolve(newest, shown)?,
+        };
+        first = Some(version);
+        if crate::mutant::is("a pin taken over is left as it was")
+            && let Some(name) = name_outlived(newest, version, reader)
+        {
+            return Ok(Step::Done((version, name)));
         }
-        Ok(version)
+        let mut part = OthersPart::of(newest);
+        part.pins.retain(|pin| {
+            let is_outlived = reader_of(pin).is_some_and(|name| reader.has_outlived(&name));
+            !is(pin, &own) && !is_outlived
+        });
+        part.pins.push(Pin {
+            holder: PinHolder::Reader(own.clone()),
+            pinned: Pinned::Version(version),
+        });
+        let body = compose_by_other(newest, mark, part, admin.clock.wall())?;
+        Ok(Step::Publish(Box::new(body), (version, own.clone())))
     };
-    let (newest, version) = admin.publish_part(image, pin).await?;
+    let (newest, (version, name)) = admin.publish(image, pin).await?;
     let manifest = admin.load_shown(&newest, &Shown::Version(version)).await?;
-    Ok(ReaderPinned { manifest })
+    Ok(ReaderPinned { manifest, name })
 }
 
-fn reader_pin(reader: &str, version: Version) -> Pin {
-    Pin {
-        holder: PinHolder::Reader(reader.to_owned()),
-        pinned: Pinned::Version(version),
+/// The name of the pin of a life that `reader` has outlived, on `version`.
+fn name_outlived(newest: &Manifest, version: Version, reader: &ReaderLife) -> Option<String> {
+    let pins = newest.pins.iter();
+    let mut pins = pins.filter(|pin| pin.pinned == Pinned::Version(version));
+    pins.find_map(|pin| {
+        let name = reader_of(pin)?;
+        let is_outlived = reader.has_outlived(&name);
+        is_outlived.then(|| name.whole.to_owned())
+    })
+}
+
+fn is(pin: &Pin, name: &str) -> bool {
+    matches!(&pin.holder, PinHolder::Reader(held) if held == name)
+}
+
+fn reader_of(pin: &Pin) -> Option<PinName<'_>> {
+    match &pin.holder {
+        PinHolder::Reader(name) => Some(PinName::of(name)),
+        PinHolder::Clone { .. } => None,
     }
-}
-
-fn is_reader(pin: &Pin, reader: &str) -> bool {
-    matches!(&pin.holder, PinHolder::Reader(id) if id == reader)
 }

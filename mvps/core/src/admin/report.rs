@@ -6,7 +6,8 @@ use crate::format::manifest::{ImageState, Manifest, Pin, PinHolder, Pinned, Snap
 use crate::ids::ImageId;
 use crate::protocol::ManifestStore;
 
-use super::AdminError;
+use super::reader_life::PinName;
+use super::{AdminError, ReaderLife};
 
 /// Everything about an image that its newest manifest says.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
@@ -69,8 +70,14 @@ pub struct SnapshotReport {
 /// A pin.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct PinReport {
-    /// `reader ID` or `clone IMAGE`.
+    /// `reader NAME` or `clone IMAGE`.
     pub holder: String,
+    /// The stable id of the reader's server; `None` of a clone's pin.
+    pub stable_id: Option<String>,
+    /// The reader's life; `None` of a clone's pin, and of one of an earlier release.
+    pub life: Option<String>,
+    /// Whether that is the `present` life of the server that was asked about, or an `ended` one.
+    pub life_is: Option<&'static str>,
     /// The version it keeps, if it keeps a whole version.
     pub version: Option<u64>,
     /// How many objects it keeps, if it keeps objects.
@@ -156,12 +163,30 @@ impl SnapshotReport {
 
 impl PinReport {
     pub(super) fn of(pin: &Pin) -> Self {
+        Self::seen_by(pin, None)
+    }
+
+    /// As the server sees it that lives the life `present`.
+    pub(super) fn seen_by(pin: &Pin, present: Option<&ReaderLife>) -> Self {
+        let reader = match &pin.holder {
+            PinHolder::Reader(name) => Some(PinName::of(name)),
+            PinHolder::Clone { .. } => None,
+        };
+        let life = reader.as_ref().and_then(|name| name.life.as_ref());
+        let life_is = reader.as_ref().and_then(|name| match present? {
+            present if life == Some(present) => Some("present"),
+            present if present.has_outlived(name) => Some("ended"),
+            _ => None,
+        });
         let (version, objects) = match &pin.pinned {
             Pinned::Version(version) => (Some(version.0), None),
             Pinned::Objects(names) => (None, Some(count(names))),
         };
         Self {
             holder: holder(&pin.holder),
+            stable_id: reader.as_ref().map(|name| name.stable().to_owned()),
+            life: life.map(ReaderLife::to_string),
+            life_is,
             version,
             objects,
         }

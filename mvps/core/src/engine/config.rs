@@ -57,8 +57,6 @@ pub struct EngineConfig {
     pub limits: Limits,
     /// Host and process, recorded in the manifest for messages to the operator.
     pub owner: String,
-    /// The server's name as a reader of versions: no other server has it, and it survives restarts.
-    pub reader: String,
 }
 
 impl Default for EngineConfig {
@@ -78,7 +76,6 @@ impl Default for EngineConfig {
             compaction: CompactionSettings::default(),
             limits: Limits::default(),
             owner: String::new(),
-            reader: String::new(),
         }
     }
 }

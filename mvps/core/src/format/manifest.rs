@@ -105,7 +105,8 @@ pub struct Snapshot {
 /// Who a pin belongs to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PinHolder {
-    /// A read-only server, by its stable reader id.
+    /// A server that reads a version, by the name of its pin: any text (`admin::ReaderLife` makes
+    /// it).
     Reader(String),
     /// A clone.
     Clone {

@@ -14,10 +14,14 @@
 //! For *abrecheck* it finds none with the actors that were tried; what the rule is there for needs
 //! a version of the target that was forgotten by publication, which the model leaves out.
 //!
+//! [`readers`] tells in the same way what the simulation found about servers of published versions;
+//! no model has those.
+//!
 //! Must never: sleep to get an interleaving, or ask the code under test whether all is well.
 
 mod clones;
 mod publication;
+mod readers;
 mod stage;
 
 use crate::mutant::SCENARIOS;

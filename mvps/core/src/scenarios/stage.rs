@@ -10,7 +10,7 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-use crate::admin::{self, Admin, AdminError, Cloned, RolledBack};
+use crate::admin::{self, Admin, AdminError, Cloned, ReaderLife, RolledBack};
 use crate::collector::expiry::ExpiryPolicy;
 use crate::collector::{CollectionPolicy, CollectionReport, Collector, Silent};
 use crate::engine::{
@@ -27,7 +27,8 @@ use crate::format::object_name::{manifest_key, parse_manifest_key};
 use crate::ids::{ImageId, PageSize, Version};
 use crate::protocol::{Intent, ManifestStore, OpeningRequest};
 use crate::reachability::{is_tombstone, referenced_objects};
-use crate::token::Shown;
+use crate::session::{EngineImages, Images, OpenImage, ReadAt, ServedImage};
+use crate::token::{Grant, Shown};
 
 /// Keys of manifests contain it.
 pub const MANIFESTS: &str = "/manifests/";
@@ -385,6 +386,22 @@ impl Actor {
         byte
     }
 
+    /// Serves a version, as the session layer does, in the name of `reader`.
+    pub async fn serve(&self, of: &str, version: u64, reader: ReaderLife) -> ServedImage {
+        let images = EngineImages::new(self.host.clone(), config()).with_reader(reader);
+        let grant = Grant {
+            image: named(of),
+            size_bytes: None,
+            page_size: None,
+            read_only: true,
+            shown: Shown::Version(Version(version)),
+            client: None,
+            durability: None,
+            tls_client: None,
+        };
+        images.open(&grant).await.expect("it is retained")
+    }
+
     pub fn admin(&self) -> Admin<'_> {
         Admin {
             manifests: &self.manifests,
@@ -455,6 +472,15 @@ pub async fn read(disk: &Attachment, number: u64) -> u8 {
     let content = content.expect("the page can be read").into_bytes();
     assert!(content.iter().all(|byte| *byte == content[0]), "one byte");
     content[0]
+}
+
+/// What the first page of a version holds.
+pub async fn read_version(served: &ServedImage) -> u8 {
+    let disk = served.attach();
+    // An object that is gone is asked for again and again.
+    let content = tokio::time::timeout(HANGS_AFTER, disk.read(0, PAGE as u32)).await;
+    let content = content.expect("every object is there");
+    content.expect("the page can be read").into_bytes()[0]
 }
 
 pub async fn checkpoint(disk: &Attachment) -> u64 {

@@ -4,6 +4,7 @@ use super::images::{ImageFacts, Images, OpenFailure};
 use super::served::ServedImage;
 use super::version_export;
 use super::version_export::VersionExport;
+use crate::admin::ReaderLife;
 use crate::engine::{EngineConfig, Host, Image, OpenError};
 use crate::format::manifest::Manifest;
 use crate::ids::ImageId;
@@ -17,6 +18,7 @@ pub struct EngineImages {
     host: Host,
     config: EngineConfig,
     manifests: ManifestStore,
+    reader: Option<ReaderLife>,
 }
 
 impl EngineImages {
@@ -28,7 +30,16 @@ impl EngineImages {
             host,
             config,
             manifests,
+            reader: None,
         }
+    }
+
+    /// The same, of a server that can serve published versions, too: it pins them in the name of
+    /// `reader`.
+    #[must_use]
+    pub fn with_reader(mut self, reader: ReaderLife) -> Self {
+        self.reader = Some(reader);
+        self
     }
 }
 
@@ -66,7 +77,11 @@ impl EngineImages {
     }
 
     async fn open_version(&self, grant: &Grant) -> Result<VersionExport, OpenFailure> {
-        let (host, reader) = (&self.host, &self.config.reader);
+        let Some(reader) = &self.reader else {
+            let reason = "this server has no name to pin versions with".to_owned();
+            return Err(OpenFailure { reason, told: None });
+        };
+        let host = &self.host;
         VersionExport::open(host, &self.manifests, reader, &grant.image, &grant.shown).await
     }
 }

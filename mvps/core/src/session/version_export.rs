@@ -1,13 +1,13 @@
-//! A published version while a server serves it: pinned in its image under the server's reader id,
-//! until the last client has left and the server closes it (protocol §4.7).
+//! A published version while a server serves it: pinned in its image in the name of the server's
+//! life, until the last client has left and the server closes it (protocol §4.7).
 //!
-//! A server that dies leaves its pin behind. The next server with the same reader id that serves
-//! the same thing takes the pin over; otherwise `mvps image pins --release` frees it.
+//! A server that dies leaves its pin behind. The next life of its line that pins something in that
+//! image takes it away; otherwise `mvps image pins --release` frees it.
 
 use std::sync::Arc;
 
 use super::images::OpenFailure;
-use crate::admin::{Admin, AdminError, pin_version, release_reader};
+use crate::admin::{Admin, AdminError, ReaderLife, pin_version, release_pin};
 use crate::encryption::RootKeys;
 use crate::engine::{EngineError, Host, PublishedVersion};
 use crate::env::{Clock, Entropy};
@@ -24,7 +24,7 @@ pub struct VersionExport {
 
 struct ReaderPin {
     image: ImageId,
-    reader: String,
+    name: String,
     manifests: ManifestStore,
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
@@ -42,11 +42,11 @@ impl ReaderPin {
     }
 
     async fn release(&self) -> Result<(), EngineError> {
-        match release_reader(&self.admin(), &self.image, &self.reader).await {
-            Ok(_) => Ok(()),
-            Err(AdminError::NoSuchReader { .. }) => {
+        match release_pin(&self.admin(), &self.image, &self.name).await {
+            Ok(true) => Ok(()),
+            Ok(false) => {
                 tracing::warn!(
-                    image = %self.image, reader = %self.reader,
+                    image = %self.image, pin = %self.name,
                     "somebody released the pin while the version was served"
                 );
                 Ok(())
@@ -59,31 +59,36 @@ impl ReaderPin {
 }
 
 impl VersionExport {
-    /// Pins and opens what `shown` of `image` is now, for the server called `server`.
+    /// Pins and opens what `shown` of `image` is now, for the life `reader`.
     ///
     /// # Errors
     /// [`OpenFailure`].
     pub(super) async fn open(
         host: &Host,
         manifests: &ManifestStore,
-        server: &str,
+        reader: &ReaderLife,
         image: &ImageId,
         shown: &Shown,
     ) -> Result<Self, OpenFailure> {
-        let pin = ReaderPin {
+        let mut pin = ReaderPin {
             image: image.clone(),
-            reader: reader_id(server, shown),
+            name: String::new(),
             manifests: manifests.clone(),
             clock: Arc::clone(&host.environment.clock),
             entropy: Arc::clone(&host.environment.entropy),
             root_keys: Arc::clone(&host.root_keys),
         };
-        let pinned = pin_version(&pin.admin(), image, shown, &pin.reader).await;
-        let manifest = pinned.map_err(|error| failure(&error))?.manifest;
-        match PublishedVersion::open(host, &manifest).await {
+        let pinned = pin_version(&pin.admin(), image, shown, reader).await;
+        let pinned = pinned.map_err(|error| failure(&error))?;
+        pin.name = pinned.name;
+        match PublishedVersion::open(host, &pinned.manifest).await {
             Ok(version) => {
                 let number = version.version();
-                tracing::info!(%image, version = %number, reader = %pin.reader, "pinned");
+                tracing::info!(%image, version = %number, pin = %pin.name, "pinned");
+                if crate::mutant::is("a pin is released while its version is served") {
+                    // The variant does not look.
+                    let _ = pin.release().await;
+                }
                 Ok(Self {
                     version,
                     pin: Arc::new(pin),
@@ -91,7 +96,7 @@ impl VersionExport {
             }
             Err(error) => {
                 if let Err(error) = pin.release().await {
-                    tracing::warn!(%image, reader = %pin.reader, %error, "the pin stays");
+                    tracing::warn!(%image, pin = %pin.name, %error, "the pin stays");
                 }
                 Err(OpenFailure {
                     reason: error.to_string(),
@@ -110,16 +115,6 @@ impl VersionExport {
     /// Releases the pin. Waits while the object store is unavailable.
     pub(super) async fn close(&self) -> Result<(), EngineError> {
         self.pin.release().await
-    }
-}
-
-/// A reader id for each thing that a server serves, so that closing one leaves the others' pins
-/// alone.
-fn reader_id(server: &str, shown: &Shown) -> String {
-    match shown {
-        Shown::Newest => server.to_owned(),
-        Shown::Version(version) => format!("{server}:version:{version}"),
-        Shown::Snapshot(name) => format!("{server}:snapshot:{name}"),
     }
 }
 

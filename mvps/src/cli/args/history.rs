@@ -217,7 +217,9 @@ pub struct PinsArgs {
     /// The image.
     #[arg(value_parser = ImageId::parse)]
     pub image: ImageId,
-    /// Free the pin of this reader, which must be dead.
+    /// Free the pins of this reader, which must be dead: a pin as it is listed, a life
+    /// (`HOST-ID.LINE.LIFE`), or all lives of `HOST-ID` but that of the server that runs in
+    /// `--buffer-store-path`.
     #[arg(long, env = "MVPS_TE_RELEASE", value_name = "ID")]
     pub release: Option<String>,
     /// With what.

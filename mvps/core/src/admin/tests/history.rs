@@ -6,8 +6,8 @@ use std::collections::BTreeSet;
 use futures_util::FutureExt;
 
 use crate::admin::{
-    Admin, AdminError, clone_image, create_snapshot, delete, delete_snapshot, pin_version, pins,
-    release_reader, resize, roll_back, snapshots, versions,
+    Admin, AdminError, ReaderLife, clone_image, create_snapshot, delete, delete_snapshot,
+    pin_version, pins, release_reader, resize, roll_back, snapshots, versions,
 };
 use crate::env::memory::{MemoryBufferStores, Verdict};
 use crate::env::{EntropyExt, OperationKind, StoreError};
@@ -153,7 +153,8 @@ async fn a_pinned_snapshot_is_deleted_with_force_and_the_pin_stays() {
         .await
         .unwrap();
     let monday = Shown::Snapshot("monday".to_owned());
-    let pinned = pin_version(&admin, &image(), &monday, "reader-1")
+    let reader = ReaderLife::begin("reader-1", 1, &*world.entropy);
+    let pinned = pin_version(&admin, &image(), &monday, &reader)
         .await
         .unwrap();
     assert_eq!(pinned.manifest.version, version(2));
@@ -165,7 +166,7 @@ async fn a_pinned_snapshot_is_deleted_with_force_and_the_pin_stays() {
         .unwrap_err();
     let text = error.to_string();
     assert!(
-        text.contains("reader reader-1") && text.contains("clone copy"),
+        text.contains("reader reader-1.") && text.contains("clone copy"),
         "{text}"
     );
     let deleted = delete_snapshot(&admin, &image(), "monday", true)
@@ -174,37 +175,47 @@ async fn a_pinned_snapshot_is_deleted_with_force_and_the_pin_stays() {
     assert_eq!(deleted.pinned_by.len(), 2);
     world.expire().await;
     assert_kept(&world, &named("copy")).await;
-    let shown = pins(&admin, &image()).await.unwrap();
+    let shown = pins(&admin, &image(), None).await.unwrap();
     assert_eq!(shown.pins.len(), 2);
 
-    let unknown = release_reader(&admin, &image(), "copy").await;
+    let unknown = release_reader(&admin, &image(), "copy", None).await;
     assert!(matches!(unknown, Err(AdminError::NoSuchReader { .. })));
-    let after = release_reader(&admin, &image(), "reader-1").await.unwrap();
+    let after = release_reader(&admin, &image(), "reader-1", None)
+        .await
+        .unwrap();
     assert_eq!((after.pins.len(), after.released), (1, true));
 }
 
-/// A reader id has one pin, whatever it read before.
+/// A life has one pin for each thing that it serves, and publishes it whenever it takes it.
 #[tokio::test(start_paused = true)]
-async fn a_reader_has_one_pin() {
+async fn a_life_has_one_pin_for_a_thing() {
     let world = World::new();
     let admin = admin(&world);
     clean_image(&world).await;
+    let reader = ReaderLife::begin("reader-1", 1, &*world.entropy);
     let pin = async |number| {
         let shown = Shown::Version(version(number));
-        pin_version(&admin, &image(), &shown, "reader-1").await
+        pin_version(&admin, &image(), &shown, &reader).await
     };
     pin(2).await.unwrap();
-    let after_first = world.newest().await.version;
+    let first = world.newest().await;
     pin(2).await.unwrap();
-    assert_eq!(
-        world.newest().await.version,
-        after_first,
-        "nothing to publish"
-    );
+    let again = world.newest().await;
+    assert_eq!(again.version, first.version.next(), "published anew");
+    assert_ne!(again.others.last(), first.others.last(), "a fresh mark");
+    assert_eq!(again.pins, first.pins);
     pin(3).await.unwrap();
-    let newest = world.newest().await;
-    assert_eq!(newest.pins.len(), 1);
-    assert_eq!(newest.pins[0].pinned, Pinned::Version(version(3)));
+    let pinned: Vec<_> = world
+        .newest()
+        .await
+        .pins
+        .into_iter()
+        .map(|it| it.pinned)
+        .collect();
+    assert_eq!(pinned, [2, 3].map(|it| Pinned::Version(version(it))));
+    release_reader(&admin, &image(), &format!("{reader}:version:2"), None)
+        .await
+        .unwrap();
     world.expire().await;
     pin(3).await.unwrap();
     assert!(matches!(pin(2).await, Err(AdminError::VersionGone { .. })));

@@ -6,12 +6,12 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::EngineImages;
-use crate::admin::{self, Admin, AdminError};
+use crate::admin::{self, Admin, AdminError, ReaderLife};
 use crate::client::{Client, ClientError};
 use crate::encryption::RootKeys;
 use crate::engine::{EngineConfig, Host};
 use crate::env::memory::testing::test_environment;
-use crate::env::memory::{MemoryBufferStores, MemoryObjectStore};
+use crate::env::memory::{MemoryBufferStores, MemoryObjectStore, SeededEntropy};
 use crate::env::{Environment, PeerName, WallTime};
 use crate::ids::ImageId;
 use crate::nbd::{Errno, ExportName, Opening};
@@ -33,7 +33,7 @@ impl World {
     fn new() -> Self {
         let (environment, objects) = test_environment(7, Arc::new(MemoryBufferStores::new()));
         let host = Host::new(environment.clone(), 64 << 20);
-        let images = EngineImages::new(host, EngineConfig::default());
+        let images = EngineImages::new(host, EngineConfig::default()).with_reader(reader("zero"));
         let keys = TokenKeys::from_secret(SECRET).unwrap();
         let (clock, spawner) = (environment.clock.clone(), environment.spawner.clone());
         let server = Server::new(clock, spawner, images, keys, ServerConfig::default());
@@ -58,6 +58,10 @@ impl World {
         let name = signed(token);
         Client::connect(stream, name, Opening::Go, &*self.environment.spawner).await
     }
+}
+
+fn reader(stable: &str) -> ReaderLife {
+    ReaderLife::begin(stable, 1, &SeededEntropy::new(1))
 }
 
 fn token() -> NewToken {
@@ -206,14 +210,11 @@ async fn a_shutdown_leaves_a_clean_image() {
 }
 
 /// Another server on the same objects, with a buffer store and a name of its own.
-fn another(world: &World, reader: &str) -> World {
+fn another(world: &World, name: &str) -> World {
     let mut environment = world.environment.clone();
     environment.buffers = Arc::new(MemoryBufferStores::new());
-    let config = EngineConfig {
-        reader: reader.to_owned(),
-        ..EngineConfig::default()
-    };
-    let images = EngineImages::new(Host::new(environment.clone(), 64 << 20), config);
+    let host = Host::new(environment.clone(), 64 << 20);
+    let images = EngineImages::new(host, EngineConfig::default()).with_reader(reader(name));
     let (clock, spawner) = (environment.clock.clone(), environment.spawner.clone());
     let keys = TokenKeys::from_secret(SECRET).unwrap();
     World {
@@ -252,8 +253,9 @@ impl Operator {
 
     async fn pinned_by(&self) -> Vec<String> {
         let image = ImageId::parse("disk0").unwrap();
-        let pins = admin::pins(&self.admin(), &image).await.unwrap().pins;
-        pins.into_iter().map(|pin| pin.holder).collect()
+        let pins = admin::pins(&self.admin(), &image, None).await.unwrap().pins;
+        let pins = pins.into_iter();
+        pins.map(|pin| pin.holder).collect()
     }
 }
 
@@ -292,11 +294,11 @@ async fn any_number_of_servers_read_a_snapshot_and_it_is_pinned_meanwhile() {
         let refused = client.trim(0, 4096, false).await;
         assert_eq!(refused, Err(ClientError::Failed(Errno::Permission)));
     }
-    let version = format!("reader two:version:{version}");
+    let (of_one, of_two) = (reader("one"), reader("two"));
     let expected = [
-        "reader one:snapshot:monday",
-        "reader two:snapshot:monday",
-        &version,
+        format!("reader {of_one}:snapshot:monday"),
+        format!("reader {of_two}:snapshot:monday"),
+        format!("reader {of_two}:version:{version}"),
     ];
     assert_eq!(operator.pinned_by().await[..3], expected);
     assert_eq!(writer.read(0, 4096).await.unwrap(), bytes(2, 4096));
@@ -305,7 +307,7 @@ async fn any_number_of_servers_read_a_snapshot_and_it_is_pinned_meanwhile() {
     first.disconnect().await;
     beside.disconnect().await;
     tokio::time::sleep(Duration::from_secs(300)).await;
-    assert_eq!(operator.pinned_by().await, ["reader two:snapshot:monday"]);
+    assert_eq!(operator.pinned_by().await, expected[1..2]);
     let refused = admin::delete_snapshot(&operator.admin(), &image, "monday", false).await;
     assert!(matches!(refused, Err(AdminError::SnapshotPinned { .. })));
     second.disconnect().await;
