@@ -90,12 +90,42 @@ pub fn judge(seeds: u64, chosen: Option<&str>, search: Search) -> ExitCode {
         let median = median.copied().unwrap_or(0);
         println!("median: {median} seeds to detection");
     }
+    if search == Search::FromZero && chosen.is_none() {
+        print_table(&fates);
+    }
     println!("{} passed, {survived} failed", caught_after.len());
     if survived == 0 && !fates.is_empty() {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
     }
+}
+
+/// Prints the README's table: what noticed each variant, and how many seeds that took.
+fn print_table(fates: &[Fate]) {
+    let rows = fates.iter().map(|fate| match &fate.caught {
+        Some((after, failure)) => (oracle_of(failure), fate.name, after.to_string()),
+        None => ("none".to_owned(), fate.name, "more".to_owned()),
+    });
+    let number = |oracle: &str| {
+        let digits: String = oracle.chars().take_while(char::is_ascii_digit).collect();
+        digits.parse().unwrap_or(u32::MAX)
+    };
+    let mut rows: Vec<_> = rows.collect();
+    rows.sort_by_key(|(oracle, name, _)| (number(oracle), oracle.clone(), *name));
+    println!("| variant | oracle | seeds |\n|---|---|---:|");
+    for (oracle, name, seeds) in rows {
+        println!("| {name} | {oracle} | {seeds} |");
+    }
+}
+
+/// The oracle that a failure names.
+fn oracle_of(failure: &str) -> String {
+    let named = failure.lines().find_map(|line| {
+        let (_, text) = line.split_once("oracle ")?;
+        Some(text.split_once(": ")?.0.to_owned())
+    });
+    named.unwrap_or_else(|| "an assertion of the engine".to_owned())
 }
 
 /// Runs variants on all cores, each until it is caught, and prints each when its fate is known.

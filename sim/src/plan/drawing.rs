@@ -60,7 +60,7 @@ impl Plan {
             },
             part_bytes: random.pick(&[8 << 20, 8 << 20, 16 << 10, 64 << 10]),
             looks: RandomStream::new(seed, "looks").pick(&[0, 30, 100]),
-            disk_faults_max: 1,
+            disk_faults_max: 2,
             failed_lose_power: 0,
             silences: RandomStream::new(seed, "silences").pick(&[0, 0, 0, 150, 400]),
             events: events(&random),
