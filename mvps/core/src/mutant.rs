@@ -54,6 +54,18 @@ pub const ALL: &[&str] = &[
     "collection ignores epoch and watermark",
     "collection ignores unreadable manifests",
     "the active epoch is settled",
+    "the conflict window forgets and aborts nobody",
+    "the conflict window is pruned by the newest view",
+    "a transaction commits without a change that failed",
+    "a full buffer takes writes",
+    "the rest of a range begins with its first page",
+    "what begins a second segment is lost",
+    "a split checkpoint publishes its first segment",
+    "a leaf loses its last page",
+    "all leaves are said to be where the first one is",
+    "a leaf that moves is left behind",
+    "a hole frees the first leaf that it covers",
+    "page numbers of the map have 32 bits",
 ];
 
 /// Variants of collection, history, fencing and connections that this crate's own tests must fail
