@@ -72,7 +72,6 @@ pub const ALL: &[&str] = &[
     "released one view early",
     "image handed back while somebody reads",
     "size told before it is published",
-    "buffer limit ignored",
     "extents miss what is buffered",
     "unchanged is judged by the place in a segment",
     "expiry keeps one state too few",
@@ -82,6 +81,18 @@ pub const ALL: &[&str] = &[
     "a copied folder's reader taken for an earlier life",
     "a pin is released while its version is served",
     "a version is pinned that was forgotten",
+    "the conflict window forgets and aborts nobody",
+    "the conflict window is pruned by the newest view",
+    "a transaction commits without a change that failed",
+    "a full buffer takes writes",
+    "the rest of a range begins with its first page",
+    "what begins a second segment is lost",
+    "a split checkpoint publishes its first segment",
+    "a leaf loses its last page",
+    "all leaves are said to be where the first one is",
+    "a leaf that moves is left behind",
+    "a hole frees the first leaf that it covers",
+    "page numbers of the map have 32 bits",
 ];
 
 /// Variants of collection, history, fencing and connections that this crate's own tests must fail

@@ -166,9 +166,14 @@ impl<V: Advance> RangeMap<V> {
         if let Some((first, last)) = self.last_overlap(range)
             && last.end > range.end
         {
+            let skipped = match crate::mutant::is("the rest of a range begins with its first page")
+            {
+                true => 0,
+                false => range.end.0 - first.0,
+            };
             let rest = Stretch {
                 end: last.end,
-                value: last.value.advance(range.end.0 - first.0),
+                value: last.value.advance(skipped),
             };
             self.stretches.insert(range.end, rest);
         }

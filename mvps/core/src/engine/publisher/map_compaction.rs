@@ -233,15 +233,23 @@ fn changed_leaves(map: &Map) -> BTreeSet<LeafNumber> {
     let mut changed = BTreeSet::new();
     let leaves = &map.root().leaves;
     for (range, location) in map.overlay().iter() {
-        let (first, _) = LeafNumber::of(range.start);
-        let last = LeafNumber((range.end.0 - 1) / LEAF_PAGES);
+        let number = |page: u64| match crate::mutant::is("page numbers of the map have 32 bits") {
+            true => PageNumber(page & u64::from(u32::MAX)),
+            false => PageNumber(page),
+        };
+        let (first, _) = LeafNumber::of(number(range.start.0));
+        let (last, _) = LeafNumber::of(number(range.end.0 - 1));
         if location.is_some() {
             // A frame's run spans two leaves at most.
             changed.extend([first, last]);
         } else {
             let from = leaves.partition_point(|leaf| leaf.leaf < first);
             let in_hole = leaves[from..].iter().take_while(|leaf| leaf.leaf <= last);
-            changed.extend(in_hole.map(|leaf| leaf.leaf));
+            let freed = match crate::mutant::is("a hole frees the first leaf that it covers") {
+                true => 1,
+                false => usize::MAX,
+            };
+            changed.extend(in_hole.map(|leaf| leaf.leaf).take(freed));
         }
     }
     changed

@@ -190,9 +190,6 @@ impl ImageTask {
 
     /// Whether there is no room once `more` bytes were committed.
     pub(super) fn is_full(&self, more: usize) -> bool {
-        if crate::mutant::is("buffer limit ignored") {
-            return false;
-        }
         self.buffered_bytes() + more as u64 >= self.config().buffer_limit_bytes
     }
 

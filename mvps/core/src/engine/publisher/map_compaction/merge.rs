@@ -16,7 +16,8 @@ pub(super) fn merge_leaf(
     overlay: &RangeMap<Option<PageLocation>>,
 ) -> Leaf {
     let leaf_first = number.0 * LEAF_PAGES;
-    let pages = PageNumber(leaf_first)..PageNumber(leaf_first + LEAF_PAGES);
+    let lost = u64::from(crate::mutant::is("a leaf loses its last page"));
+    let pages = PageNumber(leaf_first)..PageNumber(leaf_first + LEAF_PAGES - lost);
     let mut extents = Vec::new();
     for Run {
         first,
