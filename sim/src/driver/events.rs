@@ -11,7 +11,7 @@ use mvps_core::format::buffer_metadata::BufferMetadata;
 use mvps_core::ids::{BufferStoreId, ImageId, Lsn, PageNumber};
 
 use super::{Driver, OldCopy};
-use crate::environment::tripwire::Tripwire;
+use crate::environment::tripwire::{RARE_CALLS, Tripwire};
 use crate::journal::Choice;
 use crate::workload::orders::Status;
 
@@ -236,7 +236,11 @@ impl Driver {
     async fn trip(&mut self) {
         let machine = self.in_charge;
         let tripwire = self.machines[machine].tripwire.clone();
-        tripwire.arm(self.random.within(1..80));
+        if self.quiet.chance(400) {
+            tripwire.arm_at(self.quiet.pick(&RARE_CALLS), self.quiet.below(6));
+        } else {
+            tripwire.arm(self.random.within(1..80));
+        }
         let patience = self.random.duration(SECOND, MINUTE);
         self.wait_for_trip(&tripwire, patience).await;
         self.crash_somehow(machine);

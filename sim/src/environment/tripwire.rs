@@ -7,6 +7,18 @@ use tokio::sync::Notify;
 
 use crate::journal::Journal;
 
+/// Calls of servers that are rare, by the names of their crashes.
+pub const RARE_CALLS: [&str; 5] = [
+    "crash: at a buffer drop",
+    "crash: at a buffer seal",
+    "crash: at an upload",
+    "crash: at a put",
+    "crash: at buffer metadata",
+];
+
+/// The crash of a collector that deletes.
+pub const DELETION: &str = "crash: at a delete";
+
 /// Stops a machine's processes dead at one of their calls. Clones share it.
 #[derive(Clone)]
 pub struct Tripwire {
@@ -19,6 +31,8 @@ pub struct Tripwire {
 struct State {
     /// Calls that still pass; `None` if the wire is not armed.
     left: Option<u64>,
+    /// Only calls of this kind count.
+    only: Option<&'static str>,
     has_tripped: bool,
 }
 
@@ -41,7 +55,16 @@ impl Tripwire {
     pub fn arm(&self, calls: u64) {
         *self.state() = State {
             left: Some(calls),
-            has_tripped: false,
+            ..State::default()
+        };
+    }
+
+    /// Lets `calls` more calls of one kind pass, and all of the others.
+    pub fn arm_at(&self, kind: &'static str, calls: u64) {
+        *self.state() = State {
+            left: Some(calls),
+            only: Some(kind),
+            ..State::default()
         };
     }
 
@@ -61,14 +84,16 @@ impl Tripwire {
     pub async fn pass(&self, process: &str, call: &'static str) {
         let stops = {
             let mut state = self.state();
+            let counts = state.only.is_none_or(|only| only == call);
             match state.left {
+                // Who tripped never goes on.
+                _ if state.has_tripped => true,
                 None => false,
+                Some(_) if !counts => false,
                 Some(0) => {
-                    if !state.has_tripped {
-                        state.has_tripped = true;
-                        self.journal.fault(process, call);
-                        self.tripped.notify_one();
-                    }
+                    state.has_tripped = true;
+                    self.journal.fault(process, call);
+                    self.tripped.notify_one();
                     true
                 }
                 Some(left) => {

@@ -8,6 +8,7 @@ use mvps_core::env::memory::Crash;
 use tokio::sync::oneshot;
 
 use crate::environment::machine::{Machine, Process};
+use crate::environment::tripwire::DELETION;
 use crate::journal::Journal;
 use crate::random::RandomStream;
 
@@ -67,7 +68,11 @@ where
     match random.below(10) {
         0 | 1 => {
             let tripwire = machine.tripwire.clone();
-            tripwire.arm(random.below(CALLS_MAX));
+            if random.chance(300) {
+                tripwire.arm_at(DELETION, random.below(3));
+            } else {
+                tripwire.arm(random.below(CALLS_MAX));
+            }
             tokio::select! {
                 biased;
                 () = tripwire.tripped() => journal.mark(marks.killed),

@@ -22,6 +22,7 @@ use crate::format::map_object::{
 
 use crate::engine::limits::Limits;
 use crate::engine::read::Map;
+use crate::ids::PageNumber;
 
 mod execute;
 mod merge;
