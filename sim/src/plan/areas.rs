@@ -113,11 +113,10 @@ impl Areas {
 
     /// What of `pages` clients use.
     pub fn cut(&self, pages: Range<u64>) -> impl Iterator<Item = u64> {
-        let within = self.areas.iter().flat_map(move |area| {
+        self.areas.iter().flat_map(move |area| {
             let start = area.start.max(pages.start);
             start..area.end.min(pages.end).max(start)
-        });
-        within
+        })
     }
 
     /// What of the byte range `bytes` lies in areas.

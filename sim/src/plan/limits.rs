@@ -37,6 +37,6 @@ pub(super) fn limit(seed: u64, name: &str, plan: &mut Plan) {
         // Writes wait where checkpoints do not keep up, and the disk is what they wait for.
         let limit_bytes = &mut plan.config.buffer_limit_bytes;
         *limit_bytes = (*limit_bytes).min(page_bytes * 48);
-        plan.events.buffer_fault = plan.events.buffer_fault.max(2);
+        plan.events.buffer_fault = plan.events.buffer_fault.max(6);
     }
 }
