@@ -48,7 +48,7 @@ pub const KNOWN: &[(&str, u64)] = &[
     ("reader ids without a life", 1),
     ("retired objects forgotten", 71),
     ("revoked request committed", 1),
-    ("rollback takes back before it is published", 1012),
+    ("rollback takes back before it is published", 1068),
     ("snapshot delete that forgets pins", 3),
     ("stale old page accepted", 1),
     ("the active epoch is settled", 3),

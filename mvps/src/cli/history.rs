@@ -8,8 +8,8 @@ use std::path::Path;
 
 use anyhow::bail;
 use mvps_core::admin::{
-    self, Admin, Cloned, Deleted, PinsReport, ReaderLife, Rekeyed, Resized, RolledBack,
-    SnapshotCreated, SnapshotDeleted, SnapshotReport, VersionsReport,
+    self, Admin, Cloned, Deleted, PinsReport, Rekeyed, Resized, RolledBack, SnapshotCreated,
+    SnapshotDeleted, SnapshotReport, VersionsReport,
 };
 use mvps_core::encryption::RootKeys;
 use mvps_core::ids::{ImageId, Version};
@@ -388,10 +388,19 @@ fn versions_text(report: &VersionsReport) -> String {
 /// `mvps image pins`.
 pub(super) async fn pins(args: &PinsArgs) -> anyhow::Result<String> {
     let store = &args.operation.object_store;
-    let present = present_life(&args.operation.buffer.buffer_store_path).await;
+    let folder = &args.operation.buffer.buffer_store_path;
+    let runs = is_running(folder).await;
+    let present = recorded_life(folder).filter(|_| runs);
     let present = present.as_ref();
     let report = match &args.release {
         Some(reader) => {
+            if runs && present.is_none() {
+                bail!(
+                    "a server runs in {}, and which pins are its own cannot be read there: run \
+                     this as its user",
+                    folder.display()
+                );
+            }
             let context = AdminContext::open(store).await?;
             // As it is listed, too.
             let reader = reader.strip_prefix("reader ").unwrap_or(reader);
@@ -405,12 +414,10 @@ pub(super) async fn pins(args: &PinsArgs) -> anyhow::Result<String> {
     shown(args.operation.output.output, &report, pins_text)
 }
 
-/// The life of the server in this folder; `None` if none runs there.
-async fn present_life(folder: &Path) -> Option<ReaderLife> {
+/// Whether a server runs in this folder; one that does not answer well does.
+async fn is_running(folder: &Path) -> bool {
     let answer = ask(folder, &Request::Status).await;
-    // One that is busy runs.
-    let runs = !matches!(answer, Err(ControlError::NotRunning { .. }));
-    runs.then(|| recorded_life(folder))?
+    !matches!(answer, Err(ControlError::NotRunning { .. }))
 }
 
 fn pins_text(report: &PinsReport) -> String {

@@ -66,7 +66,7 @@ fn line_of(text: &str, mark: &str) -> Option<u64> {
     (held.trim_end() == mark).then(|| life.line())
 }
 
-/// The life of the server that runs in this folder, if one does.
+/// The last life in this folder: that of the server that runs there, if one does.
 #[must_use]
 pub fn recorded_life(folder: &Path) -> Option<ReaderLife> {
     let text = fs::read_to_string(folder.join(READER_LIFE_FILE)).ok()?;

@@ -12,7 +12,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use madsim::runtime::{Handle, NodeHandle};
 use madsim::time::{sleep, timeout};
-use mvps_core::admin::{self, Admin, AdminError, ReaderLife};
+use mvps_core::admin::{self, Admin, ReaderLife};
 use mvps_core::client::{Client, ClientError};
 use mvps_core::engine::{EngineConfig, EngineError, Host};
 use mvps_core::ids::{ImageId, Version};
@@ -240,7 +240,7 @@ impl Reading {
     async fn read(&self) -> Result<(), String> {
         let shown = match &self.shown {
             Some(shown) => shown.clone(),
-            None => self.choose().await.map_err(text)?,
+            None => self.choose().await?,
         };
         self.reader.group.chose(self.number, &shown);
         let engine = EngineImages::new(self.host.clone(), EngineConfig::default());
@@ -255,17 +255,20 @@ impl Reading {
     }
 
     /// A snapshot if there is one, or a version that is about to be forgotten.
-    async fn choose(&self) -> Result<Shown, AdminError> {
+    async fn choose(&self) -> Result<Shown, String> {
         let manifests = ManifestStore::new(self.host.store.clone());
         let (admin, image) = (self.admin(&manifests), &self.reader.site.image);
-        let snapshots = admin::snapshots(&admin, image).await?;
+        let snapshots = admin::snapshots(&admin, image).await.map_err(text)?;
         if !snapshots.is_empty() && self.random.chance(600) {
             let chosen = self.random.below(snapshots.len() as u64);
             let snapshot = &snapshots[usize::try_from(chosen).expect("an index")];
             return Ok(Shown::Snapshot(snapshot.name.clone()));
         }
-        let kept = admin::versions(&admin, image, 4).await?;
+        let kept = admin::versions(&admin, image, 4).await.map_err(text)?;
         let versions: Vec<u64> = kept.versions.iter().map(|it| it.version).collect();
+        if versions.is_empty() {
+            return Err("what it looked at is gone".to_owned());
+        }
         Ok(Shown::Version(Version(self.random.pick(&versions))))
     }
 
