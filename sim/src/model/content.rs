@@ -25,10 +25,32 @@ pub enum Effect {
 /// The largest page.
 static ZEROES: [u8; 1 << 16] = [0; 1 << 16];
 
+/// Whether all of `bytes`, of a page or less, are zero.
+#[must_use]
+pub fn is_zero(bytes: &[u8]) -> bool {
+    bytes.chunks(ZEROES.len()).all(|part| *part == ZEROES[..part.len()])
+}
+
+/// The pages, from the first to the last, that `effects` may change.
+#[must_use]
+pub fn reach(effects: &[Effect], page_size: PageSize) -> Option<(u64, u64)> {
+    let size = page_size.bytes() as u64;
+    let ranges = effects.iter().filter_map(|effect| {
+        let (from, to) = match effect {
+            Effect::Write(offset, data) => (*offset, offset + data.len() as u64),
+            Effect::Zero(offset, length) | Effect::Trim(offset, length) => {
+                (*offset, offset + length)
+            }
+        };
+        (from < to).then(|| (from / size, (to - 1) / size))
+    });
+    ranges.reduce(|one, other| (one.0.min(other.0), one.1.max(other.1)))
+}
+
 /// `None` for a page of zeroes, so that equal content is equal.
 #[must_use]
 pub fn normal(content: Bytes) -> Content {
-    (content[..] != ZEROES[..content.len()]).then_some(content)
+    (!is_zero(&content)).then_some(content)
 }
 
 /// The pages that `effects` change, one after the other, over what `before` says.

@@ -7,7 +7,7 @@ use mvps_core::env::{BufferBatch, PageRun};
 use mvps_core::format::manifest::ImageState;
 use mvps_core::ids::Lsn;
 
-use super::content::{Effect, Pages, apply, normal};
+use super::content::{Effect, Pages, apply, normal, reach};
 use super::operation::{Operation, OperationId};
 use super::state::{Model, State};
 use crate::journal;
@@ -152,11 +152,19 @@ impl Model {
                 .fail("2 (prefix)", format_args!("LSN {lsn} was given out twice"));
         }
         let before = |page| state.history.page(branch, Lsn(lsn.0 - 1), page);
+        // Looks before it computes: most requests are about other pages.
+        let first = pages.keys().next().copied().unwrap_or(0);
+        let last = pages.keys().next_back().copied().unwrap_or(u64::MAX);
+        let reaches = |operation: &Operation| {
+            let reach = reach(&operation.effects, self.page_size);
+            reach.is_some_and(|(from, to)| from <= first && last <= to)
+        };
         let matches = |operation: &Operation| {
             operation.server == server
                 && operation.submitted
                 && !operation.over
                 && operation.lsn.is_none()
+                && reaches(operation)
                 && apply(&operation.effects, self.page_size, before) == *pages
         };
         let found = state.operations.iter().filter(|(_, one)| matches(one));

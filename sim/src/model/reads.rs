@@ -6,7 +6,7 @@ use bytes::Bytes;
 use mvps_core::engine::{EngineError, Extent};
 use mvps_core::ids::{Lsn, Version};
 
-use super::content::{Effect, apply};
+use super::content::{Effect, apply, is_zero};
 use super::history::BranchId;
 use super::operation::{OperationId, size_of};
 use super::state::{Model, State};
@@ -222,7 +222,7 @@ impl Model {
             let got = &bytes[at(first - offset)..at(last - offset)];
             match content {
                 Some(content) => content[at(first - page * size)..at(last - page * size)] == *got,
-                None => got.iter().all(|byte| *byte == 0),
+                None => is_zero(got),
             }
         })
     }
