@@ -41,7 +41,7 @@ pub const KNOWN: &[(&str, u64)] = &[
     ("pending tenure forgotten", 8),
     ("pin of a clone's clone only in the parent", 16),
     ("publication counter reused for another body", 2),
-    ("retired objects forgotten", 71),
+    ("retired objects forgotten", 162),
     ("revoked request committed", 1),
     ("rollback takes back before it is published", 1012),
     ("snapshot delete that forgets pins", 3),
