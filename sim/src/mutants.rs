@@ -47,6 +47,7 @@ pub const KNOWN: &[(&str, u64)] = &[
     ("publication counter reused for another body", 2),
     ("reader ids without a life", 1),
     ("retired objects forgotten", 71),
+    ("retired objects forgotten", 162),
     ("revoked request committed", 1),
     ("rollback takes back before it is published", 1068),
     ("snapshot delete that forgets pins", 3),

@@ -28,7 +28,9 @@ static ZEROES: [u8; 1 << 16] = [0; 1 << 16];
 /// Whether all of `bytes`, of a page or less, are zero.
 #[must_use]
 pub fn is_zero(bytes: &[u8]) -> bool {
-    bytes.chunks(ZEROES.len()).all(|part| *part == ZEROES[..part.len()])
+    bytes
+        .chunks(ZEROES.len())
+        .all(|part| *part == ZEROES[..part.len()])
 }
 
 /// The pages, from the first to the last, that `effects` may change.
