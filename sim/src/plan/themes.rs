@@ -48,7 +48,7 @@ fn disk(plan: &mut Plan, random: &RandomStream) {
         kill: 2,
         power_cut: 6,
         buffer_fault: 16,
-        rot: 2,
+        rot: 4,
         ..Events::default()
     };
     plan.disk_faults_max = random.pick(&[3, 6]);
