@@ -29,6 +29,10 @@ const OPERATOR_PATIENCE: Duration = Duration::from_secs(300);
 /// How often a server is started on a store that has to be refused.
 const REFUSED_TRIES: u32 = 4;
 
+/// How long clients go on with a server that does not reach the store, before they are silent: longer
+/// than a confirmation of the tenure lasts.
+const CUT_OFF_BEFORE_SILENCE: Duration = Duration::from_secs(20);
+
 /// A server process that was started.
 struct Running {
     status: watch::Receiver<Status>,
@@ -108,6 +112,12 @@ impl Driver {
     async fn fall_silent(&mut self) {
         if !self.quiet.chance(self.site.plan.silences) {
             return;
+        }
+        if self.quiet.chance(400) {
+            // The last that the server hears of the store is nothing.
+            let name = self.machines[self.in_charge].name.clone();
+            self.site.store.cut_off(&name, CUT_OFF_BEFORE_SILENCE * 2);
+            sleep(CUT_OFF_BEFORE_SILENCE).await;
         }
         let within = self.site.model.lands_within();
         let duration = within + within / 4;

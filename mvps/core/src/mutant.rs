@@ -62,7 +62,6 @@ pub const ALL: &[&str] = &[
     "who waits for the store waits for the interval",
     "checkpoint answered before its commits",
     "a confirmation lasts half as long again",
-    "silence confirms the tenure",
     "silence lasts for ever",
     "who checks need not wait",
     "outdated buffer opened",

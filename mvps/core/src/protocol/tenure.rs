@@ -139,7 +139,6 @@ impl TenureCheck {
                     self.confirmed(started_at);
                 }
             }
-            CheckOutcome::Unreachable if is("silence confirms the tenure") => self.confirmed(now),
             CheckOutcome::Superseded => self.superseded(),
             CheckOutcome::Unreachable => {
                 if self.standing != Standing::Superseded {
