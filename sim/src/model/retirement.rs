@@ -113,14 +113,15 @@ impl Model {
             .chain(manifest.retired.iter().map(|it| &it.name))
             .collect();
         let is_own = state.is_active_writer_of(manifest, client);
-        if is_own && before.state == ImageState::Active {
-            for name in needs(before).filter(|name| !kept.contains(name)) {
-                fails(name, "it replaced it, and did not retire it");
-            }
+        if is_own
+            && before.state == ImageState::Active
+            && let Some(name) = needs(before).find(|name| !kept.contains(name))
+        {
+            fails(name, "it replaced it, and did not retire it");
         }
         if !is_own && before.state == ImageState::Active {
-            let retired = before.retired.iter().map(|it| &it.name);
-            for name in retired.filter(|name| !kept.contains(name)) {
+            let mut retired = before.retired.iter().map(|it| &it.name);
+            if let Some(name) = retired.find(|name| !kept.contains(name)) {
                 fails(name, "only the server may let go of what it retired");
             }
         }

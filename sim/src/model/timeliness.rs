@@ -83,8 +83,8 @@ impl Model {
             }
             let backlog = upload_of(server.unlanded_bytes);
             let waiting = state.operations.iter().filter(|(_, it)| it.server == *name);
-            let waiting = waiting.filter_map(|(id, it)| Some((id, it.wants_store_since?)));
-            for (id, since) in waiting.filter(|(_, since)| late(*since, SLACK + backlog)) {
+            let mut waiting = waiting.filter_map(|(id, it)| Some((id, it.wants_store_since?)));
+            if let Some((id, since)) = waiting.find(|(_, since)| late(*since, SLACK + backlog)) {
                 self.journal.fail(
                     "11 (timeliness)",
                     format_args!(
