@@ -47,7 +47,7 @@ pub const KNOWN: &[(&str, u64)] = &[
     ("page LSNs forgotten with the dropped generation", 1),
     ("page numbers of the map have 32 bits", 13),
     ("pending tenure forgotten", 8),
-    ("publication counter reused for another body", 2),
+    ("publication counter reused for another body", 28),
     ("recovered commits wait for others", 40),
     ("released one view early", 22),
     ("retired objects forgotten", 22),
