@@ -40,13 +40,22 @@ use crate::shrink;
 /// Seeds that once found a bug, or that reach something rare.
 pub const REGRESSION_SEEDS: &[u64] = &[
     // Two damaged reads of a manifest in a row, and a tenure ended.
-    1_000_010, // A version that expires while a server opens it to roll back to.
+    1_000_010,
+    // A version that expires while a server opens it to roll back to.
     3_000_961,
     // Errors of the model: who of those that asked for the same was committed where.
-    200_549, 300_961, 1_000_120,
+    200_549,
+    300_961,
+    1_000_120,
     // An unpublished rollback gave out an LSN above what a power cut left.
-    2_000_055, // A copy of a buffer store brought back what a power cut had taken.
+    2_000_055,
+    // A copy of a buffer store brought back what a power cut had taken.
     3_001_135,
+    // Segments that were cut shorter than those merged into them: merging never came to an end.
+    320,
+    // A server slept in the middle of its check who the active writer is, and took the check's
+    // time-out for an answer of now.
+    1_796_036_051,
 ];
 
 /// How many seeds that nobody ran before `cargo test` runs.

@@ -117,6 +117,7 @@ pub const TESTED: &[&str] = &[
     "a fenced server calls it a failure of the store",
     "a disconnect that waits is not seen",
     "a flood of connections goes first",
+    "a check that slept has just ended",
 ];
 
 /// Every counterexample of the protocol's models, and what went wrong with readers: its test, which

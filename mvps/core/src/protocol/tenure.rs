@@ -28,6 +28,10 @@ pub const TENURE_RETRY_INTERVAL: Duration = Duration::from_secs(1);
 /// the beginning of an outage; a LIST that is going to be answered takes a fraction of this.
 pub const TENURE_CHECK_PATIENCE: Duration = Duration::from_secs(3);
 
+/// A check that takes longer than this has slept with its process: it is a listing, and if somebody
+/// else published another one and a read, and each gives up after its patience.
+const TENURE_CHECK_LASTS_MAX: Duration = TENURE_CHECK_PATIENCE.saturating_mul(2);
+
 /// What a write or flush that is ready to be acknowledged has to wait for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Gate {
@@ -142,7 +146,11 @@ impl TenureCheck {
             CheckOutcome::Superseded => self.superseded(),
             CheckOutcome::Unreachable => {
                 if self.standing != Standing::Superseded {
-                    self.standing = Standing::Unreachable { asked_at: now };
+                    // Whoever slept in the middle of it asked before that, and not now.
+                    let latest = started_at.map(|at| at.after(TENURE_CHECK_LASTS_MAX));
+                    let latest = latest.filter(|_| !is("a check that slept has just ended"));
+                    let asked_at = latest.map_or(now, |latest| now.min(latest));
+                    self.standing = Standing::Unreachable { asked_at };
                 }
             }
         }
@@ -289,6 +297,19 @@ mod tests {
         assert_eq!(check.gate(at(23)), Gate::AwaitCheck);
         check.finish(CheckOutcome::Unreachable, at(25));
         assert_eq!(check.gate(at(25)), Gate::Acknowledge);
+    }
+
+    /// The pause ends the check's patience, not the store's silence.
+    #[test]
+    fn a_check_that_slept_says_nothing_about_now() {
+        let mut check = TenureCheck::new(at(0), TENURE_CONFIRMATION_LIMIT);
+        check.start(at(10));
+        check.finish(CheckOutcome::Unreachable, at(1000));
+        assert_eq!(check.gate(at(1000)), Gate::CheckFirst);
+        check.start(at(1000));
+        assert_eq!(check.gate(at(1001)), Gate::AwaitCheck);
+        check.finish(CheckOutcome::Unreachable, at(1006));
+        assert_eq!(check.gate(at(1006)), Gate::Acknowledge);
     }
 
     #[test]
