@@ -2,9 +2,10 @@
 
 use std::any::Any;
 use std::collections::BTreeMap;
+use std::io::{self, Read};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -31,6 +32,13 @@ const CONTENT_CHECKS: u64 = 3;
 /// No seed simulates more than this: whoever does not come to an end by then hangs.
 const SIMULATED_LIMIT: Duration = Duration::from_hours(24 * 20);
 
+/// No seed takes more real time than this, on however busy a machine: whoever goes on at one instant of
+/// simulated time does not come to [`SIMULATED_LIMIT`].
+const REAL_LIMIT: Duration = Duration::from_mins(3);
+
+/// How often somebody looks whether a seed's process has ended.
+const LOOKS_EVERY: Duration = Duration::from_millis(5);
+
 /// How a seed went.
 #[derive(Debug, Clone, Default)]
 pub struct Outcome {
@@ -38,6 +46,8 @@ pub struct Outcome {
     pub seed: u64,
     /// What went wrong, and the last events.
     pub failure: Option<String>,
+    /// It was ended from outside, after its limit of real time.
+    pub is_endless: bool,
     /// Of all events.
     pub digest: u64,
     /// The digest after each block.
@@ -46,7 +56,7 @@ pub struct Outcome {
     pub events: u64,
     /// Simulated time.
     pub simulated: Duration,
-    /// How often each fault was injected, and each oracle asked after it.
+    /// How often each fault struck, and each oracle asked after it.
     pub faults: BTreeMap<String, Fault>,
     /// How often each rare situation was reached.
     pub marks: BTreeMap<String, u64>,
@@ -81,6 +91,7 @@ pub fn run_plan_here(plan: Plan, journal: &Journal) -> Outcome {
     Outcome {
         seed,
         failure,
+        is_endless: false,
         digest: journal.digest(),
         blocks: journal.blocks(),
         events: journal.events(),
@@ -224,6 +235,7 @@ impl Outcome {
         Some(Self {
             seed: next()?.parse().ok()?,
             failure: None,
+            is_endless: false,
             digest: u64::from_str_radix(next()?, 16).ok()?,
             events: next()?.parse().ok()?,
             simulated: Duration::from_millis(next()?.parse().ok()?),
@@ -270,9 +282,15 @@ pub fn run_apart_as(seed: u64, mutant: Option<&str>) -> Outcome {
         .stdin(Stdio::null())
         .stderr(Stdio::piped())
         .stdout(Stdio::piped())
-        .output();
-    let output = match child {
-        Ok(output) => output,
+        .spawn();
+    let output = match child.and_then(|child| output_within(child, REAL_LIMIT)) {
+        Ok(Some(output)) => output,
+        Ok(None) => {
+            return Outcome {
+                is_endless: true,
+                ..failed(format!("the seed has not ended after {REAL_LIMIT:?}"))
+            };
+        }
         Err(error) => return failed(format!("the seed's process does not start: {error}")),
     };
     let stdout = String::from_utf8_lossy(&output.stdout);
@@ -291,6 +309,42 @@ pub fn run_apart_as(seed: u64, mutant: Option<&str>) -> Outcome {
             String::from_utf8_lossy(&output.stderr)
         )),
     }
+}
+
+/// What `child` says until it ends; `None` if it had to be ended.
+fn output_within(mut child: Child, limit: Duration) -> io::Result<Option<Output>> {
+    let deadline = Instant::now() + limit;
+    let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+    std::thread::scope(|scope| {
+        let stdout = scope.spawn(|| everything(stdout));
+        let stderr = scope.spawn(|| everything(stderr));
+        let status = loop {
+            if let Some(status) = child.try_wait()? {
+                break Some(status);
+            }
+            if Instant::now() >= deadline {
+                child.kill()?;
+                child.wait()?;
+                break None;
+            }
+            std::thread::sleep(LOOKS_EVERY);
+        };
+        let joined = |read: std::thread::ScopedJoinHandle<'_, io::Result<Vec<u8>>>| {
+            read.join().expect("reading does not panic")
+        };
+        let (stdout, stderr) = (joined(stdout)?, joined(stderr)?);
+        Ok(status.map(|status| Output {
+            status,
+            stdout,
+            stderr,
+        }))
+    })
+}
+
+fn everything(from: Option<impl Read>) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    from.map_or(Ok(0), |mut from| from.read_to_end(&mut bytes))?;
+    Ok(bytes)
 }
 
 /// Runs `seed` twice, in processes of their own, and compares the digests.
@@ -330,7 +384,7 @@ pub struct Summary {
     pub simulated: Duration,
     /// Events of all.
     pub events: u64,
-    /// How often each fault was injected and each oracle asked after it, and in how many seeds.
+    /// How often each fault struck and each oracle asked after it, and in how many seeds.
     pub faults: BTreeMap<String, (Fault, u64)>,
     /// How often each rare situation was reached, and in how many seeds.
     pub marks: BTreeMap<String, (u64, u64)>,
