@@ -1,14 +1,17 @@
-//! How clients of one process reach its server: connections that are pipes of our own, and the secret
-//! that tokens are signed with.
+//! How clients of one process reach its server: the session layer's, over connections that are pipes
+//! of our own, and the secret that tokens are signed with.
 
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use mvps_core::env::{Address, Connection, Listener, PeerName};
+use mvps_core::session::{Images, Server, ServerConfig};
+use mvps_core::token::TokenKeys;
 use tokio::sync::mpsc;
 
-use crate::environment::machine::Site;
+use crate::environment::machine::{Process, Site};
 use crate::environment::wire::{self, WireFaults};
 use crate::random::RandomStream;
 
@@ -27,14 +30,39 @@ pub struct Connector {
     connections: mpsc::Sender<(wire::End, PeerName)>,
 }
 
+/// Lets a server of `images` run on `process`, which closes images without connections after
+/// `idle_time`; clients reach it through the connector.
+pub fn serve_over_pipes<I: Images>(
+    process: &Process,
+    images: I,
+    idle_time: Duration,
+) -> (Server<I>, Connector) {
+    let config = ServerConfig {
+        idle_time,
+        ..ServerConfig::default()
+    };
+    let environment = &process.environment;
+    let server = Server::new(
+        Arc::clone(&environment.clock),
+        Arc::clone(&environment.spawner),
+        images,
+        TokenKeys::from_secret(SECRET).expect("there is a secret"),
+        config,
+    );
+    let (connector, queue) = connector();
+    let listening = server.clone();
+    let node = &process.node;
+    node.spawn(async move { listening.listen(Box::new(queue)).await });
+    (server, connector)
+}
+
 /// The connections that the server has not accepted yet.
-pub struct ConnectionQueue {
+struct ConnectionQueue {
     connections: mpsc::Receiver<(wire::End, PeerName)>,
 }
 
 /// Both ends: clients connect at one, a server accepts at the other.
-#[must_use]
-pub fn connector() -> (Connector, ConnectionQueue) {
+fn connector() -> (Connector, ConnectionQueue) {
     let (sender, receiver) = mpsc::channel(BACKLOG_MAX);
     let connector = Connector {
         connections: sender,

@@ -6,13 +6,11 @@ use std::sync::Arc;
 use mvps_core::engine::{Host, Intent, OpenError, OpeningRequest, Since, open};
 use mvps_core::ids::ImageId;
 use mvps_core::protocol::OpeningError;
-use mvps_core::session::{
-    EngineImages, ImageFacts, Images, OpenFailure, ServedImage, Server, ServerConfig,
-};
-use mvps_core::token::{Grant, TokenKeys};
+use mvps_core::session::{EngineImages, ImageFacts, Images, OpenFailure, ServedImage};
+use mvps_core::token::Grant;
 use tokio::sync::watch;
 
-use super::connector::{SECRET, connector};
+use super::connector::serve_over_pipes;
 use super::history::keep_history;
 use super::nbd_client::NbdClient;
 use super::orders::{Orders, Status, read_back};
@@ -129,23 +127,7 @@ pub async fn serve_nbd(
         status: status.clone(),
         engine: EngineImages::new(host, site.plan.config.clone()),
     };
-    let config = ServerConfig {
-        idle_time: site.plan.idle_time,
-        ..ServerConfig::default()
-    };
-    let environment = &process.environment;
-    let server = Server::new(
-        Arc::clone(&environment.clock),
-        Arc::clone(&environment.spawner),
-        images,
-        TokenKeys::from_secret(SECRET).expect("there is a secret"),
-        config,
-    );
-    let (connector, queue) = connector();
-    let listening = server.clone();
-    process
-        .node
-        .spawn(async move { listening.listen(Box::new(queue)).await });
+    let (server, connector) = serve_over_pipes(&process, images, site.plan.idle_time);
     let clients: Vec<_> = (0..site.plan.clients)
         .map(|number| {
             let client = NbdClient::new(&site, &process, number, connector.clone(), orders.strict);

@@ -18,13 +18,11 @@ use mvps_core::engine::{EngineConfig, EngineError, Host};
 use mvps_core::ids::{ImageId, Version};
 use mvps_core::nbd::{Errno, ExportName, Opening};
 use mvps_core::protocol::ManifestStore;
-use mvps_core::session::{
-    EngineImages, Images, OpenImage, ReadAt, ServedDisk, Server, ServerConfig,
-};
-use mvps_core::token::{Grant, NewToken, Shown, TokenKeys};
+use mvps_core::session::{EngineImages, Images, OpenImage, ReadAt, ServedDisk};
+use mvps_core::token::{Grant, NewToken, Shown};
 use tokio::sync::watch;
 
-use super::connector::{Connector, RECONNECT_PAUSE, SECRET, connector};
+use super::connector::{Connector, RECONNECT_PAUSE, SECRET, serve_over_pipes};
 use super::late_release::{LateRelease, LateSwitch, Lateness};
 use super::one_shot::{Marks, rest, run_one_shot};
 use super::reader_group::ReaderGroup;
@@ -305,23 +303,8 @@ impl Reading {
 
     /// Serves the version over NBD, to clients that come and go.
     async fn read_over_nbd(&self, images: VersionImages, shown: &Shown) -> Result<(), String> {
-        let environment = &self.process.environment;
-        let config = ServerConfig {
-            idle_time: self.reader.site.plan.idle_time,
-            ..ServerConfig::default()
-        };
-        let server = Server::new(
-            Arc::clone(&environment.clock),
-            Arc::clone(&environment.spawner),
-            images,
-            TokenKeys::from_secret(SECRET).expect("there is a secret"),
-            config,
-        );
-        let (connector, queue) = connector();
-        let listening = server.clone();
-        self.process
-            .node
-            .spawn(async move { listening.listen(Box::new(queue)).await });
+        let idle_time = self.reader.site.plan.idle_time;
+        let (server, connector) = serve_over_pipes(&self.process, images, idle_time);
         for visit in 0..self.random.within(1..VISITS_MAX + 1) {
             let connected = timeout(CONNECT_PATIENCE, self.connect(&connector, shown, visit));
             let client = match connected.await {
