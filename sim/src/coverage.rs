@@ -1,7 +1,7 @@
 //! What a batch of seeds must have met: every fault of the catalogue and every rare situation, and
 //! after which fault each oracle was asked.
 //!
-//! Invariant: what is injected or reached is in the catalogue, so that a renamed fault is missed.
+//! Invariant: what strikes or is reached is in the catalogue, so that a renamed fault is missed.
 #![expect(clippy::print_stdout, reason = "this prints the report")]
 
 use crate::journal::ORACLES;

@@ -1,5 +1,5 @@
 //! What happened, in order: the digest that two runs of a seed must share, the timeline that a
-//! reader gets, how often each fault was injected, and which rare situations were reached.
+//! reader gets, how often each fault struck, and which rare situations were reached.
 //!
 //! Invariant: every event that crosses a trait is recorded with its simulated time, so two runs
 //! with equal digests did the same.
@@ -74,10 +74,10 @@ struct State {
     planted: VecDeque<String>,
 }
 
-/// A fault that was injected.
+/// A fault that struck.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Fault {
-    /// How often it was injected.
+    /// How often it struck.
     pub count: u64,
     /// How often each oracle was asked since: before it when it is recorded, after it when it is
     /// reported.
@@ -186,7 +186,8 @@ impl Journal {
         }
     }
 
-    /// Counts that a fault was injected, and records it.
+    /// Counts that a fault struck, and records it: call it where the fault does something, not where it is
+    /// planned.
     pub fn fault(&self, node: &str, fault: &'static str) {
         let mut state = self.state();
         let checks = state.checks;
@@ -235,7 +236,7 @@ impl Journal {
         self.state().tail.iter().cloned().collect()
     }
 
-    /// How often each fault was injected, and each oracle asked after the first time.
+    /// How often each fault struck, and each oracle asked after the first time.
     #[must_use]
     pub fn faults(&self) -> BTreeMap<&'static str, Fault> {
         let state = self.state();

@@ -79,3 +79,17 @@ impl Default for EngineConfig {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Otherwise merging never comes to an end, or an offset does not fit its 32 bits.
+    #[test]
+    fn segments_are_larger_than_what_is_merged_and_no_larger_than_offsets_reach() {
+        let config = EngineConfig::default();
+        let segment_bytes = config.limits.segment_content_bytes;
+        assert!(config.compaction.small_segment_bytes < segment_bytes);
+        assert!(segment_bytes <= 2 * GIB);
+    }
+}
