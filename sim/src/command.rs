@@ -11,7 +11,7 @@
 //! shrink --seed N [--variant NAME] [--runs R]   a failing seed as a small case in sim/cases
 //! case [--quiet] PATH                  replay a case, with its timeline
 //! cases [--variants]                   every case; also that each catches its variant
-//! exhaustive [--ops K] [--part I/N]    small worlds, all of them, or one part of N
+//! exhaustive [--large] [--ops K] [--part I/N]   small worlds, all of them, or one part of N
 //! exhaustive --only WORLD              one of them, with its events
 //! planted                              a planted failure is made small
 //! fidelity                             the simulated stores against the suites of real ones
@@ -30,7 +30,8 @@ use std::time::{Duration, Instant};
 
 use crate::cases;
 use crate::coverage;
-use crate::exhaustive::{self, enumerate::Part};
+use crate::exhaustive::command::TEST_OPERATIONS;
+use crate::exhaustive::{self, enumerate::Part, workload::Shape};
 use crate::fidelity;
 use crate::journal::Timeline;
 use crate::mutants::{self, Search};
@@ -90,7 +91,8 @@ pub fn test_main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let outcomes = [
-        exhaustive::command::main(exhaustive::command::TEST_OPERATIONS, Part::WHOLE),
+        exhaustive::command::main(Shape::Small, TEST_OPERATIONS, Part::WHOLE),
+        exhaustive::command::main(Shape::Large, TEST_OPERATIONS, Part::WHOLE),
         fidelity::main(),
         cases::check_all(true),
         regression_seeds(),
@@ -188,7 +190,9 @@ fn run(arguments: &[String]) -> Result<ExitCode, String> {
             let operations = operations.unwrap_or(exhaustive::command::OPERATIONS);
             let part = text_of(arguments, "--part").map_or(Some(Part::WHOLE), Part::parse);
             let part = part.ok_or("--part needs I/N, from 1/N to N/N")?;
-            Ok(exhaustive::command::main(operations, part))
+            let is_large = arguments.iter().any(|it| it == "--large");
+            let shape = if is_large { Shape::Large } else { Shape::Small };
+            Ok(exhaustive::command::main(shape, operations, part))
         }
         Some("fidelity") => Ok(fidelity::main()),
         Some("planted") => Ok(planted()),
@@ -210,7 +214,7 @@ fn run(arguments: &[String]) -> Result<ExitCode, String> {
 const USAGE: &str = "run --seed N [--quiet | --block B] | swarm --minutes M [--from N] | \
                      batch --seeds K [--from N] | digests --seeds K [--from N] | coverage | mutants [--seeds K] [--only NAME] | variants | \
                      shrink --seed N [--variant NAME] [--runs R] | case [--quiet] PATH | \
-                     cases [--variants] | exhaustive [--ops K] [--part I/N | --only WORLD] | planted | fidelity";
+                     cases [--variants] | exhaustive [--large] [--ops K] [--part I/N | --only WORLD] | planted | fidelity";
 
 fn text_of<'a>(arguments: &'a [String], name: &str) -> Option<&'a str> {
     let at = arguments.iter().position(|it| it == name)?;

@@ -26,6 +26,7 @@ use crate::environment::store_frontend::Reply;
 use crate::environment::tripwire::Tripwire;
 use crate::exhaustive::executor::{Executor, ProcessId};
 use crate::exhaustive::process::{Shared, process};
+use crate::exhaustive::workload::Shape;
 use crate::journal::{Journal, Timeline};
 use crate::plan::{StoreFaults, StoreProfile};
 use crate::random::RandomStream;
@@ -161,6 +162,7 @@ struct WorldBench {
 impl WorldBench {
     fn new(executor: &Executor) -> Self {
         let shared = Shared {
+            shape: Shape::Small,
             handle: executor.handle(),
             objects: Arc::new(MemoryObjectStore::new()),
             log: None,

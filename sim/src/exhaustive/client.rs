@@ -74,8 +74,20 @@ impl Client {
     }
 
     async fn open(&self) -> Result<Attachment, OpenError> {
-        let image = open(&self.host, &opening_request(), config()).await?;
+        let shape = self.shared.shape;
+        let image = open(&self.host, &opening_request(shape), config(shape)).await?;
         Ok(image.attach())
+    }
+
+    /// The effects of `letter`, where the image has the pages that operations use.
+    fn effects(&self, letter: Letter, number: u64) -> impl Iterator<Item = Effect> + use<> {
+        let first = self.shared.shape.offset();
+        let effects = letter.effects(number).into_iter();
+        effects.map(move |effect| match effect {
+            Effect::Write(offset, data) => Effect::Write(first + offset, data),
+            Effect::Zero(offset, length) => Effect::Zero(first + offset, length),
+            Effect::Trim(offset, length) => Effect::Trim(first + offset, length),
+        })
     }
 
     async fn perform(
@@ -84,6 +96,7 @@ impl Client {
         number: u64,
         attachment: &Attachment,
     ) -> Result<(), EngineError> {
+        let shape = self.shared.shape;
         match letter {
             Letter::Flush => attachment.flush(Durability::Local).await,
             Letter::Checkpoint => attachment.image().checkpoint().await.map(drop),
@@ -100,14 +113,14 @@ impl Client {
             Letter::Transaction => {
                 let transaction = attachment.begin().await?;
                 let page = u32::try_from(page_size().bytes()).expect("a page");
-                transaction.read(0, page).await?;
-                for effect in letter.effects(number) {
+                transaction.read(shape.offset(), page).await?;
+                for effect in self.effects(letter, number) {
                     within(&transaction, effect).await?;
                 }
                 transaction.commit(Acknowledge::Buffered).await
             }
             _ => {
-                for effect in letter.effects(number) {
+                for effect in self.effects(letter, number) {
                     plain(attachment, effect).await?;
                 }
                 Ok(())

@@ -1,4 +1,4 @@
-//! `exhaustive --ops K [--part I/N | --only WORLD]`.
+//! `exhaustive [--large] --ops K [--part I/N | --only WORLD]`.
 #![expect(
     clippy::print_stdout,
     clippy::print_stderr,
@@ -8,6 +8,7 @@
 use std::process::ExitCode;
 
 use super::enumerate::{Part, Report, alphabet, enumerate, replay};
+use super::workload::Shape;
 
 /// Longest workloads when nothing else is asked for: minutes, with optimisation.
 pub const OPERATIONS: usize = 4;
@@ -17,8 +18,14 @@ pub const TEST_OPERATIONS: usize = 2;
 
 /// Enumerates, and reports.
 #[must_use]
-pub fn main(operations: usize, part: Part) -> ExitCode {
-    println!("small worlds: all workloads over");
+pub fn main(shape: Shape, operations: usize, part: Part) -> ExitCode {
+    let image = match shape {
+        Shape::Small => "an image of four pages",
+        Shape::Large => {
+            "four pages on both sides of a leaf's end, in a large image with narrow limits"
+        }
+    };
+    println!("small worlds: {image}, all workloads over");
     println!("{}", alphabet());
     if part != Part::WHOLE {
         println!("  of them part {} of {}", part.index + 1, part.of);
@@ -26,7 +33,9 @@ pub fn main(operations: usize, part: Part) -> ExitCode {
     let quietly = std::panic::take_hook();
     // A panic of the engine is reported with its world.
     std::panic::set_hook(Box::new(|_| {}));
-    let report = enumerate(operations, part, |report| println!("  {}", line(report)));
+    let report = enumerate(shape, operations, part, |report| {
+        println!("  {}", line(report))
+    });
     std::panic::set_hook(quietly);
     println!("  of the call, of the buffer store, worlds:");
     for ((call, disk), count) in &report.outcomes {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::point::{Disk, Point, points};
 use super::run::{run, trace};
-use super::workload::{ALPHABET, Letter, Word, name, parse, words};
+use super::workload::{ALPHABET, Letter, Shape, Word, name, parse, words};
 use super::world::{Trace, Violation};
 use crate::runner::message;
 
@@ -91,9 +91,14 @@ impl Report {
     }
 }
 
-/// Runs every world of every workload of up to `operations` operations that is in `part`, and tells
-/// of each length.
-pub fn enumerate(operations: usize, part: Part, mut progress: impl FnMut(&Report)) -> Report {
+/// Runs every world of `shape`, of every workload of up to `operations` operations that is in
+/// `part`, and tells of each length.
+pub fn enumerate(
+    shape: Shape,
+    operations: usize,
+    part: Part,
+    mut progress: impl FnMut(&Report),
+) -> Report {
     let began = Instant::now();
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let mut sum = Report {
@@ -110,7 +115,7 @@ pub fn enumerate(operations: usize, part: Part, mut progress: impl FnMut(&Report
             for _ in 0..cores {
                 scope.spawn(|| {
                     while let Some(word) = words.get(next.fetch_add(1, Ordering::SeqCst)) {
-                        let report = all_of(word);
+                        let report = all_of(shape, word);
                         reports.lock().expect("adding does not panic").add(report);
                     }
                 });
@@ -124,16 +129,17 @@ pub fn enumerate(operations: usize, part: Part, mut progress: impl FnMut(&Report
 }
 
 /// Every world that is `word`'s own.
-fn all_of(word: &Word) -> Report {
+fn all_of(shape: Shape, word: &Word) -> Report {
     let mut report = Report {
         workloads: 1,
         ..Report::default()
     };
-    let undisturbed = match guarded(|| trace(word)) {
+    let undisturbed = match guarded(|| trace(shape, word)) {
         Ok(undisturbed) => undisturbed,
         Err(violation) => {
             report.worlds += 1;
-            report.failures.push((name(word), violation));
+            let world = format!("{}{}", shape.prefix(), name(word));
+            report.failures.push((world, violation));
             return report;
         }
     };
@@ -141,10 +147,10 @@ fn all_of(word: &Word) -> Report {
     report.stops = undisturbed.calls.len() - first + 1;
     for point in points(&undisturbed.calls, first, undisturbed.rest) {
         report.count(point);
-        match guarded(|| run(word, &undisturbed, point, false)) {
+        match guarded(|| run(shape, word, &undisturbed, point, false)) {
             Ok(_) => report.held += 1,
             Err(violation) if report.failures.len() < FAILURES_MAX => {
-                let world = format!("{}:{point}", name(word));
+                let world = format!("{}{}:{point}", shape.prefix(), name(word));
                 report.failures.push((world, violation));
             }
             Err(_) => {}
@@ -162,14 +168,15 @@ pub fn replay(world: &str) -> Result<Vec<String>, Violation> {
         what: format!("{world} is not the name of a world"),
         events: Vec::new(),
     };
-    let (word, point) = world.split_once(':').ok_or_else(unknown)?;
+    let (shape, rest) = Shape::of(world);
+    let (word, point) = rest.split_once(':').ok_or_else(unknown)?;
     let word: Word = parse(word).ok_or_else(unknown)?;
     let point = Point::parse(point).ok_or_else(unknown)?;
-    let undisturbed: Trace = guarded(|| trace(&word))?;
+    let undisturbed: Trace = guarded(|| trace(shape, &word))?;
     if point.call > undisturbed.calls.len() {
         return Err(unknown());
     }
-    guarded(|| run(&word, &undisturbed, point, true))
+    guarded(|| run(shape, &word, &undisturbed, point, true))
 }
 
 /// A panic of the engine breaks a promise too.

@@ -121,15 +121,17 @@ impl World {
     }
 
     fn open(&mut self, process: &Process) -> Result<Result<Attachment, OpenError>, String> {
-        let host = Host::new(process.environment.clone(), config().cache_bytes);
+        let shape = self.shared.shape;
+        let host = Host::new(process.environment.clone(), config(shape).cache_bytes);
         self.finish(process, "opening", async move {
-            let image = open(&host, &opening_request(), config()).await?;
+            let image = open(&host, &opening_request(shape), config(shape)).await?;
             Ok(image.attach())
         })
     }
 
     fn take_over(&mut self, process: &Process) -> Result<(), String> {
-        let host = Host::new(process.environment.clone(), config().cache_bytes);
+        let cache_bytes = config(self.shared.shape).cache_bytes;
+        let host = Host::new(process.environment.clone(), cache_bytes);
         let taken = self.finish(process, "takeover", async move {
             let manifests = ManifestStore::new(host.store.clone());
             let (clock, entropy) = (&host.environment.clock, &host.environment.entropy);
@@ -142,9 +144,10 @@ impl World {
 
     fn read(&mut self, process: &Process, attachment: &Attachment) -> Result<Bytes, String> {
         let attachment = attachment.image().attach();
-        let length = u32::try_from(PAGES << page_size().bits()).expect("a small image");
+        let first = self.shared.shape.offset();
+        let length = u32::try_from(PAGES << page_size().bits()).expect("a few pages");
         let read = self.finish(process, "reading", async move {
-            attachment.read(0, length).await
+            attachment.read(first, length).await
         })?;
         read.map(mvps_core::content::Content::into_bytes)
             .map_err(|error| format!("oracle 8: {error}"))
@@ -213,10 +216,11 @@ impl World {
         };
         let clock = Arc::clone(&self.first.environment.clock);
         let first = (self.first.id, self.first.name);
+        let offset = self.shared.shape.offset();
         let written = self.finish_as(first, "writing", async move {
             clock.sleep(FENCED_WITHIN).await;
             let data = stamped(LAST_WORD + 1, 0, page_size().bytes(), true);
-            attachment.write(0, data, Acknowledge::Buffered).await
+            attachment.write(offset, data, Acknowledge::Buffered).await
         })?;
         match written {
             Err(EngineError::Fenced { .. } | EngineError::Closed) => Ok(()),
@@ -238,6 +242,7 @@ impl World {
         let data = stamped(LAST_WORD, offset, page, true);
         let image = before.after(&[Effect::Write(offset, data.clone())]);
         let attachment = attachment.image().attach();
+        let offset = self.shared.shape.offset() + offset;
         let written = self.finish(process, "writing", async move {
             let when = Acknowledge::Durable(Durability::Local);
             attachment.write(offset, data, when).await?;

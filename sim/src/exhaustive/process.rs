@@ -10,7 +10,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use mvps_core::engine::{EngineConfig, Intent, OpeningRequest};
+use mvps_core::engine::{EngineConfig, Intent, Limits, OpeningRequest};
 use mvps_core::env::memory::{MemoryBufferStores, MemoryObjectStore, SeededEntropy};
 use mvps_core::env::{
     BufferBatch, BufferError, BufferHandle, BufferStore, BufferStores, BufferUsage, Clock,
@@ -21,7 +21,7 @@ use mvps_core::ids::{Generation, ImageId};
 use super::executor::{Handle, ProcessId};
 use super::point::{Call, Fate, Risk};
 use super::progress::Progress;
-use super::workload::{PAGES, page_size};
+use super::workload::{Shape, page_size};
 use crate::environment::request::Request;
 use crate::environment::store_frontend::{Reply, RequestHandler, StoreFrontend};
 
@@ -41,26 +41,47 @@ pub fn image_id() -> ImageId {
     ImageId::parse("disk0").expect("a valid name")
 }
 
-/// What images are opened with.
+/// What an image of `shape` is opened with.
 #[must_use]
-pub fn config() -> EngineConfig {
-    EngineConfig {
+pub fn config(shape: Shape) -> EngineConfig {
+    let config = EngineConfig {
         // No world waits for a timer: checkpoints are operations of the workload.
         checkpoint_interval: Duration::from_hours(24 * 365),
         cache_bytes: 1 << 20,
         compression: None,
         owner: "small world".to_owned(),
         ..EngineConfig::default()
+    };
+    match shape {
+        Shape::Small => config,
+        Shape::Large => narrow(config),
     }
+}
+
+/// So narrow that a segment holds two pages, and that a second entry of the map's overlay is
+/// compacted.
+fn narrow(mut config: EngineConfig) -> EngineConfig {
+    let page = page_size().bytes();
+    config.limits = Limits {
+        segment_content_bytes: 2 * page as u64,
+        segment_batch_bytes: page,
+        map_objects_max: 2,
+        overlay_entries_max: 1,
+        dead_bytes_worth_compaction: page as u64,
+        ..Limits::default()
+    };
+    config.compaction.small_segments_max = 2;
+    config.compaction.small_segment_bytes = page as u64;
+    config
 }
 
 /// What every server asks for.
 #[must_use]
-pub fn opening_request() -> OpeningRequest {
+pub fn opening_request(shape: Shape) -> OpeningRequest {
     OpeningRequest {
         image: image_id(),
         page_size: page_size(),
-        image_size_bytes: Some(PAGES << page_size().bits()),
+        image_size_bytes: Some(shape.image_size_bytes()),
         intent: Intent::CreateOrGrow,
     }
 }
@@ -68,6 +89,8 @@ pub fn opening_request() -> OpeningRequest {
 /// What all processes of a world share.
 #[derive(Clone)]
 pub struct Shared {
+    /// The image.
+    pub shape: Shape,
     /// Tasks and time.
     pub handle: Handle,
     /// The object store.

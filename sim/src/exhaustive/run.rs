@@ -10,15 +10,15 @@
 
 use super::judge::judge;
 use super::point::Point;
-use super::workload::Letter;
+use super::workload::{Letter, Shape};
 use super::world::{Trace, Violation, World};
 
-/// Runs `word` undisturbed.
+/// Runs `word` undisturbed on an image of `shape`.
 ///
 /// # Errors
 /// If an operation fails, which none may.
-pub fn trace(word: &[Letter]) -> Result<Trace, Violation> {
-    let mut world = World::new(None, false);
+pub fn trace(shape: Shape, word: &[Letter]) -> Result<Trace, Violation> {
+    let mut world = World::new(shape, None, false);
     let outcome = world.work(word, false);
     outcome.map_err(|what| world.violated(what))?;
     let known = world.progress.known();
@@ -29,18 +29,19 @@ pub fn trace(word: &[Letter]) -> Result<Trace, Violation> {
     })
 }
 
-/// Runs the world of `word` and `point`, whose undisturbed run was `trace`; with a log of its
+/// Runs the world of `shape`, `word` and `point`, whose undisturbed run was `trace`; with a log of its
 /// events if that is `told`.
 ///
 /// # Errors
 /// The first promise that does not hold.
 pub fn run(
+    shape: Shape,
     word: &[Letter],
     trace: &Trace,
     point: Point,
     told: bool,
 ) -> Result<Vec<String>, Violation> {
-    let mut world = World::new(Some(point), told);
+    let mut world = World::new(shape, Some(point), told);
     let stops = point.call < trace.calls.len();
     let worked = world.work(word, stops);
     match worked.and_then(|()| judge(&mut world, point)) {

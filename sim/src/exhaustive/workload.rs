@@ -1,17 +1,66 @@
 //! What a small world's client does: words over an alphabet of operations, and what they mean.
 
 use bytes::Bytes;
+use mvps_core::format::map_object::LEAF_PAGES;
 use mvps_core::ids::PageSize;
 
 use crate::model::content::{Content, Effect, Pages, apply, stamped};
 
-/// Pages of the image: enough for requests that meet, overlap, and miss each other.
+/// Pages that operations use: enough for requests that meet, overlap, and miss each other.
 pub const PAGES: u64 = 4;
 
 /// Page size, as a power of two.
 pub const PAGE_BITS: u8 = 12;
 
 const PAGE: u64 = 1 << PAGE_BITS;
+
+/// The image that operations work on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shape {
+    /// Of [`PAGES`] pages.
+    Small,
+    /// Of three leaves of the map, whose boundary is in the middle of the pages that are used, with
+    /// limits so small that segments split and the map is compacted all the time.
+    Large,
+}
+
+impl Shape {
+    /// The first page that operations use, and how many the image has.
+    const fn pages(self) -> (u64, u64) {
+        match self {
+            Self::Small => (0, PAGES),
+            Self::Large => (LEAF_PAGES - PAGES / 2, 3 * LEAF_PAGES),
+        }
+    }
+
+    /// Where in the image the first byte is that operations use.
+    #[must_use]
+    pub const fn offset(self) -> u64 {
+        self.pages().0 << PAGE_BITS
+    }
+
+    /// The image's size in bytes.
+    #[must_use]
+    pub const fn image_size_bytes(self) -> u64 {
+        self.pages().1 << PAGE_BITS
+    }
+
+    /// What the name of a world of this shape begins with.
+    #[must_use]
+    pub const fn prefix(self) -> &'static str {
+        match self {
+            Self::Small => "",
+            Self::Large => "large/",
+        }
+    }
+
+    /// The shape of the world with this name, and the rest of the name.
+    #[must_use]
+    pub fn of(name: &str) -> (Self, &str) {
+        let rest = name.strip_prefix(Self::Large.prefix());
+        rest.map_or((Self::Small, name), |rest| (Self::Large, rest))
+    }
+}
 
 /// One operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -127,7 +176,7 @@ pub fn parse(text: &str) -> Option<Word> {
     text.chars().map(letter).collect()
 }
 
-/// The content of the whole image.
+/// The content of the pages that operations use.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Image(Pages);
 

@@ -16,7 +16,7 @@ use super::executor::{Executor, Pause, ProcessId};
 use super::point::{Call, Point, Risk};
 use super::process::{Process, Shared, config, process};
 use super::progress::Progress;
-use super::workload::Letter;
+use super::workload::{Letter, Shape};
 
 /// The longest that anything may take in virtual time, time-outs and repetitions included.
 pub(super) const LIMIT: Duration = Duration::from_hours(1);
@@ -57,9 +57,10 @@ pub(super) struct World {
 }
 
 impl World {
-    pub(super) fn new(point: Option<Point>, told: bool) -> Self {
+    pub(super) fn new(shape: Shape, point: Option<Point>, told: bool) -> Self {
         let executor = Executor::default();
         let shared = Shared {
+            shape,
             handle: executor.handle(),
             objects: Arc::new(MemoryObjectStore::new()),
             log: told.then(Arc::default),
@@ -93,7 +94,8 @@ impl World {
 
     /// Runs the workload until the process stops, or is at rest.
     pub(super) fn work(&mut self, word: &[Letter], stops: bool) -> Result<(), String> {
-        let host = Host::new(self.first.environment.clone(), config().cache_bytes);
+        let config = config(self.shared.shape);
+        let host = Host::new(self.first.environment.clone(), config.cache_bytes);
         let gate = Arc::clone(&self.first.gate);
         let task = client::run(
             host,

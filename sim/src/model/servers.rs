@@ -206,6 +206,7 @@ impl Model {
             committed: lsn,
             synced,
             resumed: disk.resumed,
+            struck: disk.struck,
             ..Disk::default()
         };
         self.journal.note(

@@ -16,7 +16,7 @@ use super::history::{BranchId, History};
 use super::operation::Operation;
 use super::published::{Published, Reader};
 use super::retirement::OpenRead;
-use super::timeliness::Unlanded;
+use super::timeliness::{Unlanded, upload_bytes_per_second};
 use crate::journal::Journal;
 use crate::plan::{Areas, Plan};
 
@@ -34,6 +34,8 @@ pub struct Model {
     pub(super) heard_late: Duration,
     /// What is committed is published within this time, on the slowest clock.
     pub(super) checkpoint_interval: Duration,
+    /// What a server uploads in a second, at least.
+    pub(super) upload_bytes_per_second: u64,
     /// What landed is read back whole one time in this many.
     pub(super) content_checks: u64,
 }
@@ -159,6 +161,7 @@ impl Model {
             tenure_limit: slowest(plan.config.tenure_confirmed_for),
             heard_late: heard_late(plan.over_nbd),
             checkpoint_interval: slowest(plan.config.checkpoint_interval),
+            upload_bytes_per_second: upload_bytes_per_second(&plan.config.limits),
             content_checks,
         }
     }

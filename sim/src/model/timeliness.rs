@@ -1,13 +1,15 @@
-//! What must have happened by now (oracle 11): with a store that answers, what was committed has landed
-//! after the checkpoint interval and [`SLACK`], and who waits for the object store has its answer
-//! after the slack alone.
+//! What must have happened by now (oracle 11): with a store that answers, what was committed has
+//! landed after the checkpoint interval and [`SLACK`], and who waits for the object store has its
+//! answer after the slack alone.
 //!
-//! Excuses, each with its bound: the bytes that have to land first, at [`BYTES_PER_SECOND_MIN`]; the time until the last request of the server that went wrong was
-//! over (what a try may take, `Fate::lasts`), and a pause of its machine, begin the wait anew; a disk
-//! that failed, and a rollback in place, end it.
+//! Excuses, each with its bound: the bytes that have to land first, at [`BYTES_PER_SECOND_MIN`] and
+//! [`SEGMENTS_PER_SECOND_MIN`]; the time until the last request of the server that went wrong was
+//! over (what a try may take, `Fate::lasts`), and a pause of its machine, begin the wait anew; a
+//! disk that failed, and a rollback in place, end it.
 
 use std::time::Duration;
 
+use mvps_core::engine::Limits;
 use mvps_core::ids::Lsn;
 
 use super::state::{Disk, Model, Server, State, machine_of};
@@ -20,6 +22,9 @@ pub const SLACK: Duration = Duration::from_secs(60);
 /// What a server uploads at least: parts of a few pages, one round trip each, on a narrow link.
 const BYTES_PER_SECOND_MIN: u64 = 200_000;
 
+/// Where segments are cut smaller: so many of them.
+const SEGMENTS_PER_SECOND_MIN: u64 = 10;
+
 /// The interval is drawn by up to a tenth longer.
 const JITTER: u32 = 10;
 
@@ -28,6 +33,10 @@ impl Model {
     #[must_use]
     pub fn lands_within(&self) -> Duration {
         self.checkpoint_interval + self.checkpoint_interval / JITTER + SLACK
+    }
+
+    fn upload_of(&self, bytes: u64) -> Duration {
+        Duration::from_secs(bytes / self.upload_bytes_per_second)
     }
 
     /// Until `until` the store did not do for `process` what it was asked.
@@ -71,7 +80,7 @@ impl Model {
             if let Some(Unlanded {
                 lsn, since, ahead, ..
             }) = server.unlanded.front()
-                && late(*since, self.lands_within() + upload_of(*ahead))
+                && late(*since, self.lands_within() + self.upload_of(*ahead))
             {
                 self.journal.fail(
                     "11 (timeliness)",
@@ -81,7 +90,7 @@ impl Model {
                     ),
                 );
             }
-            let backlog = upload_of(server.unlanded_bytes);
+            let backlog = self.upload_of(server.unlanded_bytes);
             let waiting = state.operations.iter().filter(|(_, it)| it.server == *name);
             let mut waiting = waiting.filter_map(|(id, it)| Some((id, it.wants_store_since?)));
             if let Some((id, since)) = waiting.find(|(_, since)| late(*since, SLACK + backlog)) {
@@ -108,8 +117,10 @@ pub(super) struct Unlanded {
     ahead: u64,
 }
 
-fn upload_of(bytes: u64) -> Duration {
-    Duration::from_secs(bytes / BYTES_PER_SECOND_MIN)
+/// What a server with these limits uploads in a second, at least.
+pub(super) fn upload_bytes_per_second(limits: &Limits) -> u64 {
+    let segments = limits.segment_content_bytes * SEGMENTS_PER_SECOND_MIN;
+    segments.min(BYTES_PER_SECOND_MIN)
 }
 
 /// Whether the server can be expected to publish.

@@ -1,4 +1,5 @@
 use sim::exhaustive::enumerate::{Part, enumerate};
+use sim::exhaustive::workload::Shape;
 
 #[test]
 fn parts_are_read_and_cover_everything_once() {
@@ -10,6 +11,6 @@ fn parts_are_read_and_cover_everything_once() {
     for number in 0..10 {
         assert_eq!(parts.iter().filter(|it| it.has(number)).count(), 1);
     }
-    let of = |part| enumerate(1, part, |_| ()).worlds;
+    let of = |part| enumerate(Shape::Small, 1, part, |_| ()).worlds;
     assert_eq!(parts.map(of).iter().sum::<usize>(), of(Part::WHOLE));
 }
