@@ -13,7 +13,7 @@ use mvps_core::engine::EngineConfig;
 use mvps_core::env::memory::MemoryBufferStores;
 use mvps_core::env::{
     BufferBatch, BufferError, BufferHandle, BufferStore, BufferStores, BufferUsage, Clock, Moment,
-    PageRun, Recovered, WallTime,
+    PageRun, RecordHeader, Recovered, WallTime,
 };
 use mvps_core::format::buffer_metadata::BufferMetadata;
 use mvps_core::ids::{Generation, ImageId, Lsn};
@@ -106,6 +106,17 @@ impl Clock for DelayClock {
     }
 }
 
+/// How much content was found.
+fn bytes_of(recovered: &Recovered) -> u64 {
+    let generations = recovered.generations.iter();
+    let records = generations.flat_map(|generation| &generation.records);
+    let bytes = records.map(|record| match record.header {
+        RecordHeader::Data { bytes } => u64::from(bytes),
+        RecordHeader::Hole { .. } => 0,
+    });
+    bytes.sum()
+}
+
 #[async_trait]
 impl BufferStores for SimBufferStores {
     async fn open(&self, image: &ImageId) -> Result<Recovered, BufferError> {
@@ -139,9 +150,10 @@ impl BufferStores for SimBufferStores {
             let metadata = recovered.metadata.as_ref();
             let noted = metadata.and_then(|it| BufferMetadata::decode(image, it).ok());
             let noted = noted.map_or(Lsn(0), |it| it.last_lsn);
-            let holds = last.values().any(|lsn| *lsn > Lsn(0));
+            let holds_records = last.values().any(|lsn| *lsn > Lsn(0));
+            let held_bytes = holds_records.then(|| bytes_of(&recovered));
             let knows = recovered.last_lsn.max(noted);
-            model.recovered(&self.server, recovered.last_lsn, knows, holds);
+            model.recovered(&self.server, recovered.last_lsn, knows, held_bytes);
         }
         let store = SimBufferStore {
             server: self.server.clone(),

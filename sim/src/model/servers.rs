@@ -110,13 +110,13 @@ impl Model {
     }
 
     /// `server` opened the buffer store, whose last commit is `last`. It knows of LSNs up to
-    /// `knows`, and holds records or not.
-    pub fn recovered(&self, server: &str, last: Lsn, knows: Lsn, holds_records: bool) {
+    /// `knows`, and holds so much content, if it holds records.
+    pub fn recovered(&self, server: &str, last: Lsn, knows: Lsn, held_bytes: Option<u64>) {
         let mut state = self.state();
         let disk = state.disk(server);
         disk.recovered = last;
         disk.knows = knows;
-        disk.holds_records = holds_records;
+        disk.held_bytes = held_bytes;
         disk.opened_by = Some(server.to_owned());
         disk.struck = false;
     }
@@ -191,8 +191,7 @@ impl Model {
         }
         self.check_taken_back(&state, server, branch, held);
         if held > state.history.branch(branch).landed {
-            let all = self.areas.pages().count() * self.page_size.bytes();
-            state.note_unlanded(server, held, all as u64);
+            state.note_unlanded(server, held, disk.held_bytes.unwrap_or_default());
         }
         let gone = state.history.truncate(branch, held);
         let synced = if disk.power_cut || !continues {

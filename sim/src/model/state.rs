@@ -67,11 +67,10 @@ pub struct Disk {
     pub(super) paused: bool,
     /// Something struck it since it was opened last, and may have ended the image.
     pub(super) struck: bool,
-    /// When it was opened last: the last LSN that the buffer store knows of, and whether it holds
-    /// anything.
+    /// When it was opened last: the last LSN that the buffer store knows of.
     pub(super) knows: Lsn,
-    /// Whether anything was in it then.
-    pub(super) holds_records: bool,
+    /// How much content was in it then; `None` if it held no record.
+    pub(super) held_bytes: Option<u64>,
     /// Which process opened it.
     pub(super) opened_by: Option<String>,
 }

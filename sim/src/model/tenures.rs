@@ -133,7 +133,7 @@ impl Model {
         };
         let must_know = match before.state {
             ImageState::Active => true,
-            ImageState::Clean => disk.holds_records,
+            ImageState::Clean => disk.held_bytes.is_some(),
             ImageState::Tombstone | ImageState::Abandoned => false,
         };
         self.journal.checked(2);
