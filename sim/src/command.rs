@@ -54,6 +54,7 @@ pub const REGRESSION_SEEDS: &[u64] = &[
     3_001_135,
     // Segments that were cut shorter than those merged into them: merging never came to an end.
     320,
+    50_001_126,
     // A server slept in the middle of its check who the active writer is, and took the check's
     // time-out for an answer of now.
     1_796_036_051,

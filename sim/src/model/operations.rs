@@ -349,6 +349,14 @@ impl Model {
             ),
             _ => {}
         }
+        let is_lost = matches!(
+            error,
+            EngineError::Corrupt { .. } | EngineError::Unreadable { .. }
+        );
+        if is_lost && state.damaged {
+            // What it must read to publish is damaged, or was however often it read it.
+            state.disk(&server).struck = true;
+        }
         if matches!(error, EngineError::Conflict) && locked {
             self.journal.fail(
                 "4 (isolation)",

@@ -33,11 +33,14 @@ pub(super) fn limit(seed: u64, name: &str, plan: &mut Plan) {
         overlay_entries_max: random.pick(&[0, 2, 16, 1 << 20]),
         dead_bytes_worth_compaction: page_bytes * random.pick(&[1, 8, 1024]),
     };
-    // What merging writes must be larger than what it merges, or it never comes to an end (seed 320).
+    // What merging writes must be larger than what it merges, or it never comes to an end (seeds
+    // 320, 50001126).
     let compaction = &mut plan.config.compaction;
     let merged_bytes =
         plan.config.limits.segment_content_bytes / compaction.small_segments_max as u64;
     compaction.small_segment_bytes = compaction.small_segment_bytes.min(merged_bytes);
+    let segment_bytes = plan.config.limits.segment_content_bytes;
+    compaction.step_bytes = compaction.step_bytes.min(segment_bytes);
     if random.chance(TIGHT_PER_MILLE) {
         // Writes wait where checkpoints do not keep up, and the disk is what they wait for.
         let limit_bytes = &mut plan.config.buffer_limit_bytes;

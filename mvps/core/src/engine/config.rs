@@ -90,6 +90,7 @@ mod tests {
         let config = EngineConfig::default();
         let segment_bytes = config.limits.segment_content_bytes;
         assert!(config.compaction.small_segment_bytes < segment_bytes);
+        assert!(config.compaction.step_bytes <= segment_bytes);
         assert!(segment_bytes <= 2 * GIB);
     }
 }

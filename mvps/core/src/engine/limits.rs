@@ -30,8 +30,8 @@ pub struct Limits {
     pub events_max: usize,
     /// Content that one segment may hold: a checkpoint that was started by its size (256 MiB) and
     /// what arrived until it was sealed. At most 2 GiB, since offsets within a segment are 32 bits
-    /// wide; and more than [`crate::engine::CompactionSettings::small_segment_bytes`], or merging
-    /// small segments never comes to an end. 320 MiB.
+    /// wide; more than [`crate::engine::CompactionSettings::small_segment_bytes`] and no less than
+    /// its `step_bytes`, or merging small segments never comes to an end. 320 MiB.
     pub segment_content_bytes: u64,
     /// Content that is encoded by one computation, a few milliseconds of work; segments are cut
     /// between two of these. 2 MiB.
