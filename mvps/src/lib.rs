@@ -12,6 +12,7 @@ pub mod buffer_store;
 pub mod cli;
 pub mod control;
 pub mod daemon;
+pub mod files;
 pub mod logging;
 pub mod object_store;
 pub mod quantity;

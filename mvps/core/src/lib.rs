@@ -8,6 +8,7 @@ pub mod check;
 pub mod client;
 pub mod collector;
 pub mod content;
+pub mod content_log;
 pub mod encryption;
 pub mod engine;
 pub mod env;

@@ -4,10 +4,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context as _;
+use mvps_core::content_log::LogBufferStores;
 use mvps_core::env::{BufferStores, ObjectStore};
 
-use crate::buffer_store::FjallBufferStores;
+use crate::files::SystemFiles;
 use crate::object_store::{LocalObjectStore, S3Location, S3ObjectStore};
+use crate::runtime::OsEntropy;
 
 use super::settings::ImageStoreChoice;
 
@@ -53,7 +55,8 @@ const IMAGES_FOLDER: &str = "images";
 /// The buffer stores in this folder.
 #[must_use]
 pub fn open_buffer_stores(folder: &Path) -> Arc<dyn BufferStores> {
-    Arc::new(FjallBufferStores::new(folder.join(IMAGES_FOLDER)))
+    let files = SystemFiles::new(folder.join(IMAGES_FOLDER));
+    Arc::new(LogBufferStores::new(Arc::new(files), Arc::new(OsEntropy)))
 }
 
 /// This process as manifests name it to operators: host and process id.

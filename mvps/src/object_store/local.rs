@@ -5,9 +5,11 @@
 //! uploads that survive a restart, listings by any prefix and in order, and errors by what the
 //! caller does next.
 //!
-//! An upload is a folder below `.uploads`: the file `key`, and a file per part. They are not
-//! synced; the object is, when it is put together. The file `key` goes first when an upload ends,
+//! An upload is a folder below `.uploads`: the file `key`, and the parts (see [`upload`]). They are
+//! not synced; the object is, when it is complete. The file `key` goes first when an upload ends,
 //! so that a part that is missing under it was really never uploaded.
+
+mod upload;
 
 use std::io;
 use std::ops::Range;
@@ -23,10 +25,11 @@ use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{ObjectStore as _, ObjectStoreExt as _, PutMode, PutPayload};
 
+use crate::files::sync_folder;
+use upload::UploadFolder;
+
 /// Holds uploads; no key begins with it.
 const UPLOADS: &str = ".uploads";
-/// As S3: smaller parts before the last are a mistake that should show on every store.
-const PART_MIN_BYTES: u64 = 5 * 1024 * 1024;
 
 /// An object store in a local folder. Any number of processes of one machine may share it.
 pub struct LocalObjectStore {
@@ -79,44 +82,9 @@ impl LocalObjectStore {
         }
     }
 
-    /// Refuses parts that are missing or too small, before anything is written.
-    async fn check_parts(&self, upload: &UploadId, parts: usize) -> Result<(), StoreError> {
-        if parts == 0 {
-            return Err(invalid("an upload of no parts"));
-        }
-        for number in 1..=parts {
-            let found = self.uploads.head(&part(upload, number)).await;
-            match found.map_err(|error| translate("", error)) {
-                Ok(meta) if meta.size < PART_MIN_BYTES && number < parts => {
-                    return Err(invalid(&format!(
-                        "part {number} is too small: {}",
-                        meta.size
-                    )));
-                }
-                Ok(_) => {}
-                Err(StoreError::NotFound { .. }) => {
-                    return Err(invalid(&format!("part {number} was not uploaded")));
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(())
-    }
-
-    async fn read_part(
-        &self,
-        upload: &UploadId,
-        number: usize,
-        expected: &PartTag,
-    ) -> Result<Bytes, StoreError> {
-        let found = self.uploads.get(&part(upload, number)).await;
-        let found = found.map_err(|error| translate("", error))?;
-        let body = found.bytes().await.map_err(|error| translate("", error))?;
-        if tag(&body) == *expected {
-            Ok(body)
-        } else {
-            Err(invalid("a part has another tag"))
-        }
+    fn upload_folder(&self, upload: &UploadId) -> UploadFolder {
+        let path = self.root.join(UPLOADS).join(&upload.0);
+        UploadFolder { path }
     }
 
     async fn assemble(
@@ -125,26 +93,9 @@ impl LocalObjectStore {
         upload: &UploadId,
         parts: &[PartTag],
     ) -> Result<(), StoreError> {
-        self.check_parts(upload, parts.len()).await?;
-        let failed = |error| translate(key, error);
-        let mut object = self
-            .objects
-            .put_multipart(&path(key)?)
-            .await
-            .map_err(failed)?;
-        for (index, tag) in parts.iter().enumerate() {
-            let written = match self.read_part(upload, index + 1, tag).await {
-                Ok(body) => object.put_part(body.into()).await.map_err(failed),
-                Err(error) => Err(error),
-            };
-            if let Err(error) = written {
-                // Only a staging file; the parts stay.
-                let _ = object.abort().await;
-                return Err(error);
-            }
-        }
-        object.complete().await.map_err(failed)?;
-        Ok(())
+        let object = self.root.join(path(key)?.as_ref());
+        let (folder, parts) = (self.upload_folder(upload), parts.to_vec());
+        run_aside(key, move || folder.complete(&parts, &object)).await
     }
 
     async fn forget(&self, upload: &UploadId) -> Result<(), StoreError> {
@@ -227,8 +178,17 @@ impl LocalObjectStore {
     }
 }
 
-fn sync_folder(folder: &FilePath) -> io::Result<()> {
-    std::fs::File::open(folder)?.sync_all()
+/// Runs what waits for the disk.
+async fn run_aside<T: Send + 'static>(
+    key: &str,
+    job: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> Result<T, StoreError> {
+    let done = tokio::task::spawn_blocking(job).await;
+    let done = done.unwrap_or_else(|stopped| Err(io::Error::other(stopped)));
+    done.map_err(|error| match error.kind() {
+        io::ErrorKind::InvalidInput => invalid(&error.to_string()),
+        kind => by_kind(key, Some(kind), error.to_string()),
+    })
 }
 
 fn invalid(reason: &str) -> StoreError {
@@ -260,12 +220,9 @@ fn marker(upload: &UploadId) -> Result<Path, StoreError> {
     Ok(Path::from(format!("{UPLOADS}/{}/key", upload.0)))
 }
 
-fn part(upload: &UploadId, number: usize) -> Path {
-    Path::from(format!("{UPLOADS}/{}/part-{number:05}", upload.0))
-}
-
-fn tag(body: &Bytes) -> PartTag {
-    PartTag(format!("{:032x}", xxhash_rust::xxh3::xxh3_128(body)))
+fn part(upload: &UploadId, number: u32) -> Path {
+    let name = upload::part_name(number);
+    Path::from(format!("{UPLOADS}/{}/{name}", upload.0))
 }
 
 /// The system's error behind the crate's, if there is one.
@@ -280,29 +237,32 @@ fn io_error<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a io::
     None
 }
 
-/// By what the caller does next. A full disk, too many open files and the like pass: the caller
-/// waits, as it does for S3.
+/// By what the caller does next.
 fn translate(key: &str, error: object_store::Error) -> StoreError {
     let key = key.to_owned();
     match &error {
         object_store::Error::NotFound { .. } => StoreError::NotFound { key },
         object_store::Error::AlreadyExists { .. } => StoreError::AlreadyExists { key },
         object_store::Error::InvalidPath { .. } => invalid(&error.to_string()),
-        _ => match io_error(&error).map(io::Error::kind) {
-            Some(
-                io::ErrorKind::NotFound
-                | io::ErrorKind::NotADirectory
-                | io::ErrorKind::IsADirectory,
-            ) => StoreError::NotFound { key },
-            Some(io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem) => {
-                StoreError::Denied {
-                    reason: error.to_string(),
-                }
-            }
-            _ => StoreError::Unavailable {
-                reason: error.to_string(),
-            },
+        _ => {
+            let kind = io_error(&error).map(io::Error::kind);
+            by_kind(&key, kind, error.to_string())
+        }
+    }
+}
+
+/// A full disk, too many open files and the like pass: the caller waits, as it does for S3.
+fn by_kind(key: &str, kind: Option<io::ErrorKind>, reason: String) -> StoreError {
+    match kind {
+        Some(
+            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory | io::ErrorKind::IsADirectory,
+        ) => StoreError::NotFound {
+            key: key.to_owned(),
         },
+        Some(io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem) => {
+            StoreError::Denied { reason }
+        }
+        _ => StoreError::Unavailable { reason },
     }
 }
 
@@ -354,8 +314,13 @@ impl ObjectStore for LocalObjectStore {
         body: Bytes,
     ) -> Result<PartTag, StoreError> {
         self.check_upload(key, upload).await?;
-        let tag = tag(&body);
-        let file = part(upload, number as usize);
+        let (folder, bytes) = (self.upload_folder(upload), body.clone());
+        let write = move || Ok((upload::tag(&bytes), folder.write_part(number, &bytes)?));
+        let (tag, is_placed) = run_aside(key, write).await?;
+        if is_placed {
+            return Ok(tag);
+        }
+        let file = part(upload, number);
         let put = self.uploads.put(&file, PutPayload::from(body)).await;
         put.map(|_| tag).map_err(|error| translate(key, error))
     }

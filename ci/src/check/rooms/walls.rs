@@ -49,6 +49,7 @@ const CORE: House = House {
         room("mutant", &[]),
         room("nbd", &["content"]),
         room("env", &["ids"]),
+        room("content_log", &["env", "ids", "mutant"]),
         room("encryption", &["env", "ids", "mutant"]),
         room("format", &["encryption", "env/clock", "ids", "mutant"]),
         room("token", &["env", "ids", "nbd"]),

@@ -49,6 +49,12 @@ pub enum BufferError {
         /// What was found, and where.
         reason: String,
     },
+    /// It is of a format that this version does not know. Refuse to open.
+    #[error("the buffer store cannot be used: {reason}")]
+    Unsupported {
+        /// What it is, and what to do.
+        reason: String,
+    },
     /// Reading or opening failed.
     #[error("the buffer store cannot be read: {reason}")]
     Io {

@@ -12,6 +12,7 @@ mod clock;
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
 mod entropy;
+mod files;
 #[cfg(any(test, feature = "conformance"))]
 pub mod memory;
 mod network;
@@ -28,6 +29,7 @@ pub use buffer_store::{
 };
 pub use clock::{Clock, Moment, WallTime};
 pub use entropy::{Entropy, EntropyExt};
+pub use files::{File, Files, FolderLock, OpenMode};
 pub use network::{Address, Connection, Listener, Network, PeerName};
 pub use object_body::{GetRange, ObjectBody};
 pub use object_store::{

@@ -7,6 +7,7 @@
 mod bench;
 mod buffer_disk;
 mod buffer_store;
+mod files;
 mod manual_clock;
 mod object_store;
 mod seeded_entropy;
@@ -15,6 +16,7 @@ pub mod testing;
 
 pub use bench::MemoryBench;
 pub use buffer_store::{BufferCopy, BufferFault, Crash, MemoryBufferStores, Strike};
+pub use files::{DiskFault, FolderCopy, MemoryFiles};
 pub use manual_clock::ManualClock;
 pub use object_store::{MemoryObjectStore, Operation, Verdict};
 pub use seeded_entropy::SeededEntropy;

@@ -1,0 +1,68 @@
+//! The superblock while a store is open: what it is to say, and the writes of its slots.
+
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::superblock::Superblock;
+use crate::env::File;
+use crate::ids::ImageId;
+use crate::mutant::is;
+
+/// The superblock of an open store. Locks are taken in the order of the fields.
+pub struct SuperblockFile {
+    image: ImageId,
+    /// Held while a slot is written.
+    file: Mutex<Arc<dyn File>>,
+    /// What it is to say next.
+    state: Mutex<Superblock>,
+    /// The sequence number of the newest slot that was synced.
+    synced: AtomicU64,
+}
+
+impl SuperblockFile {
+    /// The superblock as an opening left it, synced.
+    #[must_use]
+    pub fn new(image: ImageId, file: Arc<dyn File>, superblock: Superblock) -> Self {
+        Self {
+            image,
+            file: Mutex::new(file),
+            synced: AtomicU64::new(superblock.sequence),
+            state: Mutex::new(superblock),
+        }
+    }
+
+    /// What it is to say.
+    pub fn state(&self) -> MutexGuard<'_, Superblock> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The sequence number of the newest slot that was synced.
+    #[must_use]
+    pub fn synced(&self) -> u64 {
+        self.synced.load(Ordering::Acquire)
+    }
+
+    /// Writes what it is to say now, in the slot that does not hold the newest state, and syncs it.
+    /// Waits for the disk.
+    ///
+    /// # Errors
+    /// What the system says; the store must not be written to any more.
+    pub fn write(&self) -> io::Result<()> {
+        let file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        let superblock = {
+            let state = self.state();
+            let skipped = u64::from(is("a superblock's slot is written over"));
+            Superblock {
+                sequence: state.sequence + 1 + skipped,
+                ..state.clone()
+            }
+        };
+        let bytes = superblock.encode(&self.image);
+        file.write_at(superblock.offset(), &[io::IoSlice::new(&bytes)])?;
+        file.sync()?;
+        self.state().sequence = superblock.sequence;
+        self.synced.store(superblock.sequence, Ordering::Release);
+        Ok(())
+    }
+}

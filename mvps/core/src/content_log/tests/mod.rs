@@ -1,0 +1,8 @@
+//! The content log on the simulated disk.
+
+mod crashes;
+mod damage;
+mod failures;
+mod formats;
+mod player;
+mod suites;
