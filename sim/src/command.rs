@@ -35,7 +35,10 @@ use crate::exhaustive::{self, enumerate::Part, workload::Shape};
 use crate::fidelity;
 use crate::journal::Timeline;
 use crate::mutants::{self, Search};
-use crate::runner::{MUTANT_VARIABLE, Outcome, Summary, run_apart, run_here, run_many, run_twice};
+use crate::plan::DISK_VARIABLE;
+use crate::runner::{
+    MUTANT_VARIABLE, Outcome, Summary, run_apart, run_here, run_many, run_twice, run_twice_on_files,
+};
 use crate::shrink;
 
 /// Seeds that once found a bug, or that reach something rare.
@@ -120,7 +123,14 @@ fn fresh_seeds() -> ExitCode {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     let from = now.map_or(0, |it| it.as_secs());
     println!("fresh seeds: {FRESH_SEEDS} from {from} on, each twice");
-    finish(&many(from..from + FRESH_SEEDS, run_twice))
+    println!(
+        "  those with an odd number on disks of files: replay them with {DISK_VARIABLE}=files"
+    );
+    let run = |seed: u64| match seed % 2 {
+        1 => run_twice_on_files(seed),
+        _ => run_twice(seed),
+    };
+    finish(&many(from..from + FRESH_SEEDS, run))
 }
 
 fn variants() -> ExitCode {

@@ -12,11 +12,12 @@ use std::time::Duration;
 use madsim::time::{sleep, timeout};
 use mvps_core::admin;
 use mvps_core::encryption::RootKeys;
-use mvps_core::env::memory::{BufferCopy, Crash};
+use mvps_core::env::memory::Crash;
 use mvps_core::protocol::{ManifestStore, Opener};
 use mvps_core::store::{Patience, ProbeError, RetryingStore};
 use tokio::sync::watch;
 
+use crate::environment::disk::DiskCopy;
 use crate::environment::machine::{Machine, Process, Site};
 use crate::model::Disk;
 use crate::random::RandomStream;
@@ -42,7 +43,7 @@ struct Running {
 /// A buffer store as it was.
 struct OldCopy {
     machine: usize,
-    copy: BufferCopy,
+    copy: DiskCopy,
     /// What the model knew of it.
     known: Disk,
     /// Nothing can be opened from it.

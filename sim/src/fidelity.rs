@@ -20,6 +20,7 @@ use mvps_core::env::memory::{
 use mvps_core::env::{BufferStores, ObjectStore};
 
 use crate::environment::buffers::SimBufferStores;
+use crate::environment::disk::Disk;
 use crate::environment::objects::{Caller, LandingOracle, SimObjectStore, StoreService};
 use crate::environment::request::Request;
 use crate::environment::store_frontend::Reply;
@@ -121,7 +122,8 @@ impl BufferBench for SimBench {
         let journal = Journal::new(Timeline::Off);
         Arc::new(SimBufferStores {
             server: format!("alpha/{number}"),
-            disk: self.disk.clone(),
+            disk: Disk::Records(self.disk.clone()),
+            node: None,
             tripwire: Tripwire::new(&journal),
             journal,
             model: None,

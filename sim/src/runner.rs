@@ -19,7 +19,7 @@ use crate::environment::silence::Silence;
 use crate::journal::{self, Fault, Journal, Timeline};
 use crate::model::Model;
 use crate::model::images::Images;
-use crate::plan::{Plan, Second};
+use crate::plan::{DISK_VARIABLE, Plan, Second};
 use crate::random::{RandomStream, stream};
 use crate::scenario::Scenario;
 
@@ -261,12 +261,17 @@ pub fn own_program() -> Result<PathBuf, String> {
 /// Runs `seed` in a process of its own.
 #[must_use]
 pub fn run_apart(seed: u64) -> Outcome {
-    run_apart_as(seed, None)
+    run_apart_with(seed, None)
 }
 
 /// Runs `seed` in a process of its own, as a variant of the engine if one is named.
 #[must_use]
 pub fn run_apart_as(seed: u64, mutant: Option<&str>) -> Outcome {
+    run_apart_with(seed, mutant.map(|name| (MUTANT_VARIABLE, name)))
+}
+
+/// Runs `seed` in a process of its own, with an environment variable.
+fn run_apart_with(seed: u64, variable: Option<(&str, &str)>) -> Outcome {
     let failed = |failure: String| Outcome {
         seed,
         failure: Some(failure),
@@ -278,7 +283,7 @@ pub fn run_apart_as(seed: u64, mutant: Option<&str>) -> Outcome {
     };
     let child = Command::new(program)
         .args(["child", &seed.to_string()])
-        .envs(mutant.map(|name| (MUTANT_VARIABLE, name)))
+        .envs(variable)
         .stdin(Stdio::null())
         .stderr(Stdio::piped())
         .stdout(Stdio::piped())
@@ -350,11 +355,21 @@ fn everything(from: Option<impl Read>) -> io::Result<Vec<u8>> {
 /// Runs `seed` twice, in processes of their own, and compares the digests.
 #[must_use]
 pub fn run_twice(seed: u64) -> Outcome {
-    let first = run_apart(seed);
+    twice(seed, None)
+}
+
+/// As [`run_twice`], with disks of files under the content log.
+#[must_use]
+pub fn run_twice_on_files(seed: u64) -> Outcome {
+    twice(seed, Some((DISK_VARIABLE, "files")))
+}
+
+fn twice(seed: u64, variable: Option<(&str, &str)>) -> Outcome {
+    let first = run_apart_with(seed, variable);
     if first.failure.is_some() {
         return first;
     }
-    let second = run_apart(seed);
+    let second = run_apart_with(seed, variable);
     if second.digest == first.digest && second.failure.is_none() {
         return first;
     }

@@ -1,18 +1,21 @@
 //! What can happen to a server, one thing at a time.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt;
 use madsim::time::timeout;
-use mvps_core::env::memory::{BufferCopy, BufferFault, Crash, MemoryBufferStores, SeededEntropy};
-use mvps_core::env::{BufferBatch, BufferRecord, BufferStores, PageRun, RecordRef};
+use mvps_core::env::memory::{BufferFault, Crash, MemoryBufferStores, MemoryFiles, SeededEntropy};
+use mvps_core::env::{BufferBatch, BufferRecord, PageRun, RecordRef};
 use mvps_core::format::buffer_metadata::BufferMetadata;
 use mvps_core::ids::{BufferStoreId, ImageId, Lsn, PageNumber};
 
 use super::{Driver, OldCopy};
+use crate::environment::disk::{Disk, DiskCopy};
 use crate::environment::tripwire::{RARE_CALLS, Tripwire};
 use crate::journal::Choice;
+use crate::random::RandomStream;
 use crate::workload::orders::Status;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -239,7 +242,15 @@ impl Driver {
     async fn trip(&mut self) {
         let machine = self.in_charge;
         let tripwire = self.machines[machine].tripwire.clone();
-        if self.quiet.chance(400) {
+        if self.site.plan.on_files && self.quiet.chance(500) {
+            // In the middle of a call of the disk, of which there are several in one of the store's.
+            let calls = self.quiet.below(12);
+            if self.machines[machine].disk.stop_after(calls) {
+                self.site
+                    .journal
+                    .mark("a process ended at a call of its disk");
+            }
+        } else if self.quiet.chance(400) {
             tripwire.arm_at(self.quiet.pick(&RARE_CALLS), self.quiet.below(6));
         } else {
             tripwire.arm(self.random.within(1..80));
@@ -281,17 +292,23 @@ impl Driver {
             0 => disk.damage(&self.site.image),
             1 => {
                 self.crash(machine, Crash::PowerCut);
-                disk.restore(&self.site.image, &another_images_store());
+                disk.restore(
+                    &self.site.image,
+                    &another_images_store(self.site.plan.on_files),
+                );
                 self.site.model.swapped(&name);
                 self.machines[machine].will_find("buffer: another image's");
             }
             _ => {
-                let rots = |_: &u64| disk.rot(&self.site.image, &entropy).is_some();
+                let rots = |_: &u64| disk.rot(&self.site.image, &entropy);
                 if (0..ROTTEN_RECORDS).filter(rots).count() == 0 {
                     return;
                 }
                 let journal = &self.site.journal;
                 journal.note(&name, format_args!("the disk rots"));
+                if self.site.plan.on_files {
+                    self.site.model.rotted(&name);
+                }
             }
         }
         self.site.model.damaged();
@@ -314,7 +331,7 @@ impl Driver {
 }
 
 /// A buffer store that knows itself as another image's, and holds something.
-fn another_images_store() -> BufferCopy {
+fn another_images_store(on_files: bool) -> DiskCopy {
     let other = ImageId::parse("disk1").expect("a valid name");
     let metadata = BufferMetadata {
         buffer_store: BufferStoreId(1),
@@ -334,14 +351,18 @@ fn another_images_store() -> BufferCopy {
         last_lsn: Lsn(1),
         records: vec![BufferRecord { at, run }],
     };
-    let stores = MemoryBufferStores::new();
+    let disk = match on_files {
+        true => Disk::Files(MemoryFiles::new()),
+        false => Disk::Records(MemoryBufferStores::new()),
+    };
+    let random = Arc::new(RandomStream::new(1, "another image's store"));
     let make = async {
-        let opened = stores.open(&other).await?;
+        let opened = disk.open(&other, None, &random, Duration::ZERO).await?;
         opened.store.put_metadata(metadata.encode()).await?;
         opened.store.commit(batch).await
     };
     make.now_or_never()
         .expect("stores in memory do not wait")
         .expect("nothing is scripted to fail");
-    stores.copy(&other).expect("it was made")
+    disk.copy(&other).expect("it was made")
 }

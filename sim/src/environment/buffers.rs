@@ -8,9 +8,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
+use madsim::runtime::NodeHandle;
 use madsim::time::sleep;
 use mvps_core::engine::EngineConfig;
-use mvps_core::env::memory::MemoryBufferStores;
 use mvps_core::env::{
     BufferBatch, BufferError, BufferHandle, BufferStore, BufferStores, BufferUsage, Clock, Moment,
     PageRun, RecordHeader, Recovered, WallTime,
@@ -18,6 +18,7 @@ use mvps_core::env::{
 use mvps_core::format::buffer_metadata::BufferMetadata;
 use mvps_core::ids::{Generation, ImageId, Lsn};
 
+use super::disk::Disk;
 use super::tripwire::Tripwire;
 use crate::journal::{self, Journal};
 use crate::model::Model;
@@ -37,7 +38,9 @@ pub struct SimBufferStores {
     /// The server: machine and incarnation.
     pub server: String,
     /// The disk.
-    pub disk: MemoryBufferStores,
+    pub disk: Disk,
+    /// Where the process's tasks run; `None` if nothing of it waits for the disk.
+    pub node: Option<NodeHandle>,
     /// Where it records what happens.
     pub journal: Journal,
     /// Is told, if somebody wants to know.
@@ -125,7 +128,10 @@ impl BufferStores for SimBufferStores {
         for fault in found {
             self.journal.fault(&self.server, fault);
         }
-        let recovered = self.disk.open(image).await;
+        let recovered = self
+            .disk
+            .open(image, self.node.as_ref(), &self.random, self.longest)
+            .await;
         let recovered = match recovered {
             Ok(recovered) => recovered,
             Err(error) => {
@@ -190,7 +196,7 @@ struct State {
 struct SimBufferStore {
     server: String,
     store: Arc<dyn BufferStore>,
-    disk: MemoryBufferStores,
+    disk: Disk,
     journal: Journal,
     model: Option<Arc<Model>>,
     random: Arc<RandomStream>,
@@ -222,8 +228,7 @@ impl SimBufferStore {
         if delay >= SLOW_DISK {
             self.journal.fault(&self.server, "buffer: slow disk");
         }
-        self.disk
-            .set_delays(Arc::new(DelayClock), Duration::ZERO, delay);
+        self.disk.set_sync_delay(Arc::new(DelayClock), delay);
     }
 
     async fn pass(&self, call: &'static str) {

@@ -6,11 +6,14 @@ use std::sync::{Arc, Mutex};
 use madsim::runtime::{Handle, NodeHandle};
 use madsim::task::NodeId;
 use mvps_core::env::Environment;
-use mvps_core::env::memory::{BufferFault, Crash, MemoryBufferStores, SeededEntropy, Strike};
+use mvps_core::env::memory::{
+    BufferFault, Crash, MemoryBufferStores, MemoryFiles, SeededEntropy, Strike,
+};
 use mvps_core::ids::ImageId;
 
 use super::buffers::{BufferLimits, SimBufferStores};
 use super::clock::SimClock;
+use super::disk::Disk;
 use super::objects::StoreService;
 use super::silence::Silence;
 use super::spawner::SimSpawner;
@@ -46,7 +49,7 @@ pub struct Machine {
     site: Arc<Site>,
     node: NodeId,
     /// Survives every process.
-    pub disk: MemoryBufferStores,
+    pub disk: Disk,
     /// How far its wall clock is off.
     wall_offset_ms: Arc<AtomicI64>,
     /// Its wall clock jumped, and nobody has looked at it since.
@@ -104,6 +107,7 @@ impl Machine {
         let buffers = SimBufferStores {
             server: name.clone(),
             disk: self.disk.clone(),
+            node: Some(node.clone()),
             journal: site.journal.clone(),
             model: Some(Arc::clone(&site.model)),
             random: Arc::new(random("disk")),
@@ -206,14 +210,17 @@ impl Machine {
 }
 
 /// An empty disk that counts what strikes.
-fn watched_disk(machine: &str, site: &Arc<Site>) -> MemoryBufferStores {
-    let disk = MemoryBufferStores::new();
+fn watched_disk(machine: &str, site: &Arc<Site>) -> Disk {
+    let disk = match site.plan.on_files {
+        true => Disk::Files(MemoryFiles::new()),
+        false => Disk::Records(MemoryBufferStores::new()),
+    };
     let (name, journal, model) = (
         machine.to_owned(),
         site.journal.clone(),
         Arc::clone(&site.model),
     );
-    disk.watch(move |_, strike| {
+    disk.watch(move |strike| {
         journal.fault(&name, name_of(strike));
         model.struck(&name);
     });

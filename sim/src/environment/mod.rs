@@ -2,6 +2,7 @@
 
 pub mod buffers;
 pub mod clock;
+pub mod disk;
 pub mod fate;
 pub mod machine;
 pub mod objects;

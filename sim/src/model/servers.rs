@@ -87,6 +87,11 @@ impl Model {
         disk.rolled_back = true;
     }
 
+    /// Bytes of the disk of `machine` changed: what was not synced may be taken for torn.
+    pub fn rotted(&self, machine: &str) {
+        self.state().disk(machine).power_cut = true;
+    }
+
     /// Another image's buffer store took the place of that of `machine`.
     pub fn swapped(&self, machine: &str) {
         let mut state = self.state();

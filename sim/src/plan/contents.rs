@@ -13,6 +13,14 @@ use super::history::HistoryPlan;
 /// After so many requests clients become slow: the rest of the seed is about servers.
 pub const BUSY_OPERATIONS: u64 = 3000;
 
+/// Environment variable that is `files` where machines have disks of files.
+pub const DISK_VARIABLE: &str = "SIM_DISK";
+
+/// Whether machines have disks of files.
+pub(super) fn is_on_files() -> bool {
+    std::env::var_os(DISK_VARIABLE).is_some_and(|it| it == "files")
+}
+
 /// How likely each fault of the object store is, per thousand requests.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct StoreFaults {
@@ -178,6 +186,9 @@ pub struct Plan {
     pub linger_max: Duration,
     /// Clients speak NBD, and do not call the engine.
     pub over_nbd: bool,
+    /// Machines have disks of files, under the content log, instead of disks of records. Not drawn,
+    /// but chosen with [`DISK_VARIABLE`].
+    pub on_files: bool,
     /// Images without connections are closed after this long.
     pub idle_time: Duration,
     /// Connections that begin with hostile bytes on another one, per thousand.

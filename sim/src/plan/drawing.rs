@@ -6,7 +6,7 @@ use mvps_core::engine::{CompactionSettings, EngineConfig};
 use mvps_core::ids::PageSize;
 
 use super::areas::Areas;
-use super::contents::{Events, Operations, Plan, StoreFaults, StoreProfile};
+use super::contents::{Events, Operations, Plan, StoreFaults, StoreProfile, is_on_files};
 use super::focus::Focus;
 use super::history::HistoryPlan;
 use super::limits::limit;
@@ -77,6 +77,7 @@ impl Plan {
             abrupt: random.pick(&[0, 0, 300]),
             linger_max: Duration::ZERO,
             over_nbd: random.chance(400),
+            on_files: is_on_files(),
             idle_time: random.pick(&[Duration::from_secs(1), Duration::from_mins(1)]),
             hostile: random.pick(&[0, 100]),
             cuts: random.pick(&[0, 0, 500]),

@@ -14,7 +14,7 @@ mod themes;
 
 pub use areas::{Areas, Place};
 pub use contents::{
-    BUSY_OPERATIONS, Events, Operations, Plan, StoreFaults, StoreProfile, root_keys,
+    BUSY_OPERATIONS, DISK_VARIABLE, Events, Operations, Plan, StoreFaults, StoreProfile, root_keys,
     root_keys_exchanged,
 };
 pub use focus::Focus;

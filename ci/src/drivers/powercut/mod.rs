@@ -3,7 +3,7 @@
 //!
 //! The buffer store lies on an ext4 on a loop device, whose file lies on a btrfs. A reflink copy of
 //! that file, taken at an instant at which the daemon stands still, is exactly what the disk held:
-//! what the daemon, fjall and ext4 had not brought to the disk is missing. Then the daemon is
+//! what the daemon and ext4 had not brought to the disk is missing. Then the daemon is
 //! killed, the copy takes the place of the file, ext4 replays its journal, and the daemon starts on
 //! what is left. It has to hold everything that was flushed or checkpointed (D3), and be one prefix
 //! of the commit order (D4).

@@ -87,13 +87,13 @@ impl Place<'_> {
         let logs: Vec<&str> = logs.map(String::as_str).collect();
         let has_superblock = names.iter().any(|name| name == SUPERBLOCK);
         let found = match has_superblock {
-            true => self.read_superblock().map_err(failed)?,
+            true => self.read_superblock()?,
             false => None,
         };
         match found {
             Some((file, superblock)) => self.recover(lock, file, superblock, &logs),
             None if self.holds_blocks(&logs).map_err(failed)? => {
-                Err(self.damaged("the superblock is missing or damaged, and there is data"))
+                Err(self.damaged("the superblock is missing, and there is data"))
             }
             None => self.create(lock, has_superblock, &logs, entropy),
         }
@@ -114,15 +114,18 @@ impl Place<'_> {
         })
     }
 
-    /// The newest state that is whole, if there is one.
-    fn read_superblock(&self) -> io::Result<Option<(Arc<dyn File>, Superblock)>> {
-        let file = self
-            .files
-            .open(&self.path(SUPERBLOCK), OpenMode::Existing)?;
+    /// The newest state that is whole; `None` if none was ever written. The first one fits a sector:
+    /// a making that was interrupted leaves all of it or zeroes.
+    fn read_superblock(&self) -> Result<Option<(Arc<dyn File>, Superblock)>, BufferError> {
+        let opened = self.files.open(&self.path(SUPERBLOCK), OpenMode::Existing);
+        let file = opened.map_err(failed)?;
         let mut newest: Option<Superblock> = None;
+        let mut is_written = false;
         for slot in 0..2 {
             let mut bytes = vec![0; usize::try_from(SLOT_BYTES).expect("a slot is short")];
-            let read = file.read_at(slot * SLOT_BYTES, &mut bytes)?;
+            let read = file.read_at(slot * SLOT_BYTES, &mut bytes);
+            let read = read.map_err(failed)?;
+            is_written |= bytes.iter().any(|byte| *byte != 0);
             let found = Superblock::decode(self.image, &bytes[..read]);
             let found = found.filter(|it| it.offset() == slot * SLOT_BYTES);
             if let Some(found) = found
@@ -133,7 +136,10 @@ impl Place<'_> {
                 newest = Some(found);
             }
         }
-        Ok(newest.map(|newest| (file, newest)))
+        match newest {
+            None if is_written => Err(self.damaged("the superblock")),
+            newest => Ok(newest.map(|newest| (file, newest))),
+        }
     }
 
     /// Whether there is more in any of the files than a file begins with.

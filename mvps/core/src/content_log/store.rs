@@ -396,8 +396,10 @@ impl BufferStore for LogBufferStore {
     fn usage(&self) -> BufferUsage {
         let writer = self.0.writer();
         let sealed: u64 = writer.sealed.values().sum();
+        // What a file begins with is there before anything waits in it.
+        let headers = (1 + writer.sealed.len() as u64) * HEADER_BYTES as u64;
         BufferUsage {
-            disk_bytes: writer.offset + sealed,
+            disk_bytes: writer.offset + sealed - headers,
         }
     }
 }
