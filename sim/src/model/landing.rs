@@ -75,8 +75,9 @@ impl Model {
         let tenure = state.servers.get(client).and_then(|it| it.tenure);
         let newest = state.newest.as_ref();
         let is_active = tenure.is_some() && tenure == newest.map(|it| it.tenure.id);
-        // It may look at a version to roll back to, which expires meanwhile.
-        let looks_back = state.servers.get(client).is_some_and(|it| it.rolling_back);
+        // It may look at a version to roll back to or to compare with, which expires meanwhile.
+        let server = state.servers.get(client);
+        let looks_back = server.is_some_and(|it| it.rolling_back || it.comparing > 0);
         let is_needed = || newest.is_some_and(|it| needs(it, key));
         if is_active && (!looks_back || is_needed()) {
             self.journal.fail(

@@ -87,6 +87,16 @@ impl Model {
         disk.rolled_back = true;
     }
 
+    /// A client of `server` begins to compare with an earlier version, or has ended that.
+    pub fn compares(&self, server: &str, begins: bool) {
+        if let Some(known) = self.state().servers.get_mut(server) {
+            known.comparing = match begins {
+                true => known.comparing + 1,
+                false => known.comparing.saturating_sub(1),
+            };
+        }
+    }
+
     /// Bytes of the disk of `machine` changed: what was not synced may be taken for torn.
     pub fn rotted(&self, machine: &str) {
         self.state().disk(machine).power_cut = true;

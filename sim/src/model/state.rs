@@ -90,6 +90,8 @@ pub(super) struct Server {
     pub(super) rolled_from: Option<BranchId>,
     /// It was asked to roll back, and has not answered.
     pub(super) rolling_back: bool,
+    /// So many of its clients compare with an earlier version, which nothing holds.
+    pub(super) comparing: usize,
     /// What it may know of its tenure.
     pub(super) looks: Looks,
     /// Its image is of no more use, or it closed it.

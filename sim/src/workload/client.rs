@@ -185,8 +185,10 @@ impl Client {
             return self.ask_extents(offset, length).await;
         };
         let window = model.read_sent(&self.server);
+        model.compares(&self.server, true);
         let Ok(base) = self.attachment.base(version).await else {
             // It may be forgotten by now, or not be read.
+            model.compares(&self.server, false);
             return Ok(());
         };
         let extents_max = usize::try_from(self.aside.within(1..64)).expect("small");
@@ -194,7 +196,9 @@ impl Client {
             .attachment
             .extents(offset, length, Some(&base), extents_max);
         let not_read = |error: &EngineError| model.not_read(&self.server, error);
-        let extents = extents.await.inspect_err(not_read)?;
+        let extents = extents.await;
+        model.compares(&self.server, false);
+        let extents = extents.inspect_err(not_read)?;
         self.note(format_args!("extents {offset}+{length} since {version}"));
         model.changes_returned(&self.server, window, offset, &extents, version);
         site.journal.mark("a client asked what changed");
