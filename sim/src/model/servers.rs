@@ -97,9 +97,10 @@ impl Model {
         }
     }
 
-    /// Bytes of the disk of `machine` changed: what was not synced may be taken for torn.
+    /// Bytes of the disk of `machine` changed: what nothing on it tells to have been synced may be
+    /// taken for torn.
     pub fn rotted(&self, machine: &str) {
-        self.state().disk(machine).power_cut = true;
+        self.state().disk(machine).rolled_back = true;
     }
 
     /// Another image's buffer store took the place of that of `machine`.

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use super::block::{Block, FileHeader, HEADER_BYTES, Seed, StoreId};
 use super::generation::LogGeneration;
 use super::scan::scan;
-use super::superblock::{Listed, SLOT_BYTES, Superblock};
+use super::superblock::{Listed, MARK_BYTES, MARK_OFFSET, SLOT_BYTES, Superblock, decode_mark};
 use crate::env::{BufferError, Entropy, EntropyExt, File, Files, FolderLock, OpenMode};
 use crate::ids::{Generation, ImageId, Lsn};
 use crate::mutant::is;
@@ -45,6 +45,9 @@ pub struct Opened {
 pub fn log_name(generation: Generation) -> String {
     format!("{:020}{LOG_SUFFIX}", generation.0)
 }
+
+/// The superblock's file, and the newest state in it.
+type ReadSuperblock = (Arc<dyn File>, Superblock);
 
 /// Where an image's files are.
 pub struct Place<'a> {
@@ -116,7 +119,7 @@ impl Place<'_> {
 
     /// The newest state that is whole; `None` if none was ever written. The first one fits a sector:
     /// a making that was interrupted leaves all of it or zeroes.
-    fn read_superblock(&self) -> Result<Option<(Arc<dyn File>, Superblock)>, BufferError> {
+    fn read_superblock(&self) -> Result<Option<ReadSuperblock>, BufferError> {
         let opened = self.files.open(&self.path(SUPERBLOCK), OpenMode::Existing);
         let file = opened.map_err(failed)?;
         let mut newest: Option<Superblock> = None;
@@ -234,7 +237,12 @@ impl Place<'_> {
         mut superblock: Superblock,
         logs: &[&str],
     ) -> Result<Opened, BufferError> {
+        let mut mark = [0; MARK_BYTES];
+        let read = superblock_file.read_at(MARK_OFFSET, &mut mark);
+        let read = read.map_err(failed)?;
+        let marked = decode_mark(self.image, superblock.store, &mark[..read]);
         let mut found = self.find(&superblock)?;
+        found.proven_synced = found.proven_synced.max(marked.unwrap_or_default());
         let newest = found.blocks().map(|block| block.stamp.superblock).max();
         if newest > Some(superblock.sequence) {
             return Err(self.damaged("the superblock is older than the data"));

@@ -339,10 +339,13 @@ impl BufferStore for LogBufferStore {
             (writer.ordinal, std::mem::take(&mut writer.unsynced))
         };
         let files = unsynced.clone();
-        let synced = shared.aside(move |_| {
+        let synced = shared.aside(move |shared| {
             let only_last = is("only the active log is synced");
             let skipped = if only_last { files.len() - 1 } else { 0 };
-            files.iter().skip(skipped).try_for_each(|it| it.file.sync())
+            let mut files = files.iter().skip(skipped);
+            files.try_for_each(|it| it.file.sync())?;
+            shared.superblock.mark(ordinal);
+            Ok(())
         });
         synced.await?;
         let mut writer = shared.writer();

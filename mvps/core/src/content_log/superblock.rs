@@ -14,6 +14,7 @@
 //!  56  u32   bytes of metadata, all ones if there is none
 //!  60  u32   generations
 //!  64  ...   the generations, ascending; metadata
+//! behind both, the mark: u64 checksum seeded with the store and the image, u64 ordinal
 //! a generation: u64 number, u64 ordinal of its first block, u64 of its last one; all ones for what
 //! was not known
 //! ```
@@ -34,6 +35,36 @@ const FIXED_BYTES: usize = 64;
 const LISTED_BYTES: usize = 24;
 const NO_METADATA: u32 = u32::MAX;
 const UNKNOWN: u64 = u64::MAX;
+
+/// Where the mark is.
+pub const MARK_OFFSET: u64 = 2 * SLOT_BYTES;
+
+/// Bytes of the mark.
+pub const MARK_BYTES: usize = 16;
+
+/// The mark that every block up to `synced` was synced. It is written after a sync, and not synced
+/// itself: what it says is true, if perhaps old. It tells damage of the last synced block from a
+/// torn tail.
+#[must_use]
+pub fn encode_mark(image: &ImageId, store: StoreId, synced: u64) -> [u8; MARK_BYTES] {
+    let mut bytes = [0; MARK_BYTES];
+    bytes[8..].copy_from_slice(&synced.to_le_bytes());
+    let sum = mark_checksum(image, store, &bytes[8..]);
+    bytes[..8].copy_from_slice(&sum.to_le_bytes());
+    bytes
+}
+
+/// What the mark says; `None` if it is damaged, or was never written.
+#[must_use]
+pub fn decode_mark(image: &ImageId, store: StoreId, bytes: &[u8]) -> Option<u64> {
+    let (sum, synced) = bytes.get(..MARK_BYTES)?.split_at(8);
+    let is_whole = sum == mark_checksum(image, store, synced).to_le_bytes();
+    is_whole.then(|| Some(u64::from_le_bytes(synced.try_into().ok()?)))?
+}
+
+fn mark_checksum(image: &ImageId, store: StoreId, synced: &[u8]) -> u64 {
+    checksum(image, &store.0.to_le_bytes()) ^ checksum(image, synced).rotate_left(31)
+}
 
 /// A generation that has a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -4,7 +4,7 @@ use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::superblock::Superblock;
+use super::superblock::{MARK_OFFSET, Superblock, encode_mark};
 use crate::env::File;
 use crate::ids::ImageId;
 use crate::mutant::is;
@@ -41,6 +41,14 @@ impl SuperblockFile {
     #[must_use]
     pub fn synced(&self) -> u64 {
         self.synced.load(Ordering::Acquire)
+    }
+
+    /// Notes that every block up to `synced` was synced, for whoever opens the store after a kill.
+    pub fn mark(&self, synced: u64) {
+        let mark = encode_mark(&self.image, self.state().store, synced);
+        let file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        // Without it less is known, and nothing wrong.
+        let _ = file.write_at(MARK_OFFSET, &[io::IoSlice::new(&mark)]);
     }
 
     /// Writes what it is to say now, in the slot that does not hold the newest state, and syncs it.

@@ -73,6 +73,22 @@ async fn damage_of_what_was_synced_is_never_accepted() {
     }
 }
 
+/// The last synced block is no torn tail, though no block tells of its sync.
+#[tokio::test]
+async fn damage_of_the_last_synced_block_is_refused_after_a_kill() {
+    let mut player = Player::new(MemoryFiles::new(), 5);
+    player.open(false).await.expect("an empty disk");
+    for step in [Step::Commit(1, 1), Step::Sync] {
+        player.step(step).await.expect("a sound disk");
+    }
+    player
+        .files
+        .crash(Crash::ProcessKill, &SeededEntropy::new(0));
+    player.files.overwrite(LOG, 64 + 20, &[0x55]);
+    let opened = player.open(false).await;
+    assert!(matches!(opened, Err(BufferError::Corrupt { .. })));
+}
+
 /// A damaged slot is noticed, or holds what the other one held before.
 #[tokio::test]
 async fn a_damaged_superblock_hides_nothing_that_data_tells_of() {

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 
 use super::player::{image, stores};
 use crate::content_log::block::{FileHeader, HEADER_BYTES, Seed, Stamp, StoreId, decode, encode};
-use crate::content_log::superblock::{Listed, Superblock};
+use crate::content_log::superblock::{Listed, Superblock, decode_mark, encode_mark};
 use crate::env::memory::MemoryFiles;
 use crate::env::{
     BufferBatch, BufferError, BufferRecord, BufferStores, Files, OpenMode, PageRun, RecordRef,
@@ -97,6 +97,17 @@ proptest! {
         }
         let _ = Superblock::decode(&image(), &bytes);
     }
+}
+
+#[test]
+fn a_mark_is_read_as_it_was_written() {
+    let mut mark = encode_mark(&image(), StoreId(7), 12);
+    assert_eq!(decode_mark(&image(), StoreId(7), &mark), Some(12));
+    assert_eq!(decode_mark(&image(), StoreId(8), &mark), None);
+    assert_eq!(decode_mark(&image(), StoreId(7), &mark[..15]), None);
+    assert_eq!(decode_mark(&image(), StoreId(7), &[0; 16]), None);
+    mark[9] ^= 1;
+    assert_eq!(decode_mark(&image(), StoreId(7), &mark), None);
 }
 
 #[test]
