@@ -117,8 +117,8 @@ impl Place<'_> {
         })
     }
 
-    /// The newest state that is whole; `None` if none was ever written. The first one fits a sector:
-    /// a making that was interrupted leaves all of it or zeroes.
+    /// The newest state that is whole; `None` if none was ever written. A making that was interrupted
+    /// may leave a part of the first one, which is in the slot of odd numbers.
     fn read_superblock(&self) -> Result<Option<ReadSuperblock>, BufferError> {
         let opened = self.files.open(&self.path(SUPERBLOCK), OpenMode::Existing);
         let file = opened.map_err(failed)?;
@@ -128,7 +128,7 @@ impl Place<'_> {
             let mut bytes = vec![0; usize::try_from(SLOT_BYTES).expect("a slot is short")];
             let read = file.read_at(slot * SLOT_BYTES, &mut bytes);
             let read = read.map_err(failed)?;
-            is_written |= bytes.iter().any(|byte| *byte != 0);
+            is_written |= slot == 0 && bytes.iter().any(|byte| *byte != 0);
             let found = Superblock::decode(self.image, &bytes[..read]);
             let found = found.filter(|it| it.offset() == slot * SLOT_BYTES);
             if let Some(found) = found
