@@ -153,4 +153,6 @@ fn names(path: &Path) -> io::Result<Vec<String>> {
 }
 
 #[cfg(test)]
+mod content_log_tests;
+#[cfg(test)]
 mod tests;
