@@ -2,13 +2,12 @@
 
 use std::fs;
 use std::io::{self, IoSlice};
-use std::num::NonZeroU64;
 use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
 use std::path::PathBuf;
 
 use mvps_core::env::File;
-use rustix::fs::{Advice, FallocateFlags, fadvise, fallocate};
+use rustix::fs::{FallocateFlags, fallocate};
 use rustix::io::{Errno, pwritev};
 
 use super::at;
@@ -72,16 +71,6 @@ impl File for SystemFile {
             // A file system that cannot, in the words of each.
             Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => Ok(()),
             Err(error) => self.named(Err(error.into())),
-        }
-    }
-
-    /// By `POSIX_FADV_DONTNEED`, as `sync_file_range` cannot be called without unsafe code. Linux
-    /// begins to write what is dirty in the range, without waiting. It forgets only pages that are
-    /// clean already: give it a range once, soon after it was written.
-    fn start_writeback(&self, range: Range<u64>) {
-        // A length of zero would mean "up to the end".
-        if let Some(length) = NonZeroU64::new(range.end.saturating_sub(range.start)) {
-            let _ = fadvise(&self.file, range.start, Some(length), Advice::DontNeed);
         }
     }
 

@@ -10,7 +10,7 @@
 //!                                                32  u64  superblock that was synced before it
 //!                                                40  u64  LSN of the last commit
 //!                                                48  u64  units of content
-//!                                                56  u64  zero
+//!                                                56  u64  checksum of 0..8 and 16..56 alone
 //!                                                64  ...  table: the records, and a checksum of
 //!                                                         each 4096 bytes of content
 //!                                                     ...  content
@@ -37,6 +37,8 @@ pub const HEADER_BYTES: usize = 64;
 
 const RECORD_BYTES: usize = 24;
 const SUM_BYTES: usize = 8;
+/// Where in a block's header the checksum of the header alone is.
+const HEADER_SUM: usize = 56;
 const FILE_MAGIC: u64 = u64::from_le_bytes(*b"mvpslog1");
 const BLOCK_MAGIC: u32 = u32::from_le_bytes(*b"mvlb");
 const HOLE: u64 = 1 << 63;
@@ -217,6 +219,8 @@ pub fn encode(seed: Seed, offset: u64, stamp: Stamp, batch: &BufferBatch) -> (Bl
         }
     }
     bytes.extend(block.sums.iter().flat_map(|sum| sum.to_le_bytes()));
+    let sum = header_checksum(seed, offset, &bytes);
+    bytes[HEADER_SUM..HEADER_BYTES].copy_from_slice(&sum.to_le_bytes());
     let sum = checksum(
         seed.at(offset),
         &bytes[..HEADER_BYTES],
@@ -245,11 +249,14 @@ fn units(run: &PageRun) -> usize {
     }
 }
 
-/// How long the table is of the block that begins with `header`; `None` if no block does.
+/// How long the table is of the block at `offset` that begins with `header`; `None` if none does. It
+/// is believed only if the header is whole by itself: what a client wrote never names a length.
 #[must_use]
-pub fn table_bytes(header: &[u8]) -> Option<usize> {
+pub fn table_bytes(seed: Seed, offset: u64, header: &[u8]) -> Option<usize> {
     let header = header.get(..HEADER_BYTES)?;
-    if header[..4] != BLOCK_MAGIC.to_le_bytes() {
+    if header[..4] != BLOCK_MAGIC.to_le_bytes()
+        || u64_at(header, HEADER_SUM)? != header_checksum(seed, offset, header)
+    {
         return None;
     }
     let records = u32::from_le_bytes(header[4..8].try_into().ok()?) as usize;
@@ -261,7 +268,7 @@ pub fn table_bytes(header: &[u8]) -> Option<usize> {
 /// Reads the block at `offset` that begins with `bytes`, header and table; `None` if there is none.
 #[must_use]
 pub fn decode(seed: Seed, offset: u64, bytes: &[u8]) -> Option<Block> {
-    let table_bytes = table_bytes(bytes)?;
+    let table_bytes = table_bytes(seed, offset, bytes)?;
     let (header, table) = bytes.split_at_checked(HEADER_BYTES)?;
     let table = table.get(..table_bytes)?;
     if u64_at(header, 8)? != checksum(seed.at(offset), header, table) {
@@ -305,6 +312,12 @@ pub fn decode(seed: Seed, offset: u64, bytes: &[u8]) -> Option<Block> {
         }
     }
     (at == block.content_offset() + block.content_bytes() as u64).then_some(block)
+}
+
+/// Of the header, but for the checksums in it.
+fn header_checksum(seed: Seed, offset: u64, header: &[u8]) -> u64 {
+    let kind = xxh3_64_with_seed(&header[..8], seed.at(offset) ^ 2);
+    xxh3_64_with_seed(&header[16..HEADER_SUM], kind)
 }
 
 /// Of everything in `header` but the checksum itself, and of `table`.

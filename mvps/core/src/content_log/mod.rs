@@ -58,7 +58,7 @@ impl LogBufferStores {
         }
     }
 
-    /// The next generation's file is made when the active one has so many bytes. 4 MiB.
+    /// The next generation's file is made when the active one has so many bytes. 64 KiB.
     #[must_use]
     pub fn preparing_at(self, prepare_bytes: u64) -> Self {
         Self {
@@ -80,17 +80,22 @@ impl BufferStores for LogBufferStores {
                 image: &of,
             };
             // Whoever does not wait any more has no use for it.
-            let _ = sender.send(place.open(&*entropy));
+            let opened = place.open(&*entropy).map(|opened| {
+                let records = opened.generations.iter().map(|(it, _)| it.entries());
+                let records: Vec<_> = records.collect();
+                (opened, records)
+            });
+            let _ = sender.send(opened);
         }));
         let ended = || BufferError::Io {
             reason: "the process ends".to_owned(),
         };
-        let opened = receiver.await.unwrap_or_else(|_| Err(ended()))?;
-        let generations = opened.generations.iter();
-        let generations = generations.map(|(generation, _)| RecoveredGeneration {
+        let (opened, records) = receiver.await.unwrap_or_else(|_| Err(ended()))?;
+        let generations = opened.generations.iter().zip(records);
+        let generations = generations.map(|((generation, _), records)| RecoveredGeneration {
             generation: generation.number,
             handle: Arc::clone(generation) as Arc<dyn BufferHandle>,
-            records: generation.entries(),
+            records,
         });
         Ok(Recovered {
             metadata: opened.superblock.metadata.clone(),

@@ -46,6 +46,12 @@ pub fn log_name(generation: Generation) -> String {
     format!("{:020}{LOG_SUFFIX}", generation.0)
 }
 
+/// Whether a generation's file can have this name.
+fn is_log(name: &str) -> bool {
+    let number = name.strip_suffix(LOG_SUFFIX).and_then(|it| it.parse().ok());
+    number.is_some_and(|number| log_name(Generation(number)) == name)
+}
+
 /// The superblock's file, and the newest state in it.
 type ReadSuperblock = (Arc<dyn File>, Superblock);
 
@@ -86,8 +92,8 @@ impl Place<'_> {
         })?;
         let names = self.files.names(self.folder()).map_err(failed)?;
         self.check_format(&names)?;
-        let logs = names.iter().filter(|name| name.ends_with(LOG_SUFFIX));
-        let logs: Vec<&str> = logs.map(String::as_str).collect();
+        let logs = names.iter().map(String::as_str);
+        let logs: Vec<&str> = logs.filter(|name| is_log(name)).collect();
         let has_superblock = names.iter().any(|name| name == SUPERBLOCK);
         let found = match has_superblock {
             true => self.read_superblock()?,
@@ -188,7 +194,7 @@ impl Place<'_> {
                 }],
                 metadata: None,
             };
-            let bytes = superblock.encode(self.image);
+            let bytes = superblock.encode(self.image)?;
             superblock_file.set_length(0)?;
             superblock_file.write_at(superblock.offset(), &[io::IoSlice::new(&bytes)])?;
             superblock_file.sync()?;
@@ -222,10 +228,18 @@ impl Place<'_> {
             store,
             generation: number,
         };
-        file.write_at(0, &[io::IoSlice::new(&header.encode(seed))])?;
-        file.sync()?;
-        if !is("a new log's name is not synced") {
-            self.files.sync_folder(self.folder())?;
+        let make = || {
+            file.write_at(0, &[io::IoSlice::new(&header.encode(seed))])?;
+            file.sync()?;
+            if is("a new log's name is not synced") {
+                return Ok(());
+            }
+            self.files.sync_folder(self.folder())
+        };
+        if let Err(error) = make() {
+            // Nothing lists it; what stays is removed by the next opening.
+            let _ = self.files.remove(&path);
+            return Err(error);
         }
         Ok(Arc::new(LogGeneration::new(number, seed, file)))
     }
@@ -254,7 +268,7 @@ impl Place<'_> {
             )));
         }
         // The bytes of a slot that may not be on the disk, though they are read.
-        let bytes = superblock.encode(self.image);
+        let bytes = superblock.encode(self.image).map_err(failed)?;
         let rewrite = || {
             superblock_file.write_at(superblock.offset(), &[io::IoSlice::new(&bytes)])?;
             superblock_file.sync()
@@ -268,7 +282,7 @@ impl Place<'_> {
             superblock.sequence += 1;
             superblock.generations = listed;
             superblock.synced = found.last_ordinal();
-            let bytes = superblock.encode(self.image);
+            let bytes = superblock.encode(self.image).map_err(failed)?;
             let write = || {
                 superblock_file.write_at(superblock.offset(), &[io::IoSlice::new(&bytes)])?;
                 superblock_file.sync()
@@ -280,6 +294,10 @@ impl Place<'_> {
             if !superblock.generations.iter().any(is_listed) {
                 self.files.remove(&self.path(log)).map_err(failed)?;
             }
+        }
+        // The names that were found may not be on the disk either.
+        if !is("a name that was read is on the disk") {
+            self.files.sync_folder(self.folder()).map_err(failed)?;
         }
         let ordinal = found.last_ordinal();
         let last_lsn = found.blocks().map(|block| block.stamp.last_lsn).max();
@@ -343,7 +361,6 @@ impl Place<'_> {
                     },
                     generation: Arc::new(LogGeneration::new(listed.number, seed, file)),
                     blocks: scan.blocks,
-                    length: scan.length,
                 });
             }
         }
@@ -365,7 +382,6 @@ struct FoundGeneration {
     listed: Listed,
     generation: Arc<LogGeneration>,
     blocks: Vec<Block>,
-    length: u64,
 }
 
 impl FoundGeneration {
@@ -412,7 +428,8 @@ impl Found {
             let is_cut = whole < generation.blocks.len();
             generation.blocks.truncate(whole);
             let (end, file) = (generation.end(), &generation.generation.file);
-            if end < generation.length && !is("a torn tail stays") {
+            // The length that is read may not be on the disk either.
+            if !is("a torn tail stays") {
                 file.set_length(end)?;
             }
             file.sync()?;

@@ -5,8 +5,8 @@ use std::io;
 use super::block::{ALIGNMENT, Block, FileHeader, HEADER_BYTES, Seed, decode, table_bytes};
 use crate::env::File;
 
-/// How much is read at once.
-const WINDOW_BYTES: usize = 256 << 10;
+/// How much is read at once: a few headers of small blocks, little beside the content of large ones.
+const WINDOW_BYTES: usize = 16 << 10;
 
 /// A part of the file in memory.
 struct Window<'a> {
@@ -43,7 +43,7 @@ impl<'a> Window<'a> {
 
     /// The block at `offset`, if one begins there and its content does not end behind the file.
     fn block(&mut self, seed: Seed, offset: u64) -> io::Result<Option<Block>> {
-        let Some(table) = table_bytes(self.get(offset, HEADER_BYTES)?) else {
+        let Some(table) = table_bytes(seed, offset, self.get(offset, HEADER_BYTES)?) else {
             return Ok(None);
         };
         if table as u64 > self.length.saturating_sub(offset) {
@@ -64,8 +64,6 @@ pub struct Scan {
     /// The highest ordinal that was synced when a block was written that lies behind the first one
     /// missing.
     pub proven_behind: u64,
-    /// The file's length.
-    pub length: u64,
 }
 
 /// Reads the headers of all blocks of `file`, of which the first has the ordinal `first`.
@@ -79,12 +77,11 @@ pub fn scan(file: &dyn File, seed: Seed, first: u64) -> io::Result<Scan> {
         header,
         blocks: Vec::new(),
         proven_behind: 0,
-        length: window.length,
     };
     let mut next = first;
     let mut offset = HEADER_BYTES as u64;
     while let Some(block) = window.block(seed, offset)? {
-        if block.stamp.ordinal != next || block.end() > found.length {
+        if block.stamp.ordinal != next || block.end() > window.length {
             break;
         }
         offset = block.end();
@@ -92,7 +89,7 @@ pub fn scan(file: &dyn File, seed: Seed, first: u64) -> io::Result<Scan> {
         found.blocks.push(block);
     }
     // Whole blocks behind the first one that is not tell what was synced.
-    while offset < found.length {
+    while offset < window.length {
         if let Some(block) = window.block(seed, offset)? {
             found.proven_behind = found.proven_behind.max(block.stamp.synced);
         }

@@ -30,11 +30,9 @@ use crate::mutant::is;
 /// A batch with so much content is written aside: copying it takes longer than a task may.
 const LARGE_BYTES: usize = 1 << 20;
 
-/// The active generation has so much content when the next one's file is made.
-pub const PREPARE_BYTES: u64 = 4 << 20;
-
-/// The disk is asked to begin with what was written after so much of it.
-const WRITEBACK_BYTES: u64 = 1 << 20;
+/// The active generation has so many bytes when the next one's file is made: early, since a seal that has
+/// to make it holds commits up for three syncs.
+pub const PREPARE_BYTES: u64 = 64 << 10;
 
 const PADDING: [u8; ALIGNMENT as usize] = [0; ALIGNMENT as usize];
 
@@ -70,8 +68,8 @@ struct Writer {
     active: Arc<LogGeneration>,
     /// Where the next block goes.
     offset: u64,
-    /// Up to where the disk was asked to begin.
-    begun: u64,
+    /// The next generation's file is made when the active one has so many bytes.
+    prepare_at: u64,
     /// The last block's.
     ordinal: u64,
     /// Every block up to this ordinal is synced.
@@ -93,7 +91,9 @@ struct Shared {
     /// Held while the next generation's file is made.
     next: Arc<AsyncMutex<Next>>,
     /// Held while a sync runs.
-    syncing: AsyncMutex<()>,
+    syncing: Arc<AsyncMutex<()>>,
+    /// Held while a block is appended, or a generation sealed.
+    appending: Arc<AsyncMutex<()>>,
     writer: Mutex<Writer>,
     failed: OnceLock<Failure>,
     _lock: Box<dyn FolderLock>,
@@ -115,7 +115,7 @@ impl LogBufferStore {
         let writer = Writer {
             active,
             offset,
-            begun: offset,
+            prepare_at: prepare_bytes,
             ordinal: opened.ordinal,
             synced: opened.ordinal,
             unsynced: Vec::new(),
@@ -129,7 +129,8 @@ impl LogBufferStore {
             prepare_bytes,
             superblock,
             next: Arc::default(),
-            syncing: AsyncMutex::default(),
+            syncing: Arc::default(),
+            appending: Arc::default(),
             writer: Mutex::new(writer),
             failed: OnceLock::new(),
             _lock: opened.lock,
@@ -207,17 +208,16 @@ impl Shared {
         if !writer.unsynced.iter().any(|it| it.number == active.number) {
             writer.unsynced.push(Arc::clone(&active));
         }
-        if end - writer.begun >= WRITEBACK_BYTES {
-            active.file.start_writeback(writer.begun..end);
-            writer.begun = end;
-        }
         Ok(())
     }
 
     /// Begins to make the next generation's file, if it is time.
     fn prepare(self: &Arc<Self>) {
-        if self.writer().offset < self.prepare_bytes {
-            return;
+        {
+            let writer = self.writer();
+            if writer.offset < writer.prepare_at {
+                return;
+            }
         }
         let Ok(next) = Arc::clone(&self.next).try_lock_owned() else {
             return;
@@ -225,8 +225,11 @@ impl Shared {
         if next.is_none() {
             let shared = Arc::clone(self);
             self.files.aside(Box::new(move || {
-                // A seal tries again, and says what is wrong.
-                let _ = shared.make_next(next);
+                if shared.make_next(next).is_err() {
+                    // Later; a seal tries again, too, and says what is wrong.
+                    let mut writer = shared.writer();
+                    writer.prepare_at = writer.offset + shared.prepare_bytes;
+                }
             }));
         }
     }
@@ -260,12 +263,33 @@ impl Shared {
         })
     }
 
+    /// Syncs everything that was written when it began.
+    fn sync_files(&self) -> io::Result<()> {
+        let (ordinal, files) = {
+            let mut writer = self.writer();
+            (writer.ordinal, std::mem::take(&mut writer.unsynced))
+        };
+        let only_last = is("only the active log is synced");
+        let skipped = if only_last {
+            files.len().saturating_sub(1)
+        } else {
+            0
+        };
+        let mut files = files.iter().skip(skipped);
+        files.try_for_each(|it| it.file.sync())?;
+        let mut writer = self.writer();
+        writer.synced = writer.synced.max(ordinal);
+        drop(writer);
+        self.superblock.mark(ordinal);
+        Ok(())
+    }
+
     /// The active generation takes no more blocks; `next` takes them.
     fn advance(&self, next: Arc<LogGeneration>) -> Arc<LogGeneration> {
         let mut writer = self.writer();
         let sealed = std::mem::replace(&mut writer.active, next);
         let bytes = std::mem::replace(&mut writer.offset, HEADER_BYTES as u64);
-        writer.begun = writer.offset;
+        writer.prepare_at = self.prepare_bytes;
         writer.sealed.insert(sealed.number, bytes);
         let ordinal = writer.ordinal;
         let active = writer.active.number;
@@ -291,15 +315,23 @@ impl Shared {
         if is("a log is removed before it is unlisted") {
             self.files.remove(&path)?;
         }
-        {
+        let forget = || {
             let mut writer = self.writer();
             writer.sealed.remove(&number);
             writer.unsynced.retain(|it| it.number != number);
+        };
+        if is("a dropped log is not synced while it is listed") {
+            forget();
+        }
+        {
+            let writer = self.writer();
             let mut state = self.superblock.state();
             state.synced = writer.synced;
             state.generations.retain(|it| it.number != number);
         }
         self.write_superblock()?;
+        // While it may be listed a flush has to sync it, too.
+        forget();
         if is("a log is removed before it is unlisted") {
             return Ok(());
         }
@@ -315,12 +347,20 @@ impl BufferStore for LogBufferStore {
             PageRun::Data(data) => data.len(),
             PageRun::Hole { .. } => 0,
         });
-        if content.sum::<usize>() < LARGE_BYTES {
-            shared.append(&batch)?;
-        } else {
-            // Its failure is the store's already.
-            let append = move |shared: &Arc<Shared>| Ok(shared.append(&batch));
+        let is_large = content.sum::<usize>() >= LARGE_BYTES;
+        let appending = Arc::clone(&shared.appending).lock_owned().await;
+        if is_large {
+            // Its failure is the store's already. The job holds the lock to its end, whoever goes away
+            // meanwhile: a later batch does not overtake it.
+            let append = move |shared: &Arc<Shared>| {
+                let done = shared.append(&batch);
+                drop(appending);
+                Ok(done)
+            };
             shared.aside(append).await??;
+        } else {
+            shared.append(&batch)?;
+            drop(appending);
         }
         shared.prepare();
         Ok(())
@@ -330,32 +370,23 @@ impl BufferStore for LogBufferStore {
         let shared = &self.0;
         shared.check()?;
         let wanted = shared.writer().ordinal;
-        let _syncing = shared.syncing.lock().await;
-        let (ordinal, unsynced) = {
-            let mut writer = shared.writer();
-            if writer.synced >= wanted {
-                return shared.check();
-            }
-            (writer.ordinal, std::mem::take(&mut writer.unsynced))
+        let syncing = Arc::clone(&shared.syncing).lock_owned().await;
+        if shared.writer().synced >= wanted {
+            return shared.check();
+        }
+        // The job holds the lock to its end, whoever goes away meanwhile.
+        let sync = move |shared: &Arc<Shared>| {
+            let done = shared.sync_files();
+            drop(syncing);
+            done
         };
-        let files = unsynced.clone();
-        let synced = shared.aside(move |shared| {
-            let only_last = is("only the active log is synced");
-            let skipped = if only_last { files.len() - 1 } else { 0 };
-            let mut files = files.iter().skip(skipped);
-            files.try_for_each(|it| it.file.sync())?;
-            shared.superblock.mark(ordinal);
-            Ok(())
-        });
-        synced.await?;
-        let mut writer = shared.writer();
-        writer.synced = writer.synced.max(ordinal);
-        Ok(())
+        shared.aside(sync).await
     }
 
     async fn seal(&self) -> Result<(Generation, Arc<dyn BufferHandle>), BufferError> {
         let shared = &self.0;
         shared.check()?;
+        let _appending = shared.appending.lock().await;
         let mut next = Arc::clone(&shared.next).lock_owned().await;
         let was_prepared = next.is_some();
         if !was_prepared {
@@ -389,11 +420,11 @@ impl BufferStore for LogBufferStore {
     }
 
     async fn put_metadata(&self, metadata: Bytes) -> Result<(), BufferError> {
-        let put = move |shared: &Arc<Shared>| {
-            shared.superblock.state().metadata = Some(metadata);
-            shared.write_superblock()
-        };
-        self.0.aside(put).await
+        let shared = &self.0;
+        shared.check()?;
+        // At once, and not in the job: one that comes late writes what is newest then.
+        shared.superblock.state().metadata = Some(metadata);
+        shared.aside(|shared| shared.write_superblock()).await
     }
 
     fn usage(&self) -> BufferUsage {

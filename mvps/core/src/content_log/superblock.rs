@@ -21,6 +21,8 @@
 //!
 //! Pure, and never panics on stored bytes.
 
+use std::io;
+
 use bytes::Bytes;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
@@ -35,6 +37,8 @@ const FIXED_BYTES: usize = 64;
 const LISTED_BYTES: usize = 24;
 const NO_METADATA: u32 = u32::MAX;
 const UNKNOWN: u64 = u64::MAX;
+/// No ordinal comes near this.
+const ORDINAL_MAX: u64 = 1 << 62;
 
 /// Where the mark is.
 pub const MARK_OFFSET: u64 = 2 * SLOT_BYTES;
@@ -104,10 +108,9 @@ impl Superblock {
 
     /// The bytes of its slot.
     ///
-    /// # Panics
-    /// If they do not fit the slot.
-    #[must_use]
-    pub fn encode(&self, image: &ImageId) -> Vec<u8> {
+    /// # Errors
+    /// If they do not fit the slot: about 5,000 generations wait.
+    pub fn encode(&self, image: &ImageId) -> io::Result<Vec<u8>> {
         let mut bytes = Vec::with_capacity(FIXED_BYTES);
         bytes.extend(MAGIC.to_le_bytes());
         bytes.extend(0_u64.to_le_bytes());
@@ -129,13 +132,12 @@ impl Superblock {
             bytes.extend(listed.last.unwrap_or(UNKNOWN).to_le_bytes());
         }
         bytes.extend(metadata.into_iter().flatten());
-        assert!(
-            bytes.len() as u64 <= SLOT_BYTES,
-            "a superblock fits its slot"
-        );
+        if bytes.len() as u64 > SLOT_BYTES {
+            return Err(io::Error::other("too many generations wait"));
+        }
         let sum = checksum(image, &bytes[16..]);
         bytes[8..16].copy_from_slice(&sum.to_le_bytes());
-        bytes
+        Ok(bytes)
     }
 
     /// Reads the slot that begins with `bytes`; `None` if it is damaged, or another image's.
@@ -157,21 +159,25 @@ impl Superblock {
         }
         let metadata = (metadata_bytes != NO_METADATA)
             .then(|| Bytes::copy_from_slice(&bytes[metadata_at..end]));
-        let known = |at: usize| Some(u64_at(at)?).map(|it| (it != UNKNOWN).then_some(it));
+        let known = |at: usize| match u64_at(at)? {
+            UNKNOWN => Some(None),
+            ordinal => (ordinal < ORDINAL_MAX).then_some(Some(ordinal)),
+        };
         let listed = |at: usize| {
             Some(Listed {
                 number: Generation(u64_at(at)?),
-                first: known(at + 8)?,
+                first: known(at + 8)?.map(|first| first.max(1)),
                 last: known(at + 16)?,
             })
         };
         let places = (FIXED_BYTES..metadata_at).step_by(LISTED_BYTES);
+        let generations: Option<Vec<Listed>> = places.map(listed).collect();
         Some(Self {
             sequence: u64_at(16)?,
             store: StoreId(u128::from_le_bytes(bytes.get(24..40)?.try_into().ok()?)),
             synced: u64_at(40)?,
             newest: Generation(u64_at(48)?),
-            generations: places.filter_map(listed).collect(),
+            generations: generations?,
             metadata,
         })
     }

@@ -12,8 +12,9 @@ use crate::mutant::is;
 /// The superblock of an open store. Locks are taken in the order of the fields.
 pub struct SuperblockFile {
     image: ImageId,
+    file: Arc<dyn File>,
     /// Held while a slot is written.
-    file: Mutex<Arc<dyn File>>,
+    slots: Mutex<()>,
     /// What it is to say next.
     state: Mutex<Superblock>,
     /// The sequence number of the newest slot that was synced.
@@ -26,7 +27,8 @@ impl SuperblockFile {
     pub fn new(image: ImageId, file: Arc<dyn File>, superblock: Superblock) -> Self {
         Self {
             image,
-            file: Mutex::new(file),
+            file,
+            slots: Mutex::default(),
             synced: AtomicU64::new(superblock.sequence),
             state: Mutex::new(superblock),
         }
@@ -46,9 +48,8 @@ impl SuperblockFile {
     /// Notes that every block up to `synced` was synced, for whoever opens the store after a kill.
     pub fn mark(&self, synced: u64) {
         let mark = encode_mark(&self.image, self.state().store, synced);
-        let file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
         // Without it less is known, and nothing wrong.
-        let _ = file.write_at(MARK_OFFSET, &[io::IoSlice::new(&mark)]);
+        let _ = self.file.write_at(MARK_OFFSET, &[io::IoSlice::new(&mark)]);
     }
 
     /// Writes what it is to say now, in the slot that does not hold the newest state, and syncs it.
@@ -57,7 +58,7 @@ impl SuperblockFile {
     /// # Errors
     /// What the system says; the store must not be written to any more.
     pub fn write(&self) -> io::Result<()> {
-        let file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        let _slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
         let superblock = {
             let state = self.state();
             let skipped = u64::from(is("a superblock's slot is written over"));
@@ -66,7 +67,8 @@ impl SuperblockFile {
                 ..state.clone()
             }
         };
-        let bytes = superblock.encode(&self.image);
+        let bytes = superblock.encode(&self.image)?;
+        let file = &self.file;
         file.write_at(superblock.offset(), &[io::IoSlice::new(&bytes)])?;
         file.sync()?;
         self.state().sequence = superblock.sequence;

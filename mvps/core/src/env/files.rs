@@ -46,10 +46,6 @@ pub trait File: Send + Sync + 'static {
     /// [`io::ErrorKind::StorageFull`] if there is no room; what else the system says.
     fn preallocate(&self, range: Range<u64>) -> io::Result<()>;
 
-    /// Asks the system to begin bringing `range` to the disk: a hint, so that a later sync finds
-    /// little left to do.
-    fn start_writeback(&self, range: Range<u64>);
-
     /// Brings the file's bytes and its length to the disk.
     ///
     /// # Errors

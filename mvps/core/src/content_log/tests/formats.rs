@@ -31,7 +31,7 @@ fn record() -> impl Strategy<Value = BufferRecord> {
 }
 
 fn superblock() -> impl Strategy<Value = Superblock> {
-    let known = || proptest::option::of(0..u64::MAX);
+    let known = || proptest::option::of(1..1_u64 << 62);
     let listed = (any::<u64>(), known(), known()).prop_map(|(number, first, last)| Listed {
         number: Generation(number),
         first,
@@ -77,7 +77,7 @@ proptest! {
 
     #[test]
     fn a_superblock_is_read_as_it_was_written(superblock in superblock(), flipped: prop::sample::Index) {
-        let mut bytes = superblock.encode(&image());
+        let mut bytes = superblock.encode(&image()).expect("a few generations");
         prop_assert_eq!(Superblock::decode(&image(), &bytes), Some(superblock));
         let at = flipped.index(bytes.len());
         bytes[at] ^= 1;

@@ -54,8 +54,6 @@ impl File for MemoryFile {
     }
 
     /// Nothing: what is dirty may survive a power cut anyway.
-    fn start_writeback(&self, _range: Range<u64>) {}
-
     fn sync(&self) -> io::Result<()> {
         self.files.call(&self.path, |disk| disk.sync(self.hold))
     }
