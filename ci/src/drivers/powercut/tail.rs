@@ -36,6 +36,9 @@ const LOG_HEADER_BYTES: u64 = 64;
 /// Units of the largest write: 64 KiB, well above a block.
 const WRITE_UNITS_MAX: u64 = 64;
 
+/// More than the largest write takes in the log.
+const DAMAGED_BLOCKS: u64 = 18;
+
 /// Cuts the power `rounds` times, and tears the tail of the journal each time.
 ///
 /// # Errors
@@ -89,11 +92,13 @@ impl Round<'_> {
         self.machine.cut()?;
         daemon.kill()?;
         self.machine.power_on_with_copy_of_cut()?;
-        zero_a_block(&journal, synced.clone(), numbers)?;
+        // So many that the beginning of a record is among them: damage inside of one is noticed by
+        // whoever reads it, and not at the opening.
+        zero_blocks(&journal, synced.clone(), DAMAGED_BLOCKS, numbers)?;
         self.must_refuse().context("synced data is damaged")?;
         self.machine.power_on_after_cut()?;
         let end = data_end(&journal)?;
-        let hole = zero_a_block(&journal, synced.end..end, numbers)?;
+        let hole = zero_blocks(&journal, synced.end..end, 1, numbers)?;
         let daemon = self.target.setup.start()?;
         let torn = || {
             format!(
@@ -162,7 +167,6 @@ impl Round<'_> {
         Ok(())
     }
 
-    /// Damage of what was synced is refused at the opening, or when it is read.
     fn must_refuse(&self) -> Result<()> {
         let daemon = self.target.setup.start()?;
         let opened = self
@@ -174,11 +178,7 @@ impl Round<'_> {
                 ensure!(log.contains("damaged"), "the log names no damage");
             }
             Err(other) => bail!("not refused, but: {other}"),
-            // A record that is damaged inside is noticed by whoever reads it.
-            Ok(_) => match self.runtime.block_on(find(self.target)) {
-                Ok(_) => bail!("the image opened, and all of it was read"),
-                Err(error) => println!("  damage was met by a read: {error:#}"),
-            },
+            Ok(_) => bail!("the image opened, without what was synced"),
         }
         daemon.kill()
     }
@@ -217,15 +217,20 @@ fn data_end(journal: &Path) -> Result<u64> {
     Ok(last.map_or(0, |last| last as u64 + 1))
 }
 
-/// Zeroes one block that lies wholly within `range`; returns its offset.
-fn zero_a_block(journal: &Path, range: Range<u64>, numbers: &mut Numbers) -> Result<u64> {
+/// Zeroes `count` blocks that lie wholly within `range`; returns where they begin.
+fn zero_blocks(
+    journal: &Path,
+    range: Range<u64>,
+    count: u64,
+    numbers: &mut Numbers,
+) -> Result<u64> {
     let first = range.start.next_multiple_of(BLOCK_BYTES);
     let blocks = (range.end.saturating_sub(first)) / BLOCK_BYTES;
-    ensure!(blocks > 2, "too little was written: {range:?}");
-    let offset = first + numbers.below(blocks) * BLOCK_BYTES;
+    ensure!(blocks > 2 * count, "too little was written: {range:?}");
+    let offset = first + numbers.below(blocks + 1 - count) * BLOCK_BYTES;
     let mut file = OpenOptions::new().write(true).open(journal)?;
     file.seek(SeekFrom::Start(offset))?;
-    file.write_all(&[0; 4096])?;
+    file.write_all(&vec![0; usize::try_from(count * BLOCK_BYTES)?])?;
     file.sync_all()?;
     Ok(offset)
 }
