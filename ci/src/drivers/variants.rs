@@ -25,6 +25,7 @@ const TESTS: &[&str] = &[
     "encryption::",
     "engine::tests::fencing::",
     "format::frame::",
+    "protocol::tenure::",
     "reachability::",
     "scenarios::",
     "session::server::tests::a_flood_",
