@@ -77,6 +77,31 @@ async fn stops_at(calls: u64, cut: Option<u64>) -> bool {
     stopped
 }
 
+/// What a making left that was interrupted is durable before anything in it is.
+#[tokio::test]
+async fn a_making_may_end_at_every_call() {
+    for calls in 0..12 {
+        for cut in 0..CUTS {
+            let context = format!("call {calls}, cut {cut}");
+            let mut player = Player::new(MemoryFiles::new(), calls);
+            player.files.stop_after(Some(calls));
+            // It ends in the middle, or not.
+            let _ = player.open(false).await;
+            player.close();
+            let chance = SeededEntropy::new(calls * CUTS + cut);
+            player.files.crash(Crash::ProcessKill, &chance);
+            for lost_power in [false, true] {
+                let opened = player.open(lost_power).await;
+                opened.unwrap_or_else(|error| panic!("{context}: {error}"));
+                for step in [Step::Commit(1, 1), Step::Sync] {
+                    player.step(step).await.expect("a sound disk");
+                }
+                player.files.crash(Crash::PowerCut, &chance);
+            }
+        }
+    }
+}
+
 /// An opening that ends at a call is followed by another, however often.
 #[tokio::test]
 async fn an_opening_may_end_at_every_call() {

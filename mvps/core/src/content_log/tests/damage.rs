@@ -1,6 +1,7 @@
 //! Bytes that are not what was written.
 
 use super::player::{Player, Step, stores};
+use crate::content_log::superblock::MARK_OFFSET;
 use crate::env::memory::{Crash, MemoryFiles, SeededEntropy};
 use crate::env::{BufferError, BufferStores};
 use crate::ids::ImageId;
@@ -35,6 +36,10 @@ async fn written(seed: u64) -> (Player, u64, u64) {
     player
         .files
         .crash(Crash::ProcessKill, &SeededEntropy::new(0));
+    // As after a power cut: only blocks and the superblock tell what was synced.
+    player
+        .files
+        .overwrite("disk0/superblock", MARK_OFFSET, &[0; 16]);
     (player, synced, end)
 }
 
