@@ -6,7 +6,7 @@
 use std::process::ExitCode;
 use std::sync::Mutex;
 
-use mvps_core::mutant::{ALL, SELECTABLE};
+use mvps_core::mutant::{ALL, ON_FILES, SELECTABLE};
 
 use crate::runner::run_apart_as;
 
@@ -91,7 +91,7 @@ pub fn judge(seeds: u64, chosen: Option<&str>, search: Search) -> ExitCode {
         println!("this program was built without variants: see `cargo sim`");
         return ExitCode::FAILURE;
     }
-    let names = ALL.iter().copied();
+    let names = ALL.iter().chain(ON_FILES).copied();
     let names = names.filter(|name| chosen.is_none_or(|only| only == *name));
     let fates = run(names.collect(), seeds, search);
     let mut caught_after: Vec<u64> = fates
@@ -173,7 +173,7 @@ fn fate_of(name: &'static str, seeds: u64, search: Search) -> Fate {
         .chain(0..seeds)
         .zip(1..);
     let caught = order.find_map(|(seed, tried)| {
-        let outcome = run_apart_as(seed, Some(name));
+        let outcome = run_apart_as(seed, name);
         // Who goes round in a circle was noticed by nobody.
         let failure = outcome.failure.filter(|_| !outcome.is_endless);
         failure.map(|failure| (tried, failure))

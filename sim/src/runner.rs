@@ -26,6 +26,9 @@ use crate::scenario::Scenario;
 /// Names the variant that a seed's process runs.
 pub const MUTANT_VARIABLE: &str = "SIM_MUTANT";
 
+/// Machines have disks of files.
+const ON_FILES: (&str, &str) = (DISK_VARIABLE, "files");
+
 /// Every landing is read back whole one time in this many.
 const CONTENT_CHECKS: u64 = 3;
 
@@ -261,17 +264,23 @@ pub fn own_program() -> Result<PathBuf, String> {
 /// Runs `seed` in a process of its own.
 #[must_use]
 pub fn run_apart(seed: u64) -> Outcome {
-    run_apart_with(seed, None)
+    run_apart_with(seed, &[])
 }
 
-/// Runs `seed` in a process of its own, as a variant of the engine if one is named.
+/// Runs `seed` in a process of its own, as a variant of the engine: one of the content log on disks
+/// of files.
 #[must_use]
-pub fn run_apart_as(seed: u64, mutant: Option<&str>) -> Outcome {
-    run_apart_with(seed, mutant.map(|name| (MUTANT_VARIABLE, name)))
+pub fn run_apart_as(seed: u64, mutant: &str) -> Outcome {
+    let variables = [(MUTANT_VARIABLE, mutant), ON_FILES];
+    let count = match mvps_core::mutant::ON_FILES.contains(&mutant) {
+        true => 2,
+        false => 1,
+    };
+    run_apart_with(seed, &variables[..count])
 }
 
-/// Runs `seed` in a process of its own, with an environment variable.
-fn run_apart_with(seed: u64, variable: Option<(&str, &str)>) -> Outcome {
+/// Runs `seed` in a process of its own, with these environment variables.
+fn run_apart_with(seed: u64, variables: &[(&str, &str)]) -> Outcome {
     let failed = |failure: String| Outcome {
         seed,
         failure: Some(failure),
@@ -283,7 +292,7 @@ fn run_apart_with(seed: u64, variable: Option<(&str, &str)>) -> Outcome {
     };
     let child = Command::new(program)
         .args(["child", &seed.to_string()])
-        .envs(variable)
+        .envs(variables.iter().copied())
         .stdin(Stdio::null())
         .stderr(Stdio::piped())
         .stdout(Stdio::piped())
@@ -355,21 +364,21 @@ fn everything(from: Option<impl Read>) -> io::Result<Vec<u8>> {
 /// Runs `seed` twice, in processes of their own, and compares the digests.
 #[must_use]
 pub fn run_twice(seed: u64) -> Outcome {
-    twice(seed, None)
+    twice(seed, &[])
 }
 
 /// As [`run_twice`], with disks of files under the content log.
 #[must_use]
 pub fn run_twice_on_files(seed: u64) -> Outcome {
-    twice(seed, Some((DISK_VARIABLE, "files")))
+    twice(seed, &[ON_FILES])
 }
 
-fn twice(seed: u64, variable: Option<(&str, &str)>) -> Outcome {
-    let first = run_apart_with(seed, variable);
+fn twice(seed: u64, variables: &[(&str, &str)]) -> Outcome {
+    let first = run_apart_with(seed, variables);
     if first.failure.is_some() {
         return first;
     }
-    let second = run_apart_with(seed, variable);
+    let second = run_apart_with(seed, variables);
     if second.digest == first.digest && second.failure.is_none() {
         return first;
     }

@@ -1,5 +1,5 @@
 //! `cargo ci variants`: known-bad variants of the code that the simulation does not run yet
-//! (collection and the operators' commands), of sealing, and of connections.
+//! (collection and the operators' commands), of sealing, of the content log, and of connections.
 //!
 //! The core's own tests of that code, built with selectable variants, must pass as they are and
 //! fail under each variant. Each scenario of the protocol's models must fail under the variant that
@@ -11,7 +11,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Result, bail, ensure};
-use mvps_core::mutant::{SCENARIOS, TESTED, TESTED_VARIABLE};
+use mvps_core::mutant::{CONTENT_LOG, SCENARIOS, TESTED, TESTED_VARIABLE};
 
 use crate::rig::command::{run, run_any, tail};
 use crate::rig::report::Report;
@@ -32,6 +32,9 @@ const TESTS: &[&str] = &[
     "session::tests::a_disconnect_",
 ];
 
+/// The tests that are to notice variants of the content log.
+const LOG_TESTS: &[&str] = &["content_log::"];
+
 /// Compiling the core and its dependencies once more, on a slow machine.
 const BUILD_LIMIT: Duration = Duration::from_secs(1800);
 
@@ -50,12 +53,16 @@ pub fn run_all() -> Result<()> {
     run(core_tests().arg("--no-run"), BUILD_LIMIT)?;
     let mut report = Report::default();
     report.check("variants", "none", || {
-        let finished = run(core_tests().arg("--").args(TESTS), RUN_LIMIT)?;
+        let tests = TESTS.iter().chain(LOG_TESTS);
+        let finished = run(core_tests().arg("--").args(tests), RUN_LIMIT)?;
         ensure!(finished.stdout.contains(PASSED), "no test was run");
         Ok(summary(&finished.stdout, PASSED))
     });
     for name in TESTED {
         report.check("variants", name, || noticed(name, TESTS));
+    }
+    for name in CONTENT_LOG {
+        report.check("content log", name, || noticed(name, LOG_TESTS));
     }
     for (path, variant) in SCENARIOS {
         let what = format!("{path} under {variant}");

@@ -5,6 +5,7 @@
 //! known to be synced is written once more, byte by byte where it is, and synced: the last process
 //! may have met a sync that failed, after which the system calls bytes written that are not.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
 
@@ -12,6 +13,7 @@ use super::block::{Block, FileHeader, HEADER_BYTES, Seed, StoreId};
 use super::generation::LogGeneration;
 use super::scan::scan;
 use super::superblock::{Listed, MARK_BYTES, MARK_OFFSET, SLOT_BYTES, Superblock, decode_mark};
+use super::superblock_file::write_mark;
 use crate::env::{BufferError, Entropy, EntropyExt, File, Files, FolderLock, OpenMode};
 use crate::ids::{Generation, ImageId, Lsn};
 use crate::mutant::is;
@@ -277,6 +279,13 @@ impl Place<'_> {
             rewrite().map_err(failed)?;
         }
         found.settle().map_err(failed)?;
+        // The next opening need not write them once more.
+        write_mark(
+            &*superblock_file,
+            self.image,
+            superblock.store,
+            found.last_ordinal(),
+        );
         let listed = found.listed();
         if listed != superblock.generations {
             superblock.sequence += 1;
@@ -289,9 +298,10 @@ impl Place<'_> {
             };
             write().map_err(failed)?;
         }
+        let listed = superblock.generations.iter();
+        let listed: BTreeSet<String> = listed.map(|it| log_name(it.number)).collect();
         for log in logs {
-            let is_listed = |it: &Listed| log_name(it.number) == **log;
-            if !superblock.generations.iter().any(is_listed) {
+            if !listed.contains(*log) {
                 self.files.remove(&self.path(log)).map_err(failed)?;
             }
         }

@@ -4,6 +4,7 @@ use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::block::StoreId;
 use super::superblock::{MARK_OFFSET, Superblock, encode_mark};
 use crate::env::File;
 use crate::ids::ImageId;
@@ -47,9 +48,7 @@ impl SuperblockFile {
 
     /// Notes that every block up to `synced` was synced, for whoever opens the store after a kill.
     pub fn mark(&self, synced: u64) {
-        let mark = encode_mark(&self.image, self.state().store, synced);
-        // Without it less is known, and nothing wrong.
-        let _ = self.file.write_at(MARK_OFFSET, &[io::IoSlice::new(&mark)]);
+        write_mark(&*self.file, &self.image, self.state().store, synced);
     }
 
     /// Writes what it is to say now, in the slot that does not hold the newest state, and syncs it.
@@ -75,4 +74,11 @@ impl SuperblockFile {
         self.synced.store(superblock.sequence, Ordering::Release);
         Ok(())
     }
+}
+
+/// Notes in a superblock's file that every block of `store` up to `synced` was synced.
+pub fn write_mark(file: &dyn File, image: &ImageId, store: StoreId, synced: u64) {
+    let mark = encode_mark(image, store, synced);
+    // Without it less is known, and nothing wrong.
+    let _ = file.write_at(MARK_OFFSET, &[io::IoSlice::new(&mark)]);
 }

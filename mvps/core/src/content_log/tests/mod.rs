@@ -5,4 +5,5 @@ mod damage;
 mod failures;
 mod formats;
 mod player;
+mod races;
 mod suites;
