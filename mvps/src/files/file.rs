@@ -2,12 +2,10 @@
 
 use std::fs;
 use std::io::{self, IoSlice};
-use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
 use std::path::PathBuf;
 
 use mvps_core::env::File;
-use rustix::fs::{FallocateFlags, fallocate};
 use rustix::io::{Errno, pwritev};
 
 use super::at;
@@ -59,19 +57,6 @@ impl File for SystemFile {
 
     fn set_length(&self, length: u64) -> io::Result<()> {
         self.named(self.file.set_len(length))
-    }
-
-    fn preallocate(&self, range: Range<u64>) -> io::Result<()> {
-        if range.is_empty() {
-            return Ok(());
-        }
-        let length = range.end - range.start;
-        let reserve = || fallocate(&self.file, FallocateFlags::KEEP_SIZE, range.start, length);
-        match uninterrupted(reserve) {
-            // A file system that cannot, in the words of each.
-            Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => Ok(()),
-            Err(error) => self.named(Err(error.into())),
-        }
     }
 
     fn sync(&self) -> io::Result<()> {

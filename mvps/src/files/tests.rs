@@ -112,21 +112,6 @@ fn bytes_are_where_they_were_written() {
 }
 
 #[test]
-fn room_is_reserved_without_changing_the_length() {
-    let (_place, files) = folder();
-    let file = files.open("log/f", OpenMode::New).unwrap();
-    file.write_at(0, &[IoSlice::new(b"x")]).unwrap();
-    file.preallocate(0..0).unwrap();
-    file.preallocate(0..1 << 20).unwrap();
-    assert_eq!(file.length().unwrap(), 1);
-    // Where the file system cannot reserve, nothing happens.
-    if let Err(error) = file.preallocate(0..1 << 60) {
-        let kinds = [io::ErrorKind::StorageFull, io::ErrorKind::FileTooLarge];
-        assert!(kinds.contains(&error.kind()), "{error}");
-    }
-}
-
-#[test]
 fn a_write_of_more_parts_than_one_call_takes() {
     let (_place, files) = folder();
     let file = files.open("log/f", OpenMode::New).unwrap();

@@ -245,11 +245,7 @@ impl Driver {
         if self.site.plan.on_files && self.quiet.chance(500) {
             // In the middle of a call of the disk, of which there are several in one of the store's.
             let calls = self.quiet.below(12);
-            if self.machines[machine].disk.stop_after(calls) {
-                self.site
-                    .journal
-                    .mark("a process ended at a call of its disk");
-            }
+            self.machines[machine].disk.stop_after(calls);
         } else if self.quiet.chance(400) {
             tripwire.arm_at(self.quiet.pick(&RARE_CALLS), self.quiet.below(6));
         } else {
@@ -257,6 +253,11 @@ impl Driver {
         }
         let patience = self.random.duration(SECOND, MINUTE);
         self.wait_for_trip(&tripwire, patience).await;
+        if self.machines[machine].disk.has_stopped() {
+            let name = &self.machines[machine].name;
+            let journal = &self.site.journal;
+            journal.note(name, format_args!("it ended at a call of its disk"));
+        }
         self.crash_somehow(machine);
         // Once more, while it opens.
         if self.random.chance(500) {

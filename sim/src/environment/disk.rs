@@ -88,17 +88,17 @@ impl Disk {
         }
     }
 
-    /// The process is as good as dead after so many calls that change files. Returns whether the
-    /// disk has any.
-    #[must_use]
-    pub fn stop_after(&self, calls: u64) -> bool {
-        match self {
-            Self::Records(_) => false,
-            Self::Files(files) => {
-                files.stop_after(Some(calls));
-                true
-            }
+    /// On files, the process is as good as dead after so many calls that change any.
+    pub fn stop_after(&self, calls: u64) {
+        if let Self::Files(files) = self {
+            files.stop_after(Some(calls));
         }
+    }
+
+    /// Whether a process has made its last call.
+    #[must_use]
+    pub fn has_stopped(&self) -> bool {
+        matches!(self, Self::Files(files) if files.has_stopped())
     }
 
     /// Adds a failure to those that `image` is going to meet.

@@ -153,7 +153,7 @@ pub struct RecoveredGeneration {
 
 /// A buffer store after recovery.
 pub struct Recovered {
-    /// The store, locked by this process until it and its handles are dropped.
+    /// The store, locked by this process until it is dropped.
     pub store: Arc<dyn BufferStore>,
     /// The metadata last written by [`BufferStore::put_metadata`]; `None` in a new store.
     pub metadata: Option<Bytes>,

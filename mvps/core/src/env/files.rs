@@ -9,7 +9,6 @@
 //! Calls may wait for the disk. Whoever must not wait calls from within [`Files::aside`].
 
 use std::io::{self, IoSlice};
-use std::ops::Range;
 use std::sync::Arc;
 
 /// An open file. It stays readable and writable after its name was removed.
@@ -38,13 +37,6 @@ pub trait File: Send + Sync + 'static {
     /// # Errors
     /// What the system says.
     fn set_length(&self, length: u64) -> io::Result<()>;
-
-    /// Reserves room for `range` without changing the length. Where the file system cannot do
-    /// that, nothing happens.
-    ///
-    /// # Errors
-    /// [`io::ErrorKind::StorageFull`] if there is no room; what else the system says.
-    fn preallocate(&self, range: Range<u64>) -> io::Result<()>;
 
     /// Brings the file's bytes and its length to the disk.
     ///

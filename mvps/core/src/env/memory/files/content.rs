@@ -23,9 +23,6 @@ pub(super) struct Content {
     dirty: BTreeSet<usize>,
     /// The next sync makes the length durable.
     length_dirty: bool,
-    /// Up to where there is room for sure, whatever the length.
-    reserved: u64,
-    durable_reserved: u64,
 }
 
 impl Content {
@@ -45,7 +42,7 @@ impl Content {
 
     /// How many bytes of the disk the file takes.
     pub(super) fn occupied_bytes(&self) -> u64 {
-        self.reserved.max(self.cached.len() as u64)
+        self.cached.len() as u64
     }
 
     /// How many sectors a power cut could lose. A changed length counts if no sector does.
@@ -83,13 +80,8 @@ impl Content {
         } else {
             self.cached.truncate(length);
             self.forget_dirty_beyond(length);
-            self.reserved = self.reserved.min(length as u64);
         }
         self.length_dirty = true;
-    }
-
-    pub(super) fn reserve(&mut self, end: u64) {
-        self.reserved = self.reserved.max(end);
     }
 
     fn grow(&mut self, length: usize) {
@@ -111,7 +103,6 @@ impl Content {
         for sector in std::mem::take(&mut self.dirty) {
             copy_sector(&self.cached, &mut self.durable, sector);
         }
-        self.durable_reserved = self.reserved;
     }
 
     /// A sync that fails: the system tries once, and calls everything clean.
@@ -155,7 +146,6 @@ impl Content {
         self.cached.clone_from(&self.durable);
         self.dirty.clear();
         self.length_dirty = false;
-        self.reserved = self.durable_reserved;
     }
 
     /// Damages the file, in both views, as far as it reaches.

@@ -129,8 +129,8 @@ impl Disk {
 /// What processes do with open files.
 impl Disk {
     pub(super) fn close(&mut self, hold: HoldId) {
+        // A file without a name is forgotten when names change next.
         self.openings.remove(&hold);
-        self.forget_files();
     }
 
     pub(super) fn read(
@@ -181,16 +181,6 @@ impl Disk {
             return Err(disk_full().into());
         }
         self.content(file).set_length(index(length)?);
-        Ok(())
-    }
-
-    pub(super) fn preallocate(&mut self, hold: HoldId, end: u64) -> Result<(), Refusal> {
-        let file = self.opened(hold)?;
-        self.schedule.begin_mutating(&[DiskFault::DiskFull])?;
-        if end > self.end_of_room(file) {
-            return Err(disk_full().into());
-        }
-        self.content(file).reserve(end);
         Ok(())
     }
 

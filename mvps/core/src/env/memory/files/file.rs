@@ -1,7 +1,6 @@
 //! What a process holds of a disk: open files and locks.
 
 use std::io::{self, IoSlice};
-use std::ops::Range;
 
 use super::disk::HoldId;
 use super::memory_files::MemoryFiles;
@@ -48,12 +47,6 @@ impl File for MemoryFile {
         files.call(&self.path, |disk| disk.set_length(self.hold, length))
     }
 
-    fn preallocate(&self, range: Range<u64>) -> io::Result<()> {
-        let files = &self.files;
-        files.call(&self.path, |disk| disk.preallocate(self.hold, range.end))
-    }
-
-    /// Nothing: what is dirty may survive a power cut anyway.
     fn sync(&self) -> io::Result<()> {
         self.files.call(&self.path, |disk| disk.sync(self.hold))
     }

@@ -56,8 +56,7 @@ impl MemoryFiles {
         *watcher = Some(Arc::new(tell));
     }
 
-    /// All files together may take so many bytes, counting each as the longer of its length and
-    /// what is preallocated. Removed files count while they are open.
+    /// All files together may be so long. Removed files count while they are open.
     pub fn set_capacity(&self, bytes: Option<u64>) {
         self.disk().capacity_bytes = bytes;
     }
@@ -73,10 +72,16 @@ impl MemoryFiles {
     /// does every later call of any kind until the next crash. A last `write_at` has written half
     /// of its bytes; any other call has done nothing. `None` takes back a stop that is to come.
     ///
-    /// Mutating are `open` of a new file, `write_at`, `set_length`, `preallocate`, `sync`,
+    /// Mutating are `open` of a new file, `write_at`, `set_length`, `sync`,
     /// `sync_folder`, `remove` and `make_folder`.
     pub fn stop_after(&self, calls: Option<u64>) {
         self.disk().schedule.stop_after(calls);
+    }
+
+    /// Whether a process has made its last call, and no crash has followed yet.
+    #[must_use]
+    pub fn has_stopped(&self) -> bool {
+        self.disk().schedule.has_stopped()
     }
 
     /// How many mutating calls living processes have made on this disk, failed ones included.

@@ -14,7 +14,7 @@ pub enum DiskFault {
     /// The next `write_at` writes half of its bytes and fails.
     WriteFails,
     /// The next `write_at` writes half of its bytes and finds the disk full; or the next
-    /// `preallocate` or opening of a new file finds it full.
+    /// opening of a new file finds it full.
     DiskFull,
     /// The next `read_at` fails.
     ReadFails,
@@ -88,6 +88,11 @@ impl Schedule {
     pub(super) fn restart(&mut self) {
         self.calls_left = None;
         self.stopped = false;
+    }
+
+    /// A process has made its last call, and no other runs yet.
+    pub(super) fn has_stopped(&self) -> bool {
+        self.stopped
     }
 
     pub(super) fn alive(&self) -> io::Result<()> {

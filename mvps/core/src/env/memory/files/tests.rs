@@ -237,7 +237,7 @@ fn faults_strike_the_next_call_they_apply_to_and_the_watcher_is_told() {
     files.sync_folder("log").unwrap_err();
     assert_eq!(files.unsynced("log"), 2);
     files.script(DiskFault::DiskFull);
-    let full = file.preallocate(0..10).unwrap_err();
+    let full = files.open("log/c", OpenMode::New).err().unwrap();
     assert_eq!(full.kind(), ErrorKind::StorageFull);
     files.script(DiskFault::SyncFails);
     files.heal();
@@ -248,23 +248,21 @@ fn faults_strike_the_next_call_they_apply_to_and_the_watcher_is_told() {
         "log/a ReadFails",
         "log/a OpenFails",
         "log SyncFolderFails",
-        "log/a DiskFull",
+        "log/c DiskFull",
     ];
     assert_eq!(*told.lock().unwrap(), expected);
 }
 
 #[test]
-fn the_capacity_counts_preallocated_and_removed_files() {
+fn the_capacity_counts_removed_files() {
     let (files, file) = disk();
     files.set_capacity(Some(1000));
     let kind = |outcome: io::Result<()>| outcome.unwrap_err().kind();
-    file.preallocate(0..600).unwrap();
+    write(&file, 0, &[1; 600]).unwrap();
     let other = files.open("log/b", OpenMode::New).unwrap();
     assert_eq!(kind(write(&other, 0, &[1; 500])), ErrorKind::StorageFull);
     assert_eq!(other.length().unwrap(), 400);
     assert_eq!(kind(other.set_length(401)), ErrorKind::StorageFull);
-    assert_eq!(kind(other.preallocate(300..401)), ErrorKind::StorageFull);
-    write(&file, 0, &[1; 600]).unwrap();
     files.remove(PATH).unwrap();
     assert_eq!(kind(other.set_length(401)), ErrorKind::StorageFull);
     drop(file);
