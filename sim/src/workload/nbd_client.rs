@@ -24,6 +24,9 @@ use crate::model::operation::OperationId;
 
 mod transactions;
 
+/// Whoever was refused so often in a row asks less often: an opening that is refused is a whole one.
+const MANY_REFUSALS: u32 = 200;
+
 /// Tokens expire in the year 2096.
 const EXPIRES: u64 = 4_000_000_000;
 
@@ -76,6 +79,7 @@ impl NbdClient {
     /// Connects again and again, and sends requests, until `stop` or until the image fails.
     pub async fn run(mut self, stop: watch::Receiver<bool>) {
         let mut earlier: Option<Client> = None;
+        let mut refused = 0_u32;
         while !*stop.borrow() {
             if self
                 .generator
@@ -93,10 +97,13 @@ impl NbdClient {
                 outcome => {
                     self.generator
                         .note(format_args!("not connected: {outcome:?}"));
-                    sleep(RECONNECT_PAUSE).await;
+                    refused += 1;
+                    let times = if refused > MANY_REFUSALS { 20 } else { 1 };
+                    sleep(RECONNECT_PAUSE * times).await;
                     continue;
                 }
             };
+            refused = 0;
             match self.use_connection(&mut client, &stop).await {
                 Err(error) if is_final(&error) => return,
                 Err(_) => {}
