@@ -147,6 +147,18 @@ impl fmt::Display for Tenure {
     }
 }
 
+/// Names a piece of a segment or map object among those of all objects of all images: two objects
+/// have the same suffix and sequence number with a probability of 2^-64.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PieceKey {
+    /// The random part of the object's name.
+    pub suffix: u64,
+    /// The object's number within its epoch.
+    pub sequence: ObjectSequence,
+    /// Where in the object the piece begins.
+    pub offset: u64,
+}
+
 /// Smallest and largest page size as powers of two: 4 KiB to 64 KiB.
 pub const PAGE_SIZE_BITS: std::ops::RangeInclusive<u8> = 12..=16;
 

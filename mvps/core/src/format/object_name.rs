@@ -14,7 +14,7 @@ use std::fmt;
 
 use super::codec::{FormatError, ObjectSeed, RecordKind};
 use crate::encryption::{ImageKeys, SegmentKey};
-use crate::ids::{EpochNumber, ImageId, Incarnation, ObjectSequence, Version};
+use crate::ids::{EpochNumber, ImageId, Incarnation, ObjectSequence, PieceKey, Version};
 
 /// What kind of data object a name belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -76,6 +76,21 @@ impl ObjectName {
     #[must_use]
     pub fn segment_key(&self, keys: &ImageKeys) -> Option<SegmentKey> {
         keys.segment_key(&self.image, self.incarnation, &self.key())
+    }
+
+    /// Names the piece that begins at byte `offset`, for caches.
+    #[must_use]
+    pub fn piece_key(&self, offset: u64) -> PieceKey {
+        let mixed_up = crate::mutant::is("stale cache served after rewrite");
+        PieceKey {
+            suffix: if mixed_up { 0 } else { self.suffix },
+            sequence: if mixed_up {
+                ObjectSequence(0)
+            } else {
+                self.sequence
+            },
+            offset,
+        }
     }
 
     /// The name whose [`ObjectName::key`] is `key`.

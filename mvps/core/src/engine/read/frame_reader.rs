@@ -20,7 +20,7 @@ use futures_util::future::join_all;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::map::{Map, MapRun, PageLocation};
-use super::object_cache::{Footprint, ObjectCache, PieceKey};
+use super::object_cache::{Footprint, ObjectCache};
 use super::read_ahead::{ReadAhead, WINDOW_MAX_BYTES};
 use super::single_flight::{NewRequest, SingleFlight};
 use crate::encryption::ImageKeys;
@@ -28,7 +28,7 @@ use crate::env::Spawner;
 use crate::format::frame::{FRAME_MAX_BYTES, Frame};
 use crate::format::manifest::ByteSpan;
 use crate::format::object_name::ObjectName;
-use crate::ids::{PageNumber, PageSize};
+use crate::ids::{PageNumber, PageSize, PieceKey};
 use crate::object_reads::{ObjectReads, Piece, ReadError};
 
 mod retention;
@@ -245,7 +245,7 @@ impl FrameReader {
         let Some(object) = map.segment_name(location.frame.segment) else {
             return Err(unknown_segment(run, &location));
         };
-        let key = PieceKey::new(object, u64::from(location.frame.offset));
+        let key = object.piece_key(u64::from(location.frame.offset));
         match self.frames.cache.get(&key) {
             Some(frame) => self.content(&frame, object, run, &location).map(Some),
             None => Ok(None),

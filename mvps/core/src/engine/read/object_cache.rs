@@ -13,8 +13,7 @@ use std::sync::Arc;
 use quick_cache::sync::{Cache, DefaultLifecycle};
 use quick_cache::{OptionsBuilder, Weighter};
 
-use crate::format::object_name::ObjectName;
-use crate::ids::ObjectSequence;
+use crate::ids::PieceKey;
 
 /// Independently locked parts of a cache: more than the cores that serve reads at the same time on
 /// the machines this is for. A fixed number, because the default one asks the machine.
@@ -22,32 +21,6 @@ const SHARDS: usize = 8;
 
 /// What an entry takes beyond its content: key, links, reference counts.
 const ENTRY_OVERHEAD_BYTES: u64 = 128;
-
-/// Names a piece of an object among all objects of all images.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct PieceKey {
-    suffix: u64,
-    sequence: ObjectSequence,
-    offset: u64,
-}
-
-impl PieceKey {
-    /// The piece of `object` that begins at byte `offset`. Two objects have the same suffix and
-    /// sequence number with a probability of 2^-64.
-    #[must_use]
-    pub fn new(object: &ObjectName, offset: u64) -> Self {
-        let mixed_up = crate::mutant::is("stale cache served after rewrite");
-        Self {
-            suffix: if mixed_up { 0 } else { object.suffix },
-            sequence: if mixed_up {
-                ObjectSequence(0)
-            } else {
-                object.sequence
-            },
-            offset,
-        }
-    }
-}
 
 /// How much memory a cached value takes.
 pub trait Footprint {
@@ -117,8 +90,8 @@ impl<V: Footprint> ObjectCache<V> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::format::object_name::ObjectKind;
-    use crate::ids::{EpochNumber, ImageId, Incarnation};
+    use crate::format::object_name::{ObjectKind, ObjectName};
+    use crate::ids::{EpochNumber, ImageId, Incarnation, ObjectSequence};
 
     struct Piece(u64);
 
@@ -137,7 +110,7 @@ mod tests {
             suffix: 7,
             kind: ObjectKind::Segment,
         };
-        PieceKey::new(&object, offset)
+        object.piece_key(offset)
     }
 
     #[test]

@@ -19,7 +19,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::{Bytes, BytesMut};
 
-use crate::engine::read::object_cache::PieceKey;
+use crate::ids::PieceKey;
 
 /// Smaller pieces are copied: the buffer behind a piece may be larger than the piece, and of a
 /// small one most would be that.

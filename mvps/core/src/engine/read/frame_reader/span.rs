@@ -7,10 +7,11 @@ use bytes::Bytes;
 
 use super::retention::Retention;
 use super::wanted::{FetchedFrame, ImageFrames, WantedFrame};
-use crate::engine::read::object_cache::{ObjectCache, PieceKey};
+use crate::engine::read::object_cache::ObjectCache;
 use crate::env::{Spawner, SpawnerExt};
 use crate::format::frame::{FRAME_MAX_BYTES, Frame, decode_frame};
 use crate::format::manifest::ByteSpan;
+use crate::ids::PieceKey;
 use crate::object_reads::{ObjectReads, Piece, ReadError};
 
 /// Most bytes of one request: long enough that a store's latency does not dominate, short enough

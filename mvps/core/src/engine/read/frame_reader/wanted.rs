@@ -6,12 +6,11 @@ use tokio::sync::Semaphore;
 
 use crate::encryption::ImageKeys;
 use crate::engine::read::map::{Map, MapRun, PageLocation};
-use crate::engine::read::object_cache::PieceKey;
 use crate::format::frame::Frame;
 use crate::format::location::FrameLocation;
 use crate::format::manifest::ByteSpan;
 use crate::format::object_name::ObjectName;
-use crate::ids::{PageNumber, PageSize};
+use crate::ids::{PageNumber, PageSize, PieceKey};
 use crate::object_reads::{Piece, ReadError};
 
 /// A frame to be fetched.
@@ -25,7 +24,7 @@ pub(super) struct WantedFrame {
 
 impl WantedFrame {
     pub(super) fn key(&self) -> PieceKey {
-        PieceKey::new(&self.object, u64::from(self.frame.offset))
+        self.object.piece_key(u64::from(self.frame.offset))
     }
 
     pub(super) fn piece(&self) -> Piece<'_> {

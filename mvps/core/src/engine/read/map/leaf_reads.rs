@@ -7,10 +7,11 @@ use std::sync::Arc;
 
 use futures_util::FutureExt;
 
-use crate::engine::read::object_cache::{Footprint, ObjectCache, PieceKey};
+use crate::engine::read::object_cache::{Footprint, ObjectCache};
 use crate::engine::read::single_flight::{NewRequest, SingleFlight};
 use crate::format::map_object::{Leaf, LeafExtent, RootLeaf};
 use crate::format::object_name::ObjectName;
+use crate::ids::PieceKey;
 use crate::object_reads::{ObjectReads, Piece, ReadError};
 
 /// Memory for leaves: the map of 64 GiB written in order, or of 8 GiB written page by page.
@@ -53,13 +54,12 @@ impl LeafReads {
     /// The leaf, if it is resident.
     #[must_use]
     pub fn cached(&self, object: &ObjectName, leaf: &RootLeaf) -> Option<Arc<Leaf>> {
-        self.cache.get(&PieceKey::new(object, leaf.span.offset))
+        self.cache.get(&object.piece_key(leaf.span.offset))
     }
 
     /// Keeps a leaf that was just written to `object`.
     pub fn keep(&self, object: &ObjectName, at: &RootLeaf, leaf: Arc<Leaf>) {
-        self.cache
-            .insert(PieceKey::new(object, at.span.offset), leaf);
+        self.cache.insert(object.piece_key(at.span.offset), leaf);
     }
 
     /// What the resident leaves take.
@@ -77,7 +77,7 @@ impl LeafReads {
         object: &ObjectName,
         leaf: &RootLeaf,
     ) -> Result<Arc<Leaf>, ReadError> {
-        let key = PieceKey::new(object, leaf.span.offset);
+        let key = object.piece_key(leaf.span.offset);
         let mut flights = self.flights.join(&[key], |_| {
             let request = match self.cache.peek(&key) {
                 Some(leaf) => std::future::ready(Ok(leaf)).boxed(),
