@@ -13,6 +13,7 @@ pub mod encryption;
 pub mod engine;
 pub mod env;
 pub mod format;
+pub mod frame_cache;
 pub mod ids;
 pub mod mutant;
 pub mod nbd;

@@ -50,6 +50,7 @@ const CORE: House = House {
         room("nbd", &["content"]),
         room("env", &["ids"]),
         room("content_log", &["env", "ids", "mutant"]),
+        room("frame_cache", &["env", "ids", "mutant"]),
         room("encryption", &["env", "ids", "mutant"]),
         room("format", &["encryption", "env/clock", "ids", "mutant"]),
         room("token", &["env", "ids", "nbd"]),

@@ -13,6 +13,7 @@ mod clock;
 pub mod conformance;
 mod entropy;
 mod files;
+mod frame_cache;
 #[cfg(any(test, feature = "conformance"))]
 pub mod memory;
 mod network;
@@ -30,6 +31,7 @@ pub use buffer_store::{
 pub use clock::{Clock, Moment, WallTime};
 pub use entropy::{Entropy, EntropyExt};
 pub use files::{File, Files, FolderLock, OpenMode};
+pub use frame_cache::{FrameCache, FrameCacheUsage};
 pub use network::{Address, Connection, Listener, Network, PeerName};
 pub use object_body::{GetRange, ObjectBody};
 pub use object_store::{

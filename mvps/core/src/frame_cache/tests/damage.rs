@@ -1,0 +1,148 @@
+//! Disks and indexes that say something else than what was written.
+
+use super::player::{PIECE_BYTES, Player, key, now, verifies};
+use crate::env::FrameCache;
+use crate::frame_cache::Place;
+
+const HEADER_BYTES: u64 = 40;
+
+/// A flipped byte anywhere costs the pieces in whose way it is.
+#[test]
+fn damage_is_a_miss_and_the_entry_goes() {
+    let entry = HEADER_BYTES + PIECE_BYTES as u64;
+    for at in (0..entry).step_by(13) {
+        let player = Player::default();
+        player.put_all(0..10);
+        let path = player.files.paths("slabs").remove(0);
+        let at = HEADER_BYTES + 3 * entry + at;
+        let there = player.files.contents(&path).expect("a slab")[at as usize];
+        player.files.overwrite(&path, at, &[there ^ 0x41]);
+        assert_eq!(player.there(0..10), 9, "a byte at {at}");
+        let usage = player.cache().usage();
+        assert_eq!((usage.damaged, usage.entries), (1, 9), "at {at}");
+        assert!(!player.index.places().contains_key(&key(3)), "at {at}");
+        player.put(3);
+        assert_eq!(player.there(0..10), 10);
+    }
+}
+
+#[test]
+fn a_slab_may_be_cut_anywhere() {
+    let mut player = Player::default();
+    player.put_all(0..40);
+    for path in player.files.paths("slabs") {
+        let length = player.files.contents(&path).expect("a slab").len() as u64;
+        for cut in (0..length).rev().step_by(700) {
+            player.files.truncate(&path, cut);
+            player.reopen();
+            player.there(0..40);
+            player.check(0..40);
+        }
+    }
+    assert_eq!(player.there(0..40), 0);
+    player.put_all(0..40);
+    assert_eq!(player.there(0..40), 40);
+}
+
+#[test]
+fn a_slab_that_is_gone_or_another_takes_its_name() {
+    let mut player = Player::default();
+    player.put_all(0..40);
+    let paths = player.files.paths("slabs");
+    let first = player.files.contents(&paths[0]).expect("a slab");
+    player.files.delete(&paths[1]);
+    player.reopen();
+    assert!(player.there(0..40) < 40);
+    player.put_all(0..40);
+    // The bytes of one slab under another's name.
+    let paths = player.files.paths("slabs");
+    player.files.overwrite(&paths[1], 0, &first);
+    player.check_all_verified(0..40);
+    player.reopen();
+    player.check_all_verified(0..40);
+}
+
+/// An index that points to another piece's entry, to the middle of one, beyond the end, and to
+/// slabs that are none.
+#[test]
+fn a_place_is_believed_only_if_its_header_agrees() {
+    let player = Player::default();
+    player.put_all(0..10);
+    let good = player.index.places();
+    let (right, other) = (good[&key(1)], good[&key(2)]);
+    let lies = [
+        other,
+        Place {
+            offset: right.offset + 8,
+            ..right
+        },
+        Place { offset: 0, ..right },
+        Place {
+            offset: u32::MAX,
+            ..right
+        },
+        Place {
+            bytes: right.bytes - 1,
+            ..right
+        },
+        Place {
+            bytes: u32::MAX,
+            ..right
+        },
+        Place { bytes: 0, ..right },
+        Place { slab: 99, ..right },
+    ];
+    for lie in lies {
+        let mut places = good.clone();
+        places.insert(key(1), lie);
+        player.index.restore(places);
+        assert_eq!(now(player.cache().get(key(1))), None, "{lie:?}");
+        assert!(!player.index.places().contains_key(&key(1)), "{lie:?}");
+        assert!(player.get(2), "{lie:?}");
+    }
+    let usage = player.cache().usage();
+    assert_eq!((usage.damaged, usage.dropped), (7, 0), "{usage:?}");
+}
+
+/// An index of yesterday: its places are of slabs that were given up since, or are still right.
+#[test]
+fn a_stale_index_is_no_harm() {
+    let mut player = Player::default();
+    player.put_all(0..100);
+    let old = player.index.places();
+    player.put_all(100..200);
+    player.index.restore(old);
+    player.reopen();
+    player.check_all_verified(0..200);
+    player.put_all(300..600);
+    player.check_all_verified(0..600);
+    assert!(player.get(599));
+}
+
+#[test]
+fn a_disk_that_cannot_be_read_is_a_cache_without_hits() {
+    use crate::env::memory::DiskFault;
+    let player = Player::default();
+    player.put_all(0..3);
+    for _ in 0..3 {
+        player.files.script(DiskFault::ReadFails);
+    }
+    assert_eq!(player.there(0..3), 0);
+    let usage = player.cache().usage();
+    assert_eq!((usage.damaged, usage.entries), (3, 0));
+    player.put_all(0..3);
+    assert_eq!(player.there(0..3), 3);
+}
+
+impl Player {
+    /// Nothing is wrong that the cache itself can tell: only what was put under a name is returned
+    /// under it, and never something else's piece.
+    #[track_caller]
+    fn check_all_verified(&self, numbers: std::ops::Range<u64>) {
+        for number in numbers {
+            let found = now(self.cache().get(key(number)));
+            let right = found.is_none_or(|it| verifies(key(number), &it));
+            assert!(right, "{number}");
+        }
+    }
+}

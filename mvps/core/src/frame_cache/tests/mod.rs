@@ -1,0 +1,8 @@
+//! The disk cache on the simulated disk.
+
+mod crashes;
+mod damage;
+mod eviction;
+mod model;
+mod player;
+mod suites;
