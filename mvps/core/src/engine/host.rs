@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use super::read::{FrameReads, LEAF_CACHE_BYTES, LeafReads};
+use super::read::{DiskPieces, FrameReads, LEAF_CACHE_BYTES, LeafReads};
 use super::transaction_budget::TransactionBudget;
 use crate::encryption::RootKeys;
-use crate::env::Environment;
+use crate::env::{Environment, FrameCache};
 use crate::object_reads::ObjectReads;
 use crate::store::RetryingStore;
 
@@ -20,6 +20,8 @@ pub struct Host {
     pub leaves: Arc<LeafReads>,
     /// Frames of segments.
     pub frames: Arc<FrameReads>,
+    /// Frames and leaves on the local disk, if they are cached there.
+    pub disk: Option<Arc<dyn FrameCache>>,
     /// For what open transactions have written.
     pub transaction_budget: TransactionBudget,
     /// What data keys of images are wrapped with.
@@ -27,9 +29,19 @@ pub struct Host {
 }
 
 impl Host {
-    /// A host that keeps at most `cache_bytes` of frames and leaves in memory.
+    /// A host that keeps at most `cache_bytes` of frames and leaves in memory, and none on the disk.
     #[must_use]
     pub fn new(environment: Environment, cache_bytes: u64) -> Self {
+        Self::with_disk_cache(environment, cache_bytes, None)
+    }
+
+    /// The same, with a cache on the local disk.
+    #[must_use]
+    pub fn with_disk_cache(
+        environment: Environment,
+        cache_bytes: u64,
+        disk: Option<Arc<dyn FrameCache>>,
+    ) -> Self {
         let store = RetryingStore::new(
             Arc::clone(&environment.objects),
             Arc::clone(&environment.clock),
@@ -37,14 +49,16 @@ impl Host {
         );
         let reads = ObjectReads::new(store.clone());
         let leaf_bytes = LEAF_CACHE_BYTES.min(cache_bytes / 2);
-        let leaves = Arc::new(LeafReads::new(reads.clone(), leaf_bytes));
+        let pieces = DiskPieces::from(disk.clone());
+        let leaves = LeafReads::new(reads.clone(), leaf_bytes).with_disk(pieces.clone());
         let spawner = Arc::clone(&environment.spawner);
-        let frames = Arc::new(FrameReads::new(reads, spawner, cache_bytes - leaf_bytes));
+        let frames = FrameReads::new(reads, spawner, cache_bytes - leaf_bytes).with_disk(pieces);
         Self {
             environment,
             store,
-            leaves,
-            frames,
+            leaves: Arc::new(leaves),
+            frames: Arc::new(frames),
+            disk,
             transaction_budget: TransactionBudget::default(),
             root_keys: Arc::default(),
         }

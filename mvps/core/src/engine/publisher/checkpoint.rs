@@ -176,7 +176,8 @@ async fn write_segments(
     generation: &GenerationIndex,
 ) -> Result<Vec<WrittenSegment>, CheckpointError> {
     let page_size = publisher.newest.page_size;
-    let mut writer = segment_writer(publisher);
+    // What was just written is what is read next.
+    let mut writer = segment_writer(publisher).filling(publisher.host.disk.clone().into());
     for (pages, buffered) in generation.records.iter() {
         let count = pages.end.0 - pages.start.0;
         match *buffered {

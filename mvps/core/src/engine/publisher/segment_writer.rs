@@ -16,6 +16,7 @@ use tokio::sync::oneshot;
 
 use crate::encryption::{ImageKeys, SegmentKey};
 use crate::engine::limits::Limits;
+use crate::engine::read::DiskPieces;
 use crate::env::{Spawner, StoreError};
 use crate::format::codec::ObjectSeed;
 use crate::format::frame::FrameEncoder;
@@ -102,6 +103,7 @@ pub struct SegmentWriter {
     spawner: Arc<dyn Spawner>,
     settings: SegmentSettings,
     names: SegmentNames,
+    disk: DiskPieces,
     /// Pages and holes below this one have been taken.
     next_page: PageNumber,
     filling: Batch,
@@ -125,12 +127,19 @@ impl SegmentWriter {
             spawner,
             settings,
             names,
+            disk: DiskPieces::default(),
             next_page: PageNumber(0),
             filling: Batch::default(),
             open: None,
             encoders: Vec::new(),
             written: Vec::new(),
         }
+    }
+
+    /// The same, which hands every frame to a cache on the local disk, too.
+    #[must_use]
+    pub fn filling(self, disk: DiskPieces) -> Self {
+        Self { disk, ..self }
     }
 
     /// Takes the content of consecutive pages, which lie above everything taken before.
@@ -237,7 +246,7 @@ impl SegmentWriter {
                 let name = (self.names)();
                 let (store, spawner) = (self.store.clone(), Arc::clone(&self.spawner));
                 let upload = UploadWriter::new(store, spawner, name.key());
-                OpenSegment::begin(name, upload, &self.settings).await?
+                OpenSegment::begin(name, upload, &self.settings, self.disk.clone()).await?
             }
         };
         Ok(self.open.insert(segment))
@@ -262,6 +271,7 @@ struct OpenSegment {
     /// Derived from this name, which no segment had before and none gets again.
     key: Option<SegmentKey>,
     upload: UploadWriter,
+    disk: DiskPieces,
     /// Content taken, before compression.
     content_bytes: u64,
     /// Oldest first.
@@ -276,6 +286,7 @@ impl OpenSegment {
         name: ObjectName,
         mut upload: UploadWriter,
         settings: &SegmentSettings,
+        disk: DiskPieces,
     ) -> Result<Self, StoreError> {
         let (seed, page_size) = (name.seed(), settings.page_size);
         upload
@@ -286,6 +297,7 @@ impl OpenSegment {
             name,
             seed,
             upload,
+            disk,
             content_bytes: 0,
             in_flight: VecDeque::new(),
             index: SegmentIndex::default(),
@@ -306,7 +318,13 @@ impl OpenSegment {
         let start = u32::try_from(self.upload.position());
         let start = start.expect("the content limit keeps offsets within 32 bits");
         for mut frame in encoded.frames {
+            let from = frame.offset as usize;
+            let stored = from..from + frame.stored_bytes as usize;
             frame.offset += start;
+            // Now, as the bytes are in memory now. If the upload fails no manifest will ever name
+            // the object: nobody asks for its frames, and they go with their slab.
+            let key = self.name.piece_key(u64::from(frame.offset));
+            self.disk.put(key, encoded.bytes.slice(stored));
             self.index.frames.push(frame);
         }
         self.holes.extend(encoded.zero_pages);

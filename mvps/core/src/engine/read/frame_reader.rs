@@ -1,7 +1,8 @@
 //! Reads pages out of frames in object storage.
 //!
-//! Job: [`FrameReader::try_read`] answers from the cache at once; [`FrameReader::read`] fetches what
-//! is missing, in as few requests as adjacency allows and never the same frame twice at a time;
+//! Job: [`FrameReader::try_read`] answers from the cache at once; [`FrameReader::read`] looks for
+//! what is missing on the local disk, and fetches the rest in as few requests as adjacency allows;
+//! neither does anything for the same frame twice at a time;
 //! [`FrameReader::note_read`] keeps ahead of readers that go through the image in order.
 //!
 //! Invariants: a page is returned only from a frame that verified under its segment's name and that
@@ -19,6 +20,7 @@ use futures_util::FutureExt;
 use futures_util::future::join_all;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
+use super::disk_pieces::DiskPieces;
 use super::map::{Map, MapRun, PageLocation};
 use super::object_cache::{Footprint, ObjectCache};
 use super::read_ahead::{ReadAhead, WINDOW_MAX_BYTES};
@@ -31,10 +33,14 @@ use crate::format::object_name::ObjectName;
 use crate::ids::{PageNumber, PageSize, PieceKey};
 use crate::object_reads::{ObjectReads, Piece, ReadError};
 
+mod on_disk;
 mod retention;
 mod span;
 mod wanted;
 
+pub use on_disk::FrameReadsByLevel;
+
+use on_disk::LevelCounts;
 use retention::Retention;
 use span::{FetchedFrames, SpanRequest, spans_of};
 use wanted::{FetchedFrame, ImageFrames, WantedFrame, unknown_segment, wanted};
@@ -79,9 +85,12 @@ impl Footprint for Frame {
 pub struct FrameReads {
     reads: ObjectReads,
     spawner: Arc<dyn Spawner>,
+    disk: DiskPieces,
+    counts: Arc<LevelCounts>,
     cache: Arc<ObjectCache<Frame>>,
     cache_bytes: u64,
     retention: Arc<Retention>,
+    disk_flights: SingleFlight<PieceKey, Option<Arc<Frame>>>,
     flights: SingleFlight<PieceKey, FetchedFrames>,
     spans: Arc<Semaphore>,
     windows: Arc<Semaphore>,
@@ -96,9 +105,12 @@ impl FrameReads {
         Self {
             reads,
             spawner,
+            disk: DiskPieces::default(),
+            counts: Arc::default(),
             cache: Arc::new(ObjectCache::new(cache_bytes, FRAME_MAX_BYTES as u64)),
             cache_bytes,
             retention: Arc::new(Retention::new(cache_bytes / RETAINED_UNUSED_DIVISOR)),
+            disk_flights: SingleFlight::new(),
             flights: SingleFlight::new(),
             spans: Arc::new(Semaphore::new(SPANS_IN_FLIGHT_MAX)),
             windows: Arc::new(Semaphore::new(WINDOWS_IN_FLIGHT_MAX)),
@@ -107,14 +119,50 @@ impl FrameReads {
         }
     }
 
+    /// The same, with this cache on the local disk below the one in memory.
+    #[must_use]
+    pub fn with_disk(self, disk: DiskPieces) -> Self {
+        Self { disk, ..self }
+    }
+
+    /// Where frames were found so far.
+    #[must_use]
+    pub fn by_level(&self) -> FrameReadsByLevel {
+        self.counts.read()
+    }
+
     /// What the cached frames take.
     #[must_use]
     pub fn used_bytes(&self) -> u64 {
         self.cache.used_bytes()
     }
 
-    /// These frames, in their order.
+    /// These frames, in their order: from the disk, or else from the store.
     async fn fetch(&self, coding: &ImageFrames, wanted: &[WantedFrame]) -> Vec<FetchedFrame> {
+        if self.disk.is_off() {
+            return self.fetch_from_store(coding, wanted).await;
+        }
+        let on_disk = self.on_disk(coding, wanted).await;
+        let pairs = wanted.iter().zip(&on_disk);
+        let absent = pairs.filter_map(|(frame, found)| found.is_none().then(|| frame.clone()));
+        let absent: Vec<WantedFrame> = absent.collect();
+        let mut fetched = self.fetch_from_store(coding, &absent).await.into_iter();
+        let mut next = || {
+            fetched
+                .next()
+                .expect("one for each that is not on the disk")
+        };
+        let found = on_disk.into_iter();
+        found
+            .map(|found| found.map_or_else(&mut next, Ok))
+            .collect()
+    }
+
+    async fn fetch_from_store(
+        &self,
+        coding: &ImageFrames,
+        wanted: &[WantedFrame],
+    ) -> Vec<FetchedFrame> {
         let keys: Vec<PieceKey> = wanted.iter().map(WantedFrame::key).collect();
         let mut flights = self
             .flights
@@ -163,12 +211,14 @@ impl FrameReads {
         let (reads, spawner) = (self.reads.clone(), Arc::clone(&self.spawner));
         let (cache, spans) = (Arc::clone(&self.cache), Arc::clone(&self.spans));
         let retention = Arc::clone(&self.retention);
+        let (disk, counts) = (self.disk.clone(), Arc::clone(&self.counts));
         let request = async move {
             let _image_permit = coding.spans.acquire().await;
             let _permit = spans.acquire_owned().await;
             let fetched = span
-                .fetch(&reads, spawner.as_ref(), &coding, &retention)
+                .fetch(&reads, spawner.as_ref(), &coding, &retention, &disk)
                 .await;
+            counts.store.fetch_add(fetched.len(), Ordering::Relaxed);
             fetched.keep(&cache, &retention);
             fetched
         };
@@ -247,7 +297,10 @@ impl FrameReader {
         };
         let key = object.piece_key(u64::from(location.frame.offset));
         match self.frames.cache.get(&key) {
-            Some(frame) => self.content(&frame, object, run, &location).map(Some),
+            Some(frame) => {
+                self.frames.counts.memory.fetch_add(1, Ordering::Relaxed);
+                self.content(&frame, object, run, &location).map(Some)
+            }
             None => Ok(None),
         }
     }

@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use super::retention::Retention;
 use super::wanted::{FetchedFrame, ImageFrames, WantedFrame};
+use crate::engine::read::disk_pieces::DiskPieces;
 use crate::engine::read::object_cache::ObjectCache;
 use crate::env::{Spawner, SpawnerExt};
 use crate::format::frame::{FRAME_MAX_BYTES, Frame, decode_frame};
@@ -77,7 +78,7 @@ impl SpanRequest {
         self.frames.iter().all(is_raw)
     }
 
-    /// Fetches and decodes the frames. Those that do not verify are fetched again one by one, so
+    /// Fetches and decodes the frames, and puts them on the disk. Those that do not verify are fetched again one by one, so
     /// that one damaged frame takes no other with it.
     pub(super) async fn fetch(
         self,
@@ -85,9 +86,10 @@ impl SpanRequest {
         spawner: &dyn Spawner,
         coding: &ImageFrames,
         retention: &Arc<Retention>,
+        disk: &DiskPieces,
     ) -> FetchedFrames {
         if self.frames.len() == 1 {
-            let frame = fetch_one(&self.frames[0], reads, coding).await;
+            let frame = fetch_one(&self.frames[0], reads, coding, disk).await;
             return FetchedFrames::new(vec![(self.frames[0].key(), frame)]);
         }
         let whole = reads
@@ -95,7 +97,7 @@ impl SpanRequest {
             .await;
         let (seed, pieces) = match whole {
             Ok(whole) => whole,
-            Err(ReadError::Corrupt { .. }) => return self.fetch_each(reads, coding).await,
+            Err(ReadError::Corrupt { .. }) => return self.fetch_each(reads, coding, disk).await,
             Err(error) => {
                 let failed = |frame: &WantedFrame| (frame.key(), Err(error.clone()));
                 return FetchedFrames::new(self.frames.iter().map(failed).collect());
@@ -118,32 +120,42 @@ impl SpanRequest {
             let taken = retention.take(pieces, &places);
             let decode = |bytes: &Bytes| decode_frame(seed, page_size, key.as_ref(), bytes);
             let frames: Vec<_> = taken.frames.iter().map(decode).collect();
-            (frames, taken.is_retained)
+            (frames, taken)
         };
-        let (decoded, is_retained) = if at_once {
+        let (decoded, taken) = if at_once {
             decode()
         } else {
             spawner.run(decode).await
         };
         let mut fetched = Vec::with_capacity(self.frames.len());
-        for (frame, decoded) in self.frames.iter().zip(decoded) {
+        let stored = taken.frames.into_iter();
+        for ((frame, decoded), stored) in self.frames.iter().zip(decoded).zip(stored) {
             let one = match decoded {
-                Ok(decoded) => Ok(Arc::new(decoded)),
-                Err(_) => fetch_one(frame, reads, coding).await,
+                Ok(decoded) => {
+                    disk.put(frame.key(), stored);
+                    Ok(Arc::new(decoded))
+                }
+                Err(_) => fetch_one(frame, reads, coding, disk).await,
             };
             fetched.push((frame.key(), one));
         }
         FetchedFrames {
-            is_retained,
+            is_retained: taken.is_retained,
             ..FetchedFrames::new(fetched)
         }
     }
 
     /// The span cannot be had as a whole: perhaps one of its frames lies beyond the object's end.
-    async fn fetch_each(&self, reads: &ObjectReads, coding: &ImageFrames) -> FetchedFrames {
+    async fn fetch_each(
+        &self,
+        reads: &ObjectReads,
+        coding: &ImageFrames,
+        disk: &DiskPieces,
+    ) -> FetchedFrames {
         let mut fetched = Vec::with_capacity(self.frames.len());
         for frame in &self.frames {
-            fetched.push((frame.key(), fetch_one(frame, reads, coding).await));
+            let one = fetch_one(frame, reads, coding, disk).await;
+            fetched.push((frame.key(), one));
         }
         FetchedFrames::new(fetched)
     }
@@ -153,10 +165,15 @@ async fn fetch_one(
     wanted: &WantedFrame,
     reads: &ObjectReads,
     coding: &ImageFrames,
+    disk: &DiskPieces,
 ) -> FetchedFrame {
     let key = wanted.object.segment_key(&coding.keys);
-    let decode = |seed, bytes: Bytes| decode_frame(seed, coding.page_size, key.as_ref(), &bytes);
-    let frame = reads.read(wanted.piece(), decode).await?;
+    let decode = |seed, stored: Bytes| {
+        let frame = decode_frame(seed, coding.page_size, key.as_ref(), &stored)?;
+        Ok((frame, stored))
+    };
+    let (frame, stored) = reads.read(wanted.piece(), decode).await?;
+    disk.put(wanted.key(), stored);
     Ok(Arc::new(frame))
 }
 
@@ -178,6 +195,11 @@ impl FetchedFrames {
 
     pub(super) fn one(key: PieceKey, frame: Arc<Frame>) -> Self {
         Self::new(vec![(key, Ok(frame))])
+    }
+
+    /// How many frames.
+    pub(super) fn len(&self) -> u64 {
+        self.frames.len() as u64
     }
 
     /// The frame, if this request was for it.

@@ -5,8 +5,10 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use futures_util::FutureExt;
 
+use crate::engine::read::disk_pieces::DiskPieces;
 use crate::engine::read::object_cache::{Footprint, ObjectCache};
 use crate::engine::read::single_flight::{NewRequest, SingleFlight};
 use crate::format::map_object::{Leaf, LeafExtent, RootLeaf};
@@ -30,6 +32,7 @@ impl Footprint for Leaf {
 /// Leaves of maps: a bounded cache over verified reads, for all images of a process.
 pub struct LeafReads {
     reads: ObjectReads,
+    disk: DiskPieces,
     cache: Arc<ObjectCache<Leaf>>,
     flights: SingleFlight<PieceKey, Result<Arc<Leaf>, ReadError>>,
 }
@@ -40,9 +43,16 @@ impl LeafReads {
     pub fn new(reads: ObjectReads, cache_bytes: u64) -> Self {
         Self {
             reads,
+            disk: DiskPieces::default(),
             cache: Arc::new(ObjectCache::new(cache_bytes, TYPICAL_LEAF_BYTES)),
             flights: SingleFlight::new(),
         }
+    }
+
+    /// The same, with this cache on the local disk below the one in memory.
+    #[must_use]
+    pub fn with_disk(self, disk: DiskPieces) -> Self {
+        Self { disk, ..self }
     }
 
     /// The reads that leaves come through; roots and indexes use them too.
@@ -98,14 +108,26 @@ impl LeafReads {
         key: PieceKey,
     ) -> impl Future<Output = Result<Arc<Leaf>, ReadError>> + Send + use<> {
         let (reads, cache) = (self.reads.clone(), Arc::clone(&self.cache));
+        let disk = self.disk.clone();
         async move {
             let piece = Piece {
                 object: &object,
                 span: at.span,
                 page: None,
             };
-            let decode = |seed, bytes: bytes::Bytes| Leaf::decode(seed, at.leaf, &bytes);
-            let leaf = Arc::new(reads.read(piece, decode).await?);
+            let decode = |seed, stored: &Bytes| Leaf::decode(seed, at.leaf, stored);
+            let on_disk = disk.stored(piece).await;
+            let on_disk = on_disk.map(|stored| decode(object.seed(), &stored));
+            let leaf = match on_disk.and_then(|decoded| disk.accept(piece, decoded)) {
+                Some(leaf) => leaf,
+                None => {
+                    let keep = |seed, stored: Bytes| Ok((decode(seed, &stored)?, stored));
+                    let (leaf, stored) = reads.read(piece, keep).await?;
+                    disk.put(key, stored);
+                    leaf
+                }
+            };
+            let leaf = Arc::new(leaf);
             cache.insert(key, Arc::clone(&leaf));
             Ok(leaf)
         }

@@ -4,11 +4,9 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use super::test_world::{TestWorld, Write};
+use super::test_world::{TestWorld, Write, keys_of};
 use super::*;
-use crate::encryption::{ImageKeys, RootKey, RootKeys, WrappedDataKey};
 use crate::engine::publisher::SegmentWriter;
-use crate::env::memory::SeededEntropy;
 use crate::format::object_name::ObjectKind;
 use crate::store::UploadWriter;
 
@@ -146,13 +144,6 @@ async fn speed_of_writing_segments() {
             );
         }
     }
-}
-
-fn keys_of(name: &ObjectName) -> ImageKeys {
-    let roots = RootKeys::new(vec![RootKey::new([7; 32].into())]);
-    let (image, life) = (&name.image, name.incarnation);
-    let key = WrappedDataKey::for_new_image(&roots, image, life, &SeededEntropy::new(1)).unwrap();
-    ImageKeys::unwrap(&roots, image, &[key]).unwrap()
 }
 
 /// `cargo test --release -p mvps-core -- --ignored --nocapture speed_of_reading`.

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::Bytes;
 
 use super::{LeafReads, Map, MapRun};
+use crate::encryption::{ImageKeys, RootKey, RootKeys, WrappedDataKey};
 use crate::engine::limits::Limits;
 use crate::engine::publisher::{
     CompactedMap, MapCompactionPlan, MapCompactionRequest, SegmentSettings, SegmentWriter,
@@ -119,6 +120,14 @@ pub fn content(page: u64, tag: u8, page_size: PageSize) -> Vec<u8> {
         *byte = (state >> 56) as u8;
     }
     data
+}
+
+/// Data keys of the image of an object.
+pub fn keys_of(name: &ObjectName) -> ImageKeys {
+    let roots = RootKeys::new(vec![RootKey::new([7; 32].into())]);
+    let (image, life) = (&name.image, name.incarnation);
+    let key = WrappedDataKey::for_new_image(&roots, image, life, &SeededEntropy::new(1)).unwrap();
+    ImageKeys::unwrap(&roots, image, &[key]).unwrap()
 }
 
 impl TestWorld {
