@@ -1,5 +1,5 @@
 //! `cargo ci variants`: known-bad variants of the code that the simulation does not run yet
-//! (collection and the operators' commands), of sealing, of the content log, and of connections.
+//! (collection and the operators' commands), of sealing, of the content log, of the disk cache, and of connections.
 //!
 //! The core's own tests of that code, built with selectable variants, must pass as they are and
 //! fail under each variant. Each scenario of the protocol's models must fail under the variant that
@@ -11,7 +11,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Result, bail, ensure};
-use mvps_core::mutant::{CONTENT_LOG, SCENARIOS, TESTED, TESTED_VARIABLE};
+use mvps_core::mutant::{CONTENT_LOG, FRAME_CACHE, SCENARIOS, TESTED, TESTED_VARIABLE};
 
 use crate::rig::command::{run, run_any, tail};
 use crate::rig::report::Report;
@@ -35,6 +35,9 @@ const TESTS: &[&str] = &[
 /// The tests that are to notice variants of the content log.
 const LOG_TESTS: &[&str] = &["content_log::"];
 
+/// The tests that are to notice variants of the disk cache.
+const CACHE_TESTS: &[&str] = &["disk_pieces::", "frame_cache::"];
+
 /// Compiling the core and its dependencies once more, on a slow machine.
 const BUILD_LIMIT: Duration = Duration::from_secs(1800);
 
@@ -53,7 +56,7 @@ pub fn run_all() -> Result<()> {
     run(core_tests().arg("--no-run"), BUILD_LIMIT)?;
     let mut report = Report::default();
     report.check("variants", "none", || {
-        let tests = TESTS.iter().chain(LOG_TESTS);
+        let tests = TESTS.iter().chain(LOG_TESTS).chain(CACHE_TESTS);
         let finished = run(core_tests().arg("--").args(tests), RUN_LIMIT)?;
         ensure!(finished.stdout.contains(PASSED), "no test was run");
         Ok(summary(&finished.stdout, PASSED))
@@ -63,6 +66,9 @@ pub fn run_all() -> Result<()> {
     }
     for name in CONTENT_LOG {
         report.check("content log", name, || noticed(name, LOG_TESTS));
+    }
+    for name in FRAME_CACHE {
+        report.check("disk cache", name, || noticed(name, CACHE_TESTS));
     }
     for (path, variant) in SCENARIOS {
         let what = format!("{path} under {variant}");

@@ -119,6 +119,16 @@ pub const CONTENT_LOG: &[&str] = &[
     "what was read is on the disk",
 ];
 
+/// Variants of the disk cache that its own tests and those of its readers must fail under.
+pub const FRAME_CACHE: &[&str] = &[
+    "cache entry served under another object's name",
+    "cache entry kept after damage",
+    "index place trusted without the header",
+    "second chance for what was removed",
+    "a scan drives out what is in use",
+    "slabs of another index are kept",
+];
+
 /// Variants of collection, history, fencing and connections that this crate's own tests must fail
 /// under, too.
 pub const TESTED: &[&str] = &[

@@ -14,7 +14,7 @@ use crate::ids::PieceKey;
 /// What a cache holds, and how it did since it was opened.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct FrameCacheUsage {
-    /// Pieces; about as many, where a process found them at its start.
+    /// Pieces, those that a crash damaged and nobody asked for since included.
     pub entries: u64,
     /// What they take on the disk, headers and room not given back yet included.
     pub bytes: u64,

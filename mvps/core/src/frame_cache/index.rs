@@ -23,7 +23,7 @@ pub trait CacheIndex: Send + Sync + 'static {
     /// Random, made with the index: slabs of another index are not described by this one.
     fn identity(&self) -> u64;
 
-    /// About how many places it has.
+    /// How many places it has.
     fn entries(&self) -> u64;
 
     /// Where the piece is.
@@ -32,11 +32,11 @@ pub trait CacheIndex: Send + Sync + 'static {
     /// What the system says.
     fn get(&self, key: &PieceKey) -> io::Result<Option<Place>>;
 
-    /// Takes note of new places, and forgets those without one.
+    /// Takes note of new places, and forgets those without one. It has so many `entries` then.
     ///
     /// # Errors
     /// What the system says; any of the changes may have been made.
-    fn apply(&self, changes: &[(PieceKey, Option<Place>)]) -> io::Result<()>;
+    fn apply(&self, changes: &[(PieceKey, Option<Place>)], entries: u64) -> io::Result<()>;
 }
 
 #[cfg(any(test, feature = "conformance"))]
@@ -93,7 +93,7 @@ mod memory {
             Ok(places.get(key).copied())
         }
 
-        fn apply(&self, changes: &[(PieceKey, Option<Place>)]) -> io::Result<()> {
+        fn apply(&self, changes: &[(PieceKey, Option<Place>)], _entries: u64) -> io::Result<()> {
             let mut places = self.places.lock().expect("nobody panics with this lock");
             for (key, place) in changes {
                 match place {

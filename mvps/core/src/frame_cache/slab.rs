@@ -88,7 +88,9 @@ impl Slab {
         let read = file.read_at(0, &mut header)?;
         let length = file.length()?;
         let header = SlabHeader::decode(&header[..read]);
-        let ours = |it: &SlabHeader| it.index == index && name == file_name(it.number);
+        let described =
+            |it: &SlabHeader| it.index == index || is("slabs of another index are kept");
+        let ours = |it: &SlabHeader| described(it) && name == file_name(it.number);
         Ok(header
             .filter(ours)
             .map(|header| Self::new(header, file, length, length)))

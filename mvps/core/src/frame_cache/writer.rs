@@ -89,14 +89,19 @@ impl Shared {
 
     /// Changes the index, and the count of what is in it.
     fn apply(&self, changes: &[(PieceKey, Option<Place>)]) -> io::Result<()> {
+        if changes.is_empty() {
+            return Ok(());
+        }
+        let mut entries = self.counts.entries.get();
         for (key, place) in changes {
             match (self.index.get(key)?, place) {
-                (None, Some(_)) => self.counts.entries.add(1),
-                (Some(_), None) => self.counts.entries.take(1),
+                (None, Some(_)) => entries += 1,
+                (Some(_), None) => entries = entries.saturating_sub(1),
                 _ => {}
             }
         }
-        self.index.apply(changes)
+        self.counts.entries.set(entries);
+        self.index.apply(changes, entries)
     }
 
     /// What a new slab may take, and what of the slabs before it is copied to it meanwhile.
@@ -209,7 +214,8 @@ impl Shared {
                 return Ok(());
             }
             let bytes = entry_bytes(&piece);
-            if bytes > *second_chance_bytes || !slab.was_read(place.offset) {
+            let in_use = slab.was_read(place.offset) && !is("a scan drives out what is in use");
+            if bytes > *second_chance_bytes || !in_use {
                 forgotten.push((key, None));
                 return Ok(());
             }
