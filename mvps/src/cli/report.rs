@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use mvps_core::admin::ImageReport;
 
-use crate::control::{Health, ImageReport as OpenImage, NodeReport};
+use crate::control::{DiskCacheReport, Health, ImageReport as OpenImage, NodeReport};
 use crate::quantity::ByteSize;
 
 /// What a server does.
@@ -50,6 +50,18 @@ pub fn node(node: &NodeReport) -> String {
     if !used.is_empty() {
         line("", used.join(", "));
     }
+    let caches = &node.caches;
+    line(
+        "frames read",
+        format!(
+            "{} from memory ({}), {} from the local disk, {} from the object store",
+            caches.frames_from_memory,
+            ByteSize(caches.memory_bytes),
+            caches.frames_from_disk,
+            caches.frames_from_store
+        ),
+    );
+    line("disk cache", disk_cache(caches.disk.as_ref()));
     if !node.images_busy.is_empty() {
         line(
             "busy",
@@ -63,6 +75,23 @@ pub fn node(node: &NodeReport) -> String {
         .iter()
         .for_each(|open| open_image(&mut text, open));
     text
+}
+
+fn disk_cache(disk: Option<&DiskCacheReport>) -> String {
+    let Some(disk) = disk else {
+        return "none".to_owned();
+    };
+    format!(
+        "{} of {} in {} entries; {} found, {} not, {} damaged, {} evicted, {} not kept",
+        ByteSize(disk.bytes),
+        ByteSize(disk.limit_bytes),
+        disk.entries,
+        disk.hits,
+        disk.misses,
+        disk.damaged,
+        disk.evicted,
+        disk.dropped
+    )
 }
 
 fn open_image(text: &mut String, image: &OpenImage) {
@@ -251,7 +280,7 @@ pub(super) fn utc(unix_ms: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::ObjectStoreReport;
+    use crate::control::{CachesReport, ObjectStoreReport};
 
     #[test]
     fn spans_have_two_units() {
@@ -312,6 +341,19 @@ mod tests {
             rss_bytes: Some(64 << 20),
             rss_peak_bytes: Some(65 << 20),
             object_store: ObjectStoreReport::default(),
+            caches: CachesReport {
+                memory_bytes: 3 << 20,
+                frames_from_memory: 40,
+                frames_from_disk: 30,
+                frames_from_store: 20,
+                disk: Some(DiskCacheReport {
+                    entries: 9,
+                    bytes: 2 << 20,
+                    limit_bytes: 10 << 30,
+                    hits: 31,
+                    ..DiskCacheReport::default()
+                }),
+            },
             images: vec![open],
             images_busy: vec!["disk1".to_owned()],
         };
@@ -324,6 +366,8 @@ mod tests {
             "LSN 12, synced to 10",
             "version 3 with LSN 7",
             "10 GiB, pages of 4 KiB",
+            "40 from memory (3 MiB), 30 from the local disk, 20 from the object store",
+            "2 MiB of 10 GiB in 9 entries; 31 found, 0 not, 0 damaged",
         ] {
             assert!(text.contains(expected), "{expected} is not in:\n{text}");
         }

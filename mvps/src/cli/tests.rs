@@ -43,6 +43,20 @@ fn a_buffer_that_its_own_journals_would_fill_is_refused() {
 }
 
 #[test]
+fn the_disk_cache_is_in_the_buffer_store_path_unless_it_is_said_otherwise() {
+    let settings = |line: &str| serve_args(line).settings().expect(line).disk_cache;
+    let default = settings("mvps --buffer-store-path /b");
+    assert_eq!(default.path, std::path::Path::new("/b/cache"));
+    assert_eq!(default.limit_bytes, None);
+    let given = settings("mvps --cache-path /c --disk-cache-bytes 1GiB");
+    assert_eq!(given.path, std::path::Path::new("/c"));
+    assert_eq!(given.limit_bytes, Some(1 << 30));
+    assert_eq!(settings("mvps --disk-cache-bytes 0").limit_bytes, Some(0));
+    let few = parse_line("mvps --disk-cache-bytes 255MiB");
+    few.expect_err("fewer slabs than make sense");
+}
+
+#[test]
 fn the_original_command_line_works() {
     let args = serve_args(
         "mvps --listen 0.0.0.0:10809 --listen unix:/run/mvps.sock --image-store s3 \

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use mvps_core::engine::SpaceStatus;
+use mvps_core::env::FrameCacheUsage;
 use mvps_core::ids::Version;
 use mvps_core::store::StoreStatistics;
 use mvps_core::token::Shown;
@@ -162,6 +163,9 @@ pub struct NodeReport {
     pub rss_peak_bytes: Option<u64>,
     /// Requests to the object store since the start, retries included.
     pub object_store: ObjectStoreReport,
+    /// What is cached of the object store, and where reads found what they wanted.
+    #[serde(default)]
+    pub caches: CachesReport,
     /// Open images, ascending by name.
     pub images: Vec<ImageReport>,
     /// Images that are being opened or closed, ascending by name.
@@ -200,6 +204,57 @@ impl From<StoreStatistics> for ObjectStoreReport {
                 .into_iter()
                 .map(|(operation, requests)| (operation.to_owned(), requests))
                 .collect(),
+        }
+    }
+}
+
+/// What is cached of the object store, and where reads found the frames that they wanted.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CachesReport {
+    /// What frames and leaves of maps take in memory.
+    pub memory_bytes: u64,
+    /// Frames that were in memory.
+    pub frames_from_memory: u64,
+    /// Of the others, those that were on the local disk.
+    pub frames_from_disk: u64,
+    /// The rest, which the object store was asked for.
+    pub frames_from_store: u64,
+    /// The disk cache, if there is one.
+    pub disk: Option<DiskCacheReport>,
+}
+
+/// What the disk cache holds, and how it did since the start.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskCacheReport {
+    /// Frames and leaves of maps.
+    pub entries: u64,
+    /// What they take.
+    pub bytes: u64,
+    /// Most that they may take.
+    pub limit_bytes: u64,
+    /// Looks that found something.
+    pub hits: u64,
+    /// Looks that did not.
+    pub misses: u64,
+    /// Entries that were wrong or could not be read. They are gone.
+    pub damaged: u64,
+    /// Entries that went for others.
+    pub evicted: u64,
+    /// Entries that were not kept because the disk was too slow, or full.
+    pub dropped: u64,
+}
+
+impl From<FrameCacheUsage> for DiskCacheReport {
+    fn from(usage: FrameCacheUsage) -> Self {
+        Self {
+            entries: usage.entries,
+            bytes: usage.bytes,
+            limit_bytes: usage.limit_bytes,
+            hits: usage.hits,
+            misses: usage.misses,
+            damaged: usage.damaged,
+            evicted: usage.evicted,
+            dropped: usage.dropped,
         }
     }
 }

@@ -13,8 +13,9 @@ use std::path::{Path, PathBuf};
 
 pub use client::{ControlError, ask};
 pub use message::{
-    CheckpointDone, Health, ImageReport, NodeReport, ObjectStoreReport, RekeyDone, Reply, Request,
-    ResizeDone, RollbackDone, RollbackTo, SpaceReport,
+    CachesReport, CheckpointDone, DiskCacheReport, Health, ImageReport, NodeReport,
+    ObjectStoreReport, RekeyDone, Reply, Request, ResizeDone, RollbackDone, RollbackTo,
+    SpaceReport,
 };
 pub use server::{ControlHandler, ControlServer};
 

@@ -32,5 +32,7 @@ pub use reader_id::recorded_life;
 pub use root_keys::{root_keys, root_keys_of_server};
 pub use secret::{JwtSecret, SECRET_FILE, SECRET_VARIABLE};
 pub use serve::run;
-pub use settings::{EMBEDDED_PATH, EngineSettings, ImageStoreChoice, ServerSettings, TlsSettings};
-pub use stores::{open_buffer_stores, open_object_store, this_process};
+pub use settings::{
+    DiskCacheSettings, EMBEDDED_PATH, EngineSettings, ImageStoreChoice, ServerSettings, TlsSettings,
+};
+pub use stores::{DISK_CACHE_MIN_BYTES, open_buffer_stores, open_object_store, this_process};

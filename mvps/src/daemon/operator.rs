@@ -11,7 +11,9 @@ use mvps_core::session::{EngineImages, Server};
 use super::image_operations::{ImageOperations, NotDone};
 use super::memory::ResidentMemory;
 use super::settings::ServerSettings;
-use crate::control::{ControlHandler, Health, ImageReport, NodeReport, Reply, Request};
+use crate::control::{
+    CachesReport, ControlHandler, Health, ImageReport, NodeReport, Reply, Request,
+};
 
 /// How long a status waits for one image. One that is being opened or closed answers nothing before
 /// that is done, which may take as long as the object store takes.
@@ -68,6 +70,7 @@ impl Operator {
             rss_bytes: memory.map(|memory| memory.now_bytes),
             rss_peak_bytes: memory.map(|memory| memory.peak_bytes),
             object_store: self.host.store.statistics().into(),
+            caches: caches(&self.host),
             images,
             images_busy,
         }
@@ -121,6 +124,17 @@ fn reply<T>(outcome: Result<T, NotDone>, done: impl FnOnce(T) -> Reply) -> Reply
 
 fn uptime_ms(now: Moment, started: Moment) -> u64 {
     u64::try_from(now.since(started).as_millis()).unwrap_or(u64::MAX)
+}
+
+fn caches(host: &Host) -> CachesReport {
+    let frames = host.frames.by_level();
+    CachesReport {
+        memory_bytes: host.frames.used_bytes() + host.leaves.used_bytes(),
+        frames_from_memory: frames.memory,
+        frames_from_disk: frames.disk,
+        frames_from_store: frames.store,
+        disk: host.disk.as_ref().map(|disk| disk.usage().into()),
+    }
 }
 
 fn report(image: &Image, connections: usize, status: &ImageStatus) -> ImageReport {

@@ -27,7 +27,7 @@ use super::reader_id;
 use super::root_keys::root_keys_of_server;
 use super::settings::{EMBEDDED_PATH, EngineSettings, ImageStoreChoice, ServerSettings};
 use super::signals::StopSignals;
-use super::stores::{open_buffer_stores, open_object_store, this_process};
+use super::stores::{open_buffer_stores, open_disk_cache, open_object_store, this_process};
 use super::tls;
 use crate::control::ControlServer;
 use crate::runtime::{OsEntropy, RustlsSecurity, TokioClock, TokioNetwork, TokioSpawner};
@@ -35,6 +35,9 @@ use crate::runtime::{OsEntropy, RustlsSecurity, TokioClock, TokioNetwork, TokioS
 /// How long a start waits for the object store before it says that there is none. A supervisor
 /// starts the server again; a person wants to know.
 const PROBE_PATIENCE: Duration = Duration::from_secs(30);
+
+/// How long a server that ends waits for its disk cache.
+const DISK_CACHE_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Runs the server until it is told to stop.
 ///
@@ -123,6 +126,10 @@ async fn serve(settings: &ServerSettings, cores: NonZeroUsize) -> anyhow::Result
         drained = drain(&server, &host, settings.shutdown_patience) => drained,
     };
     control.abort();
+    if let Some(disk) = &host.disk {
+        // What the last checkpoints wrote: the next start begins warm. It is a cache, so not longer.
+        let _ = tokio::time::timeout(DISK_CACHE_PATIENCE, disk.settled()).await;
+    }
     // The system releases it when the process has ended, and nothing of it goes on: the next life
     // in this folder relies on that.
     std::mem::forget(lock);
@@ -176,7 +183,8 @@ async fn probed_host(settings: &ServerSettings, cores: NonZeroUsize) -> anyhow::
         objects: open_object_store(&settings.image_store).await?,
         buffers: open_buffer_stores(&settings.buffer_store_path),
     };
-    let host = Host::new(environment, settings.engine.cache_bytes);
+    let disk_cache = open_disk_cache(&settings.disk_cache, &settings.image_store).await;
+    let host = Host::with_disk_cache(environment, settings.engine.cache_bytes, disk_cache);
     probe(&host, settings.accepts_unfenced, &settings.image_store).await?;
     Ok(host)
 }

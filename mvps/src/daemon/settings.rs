@@ -28,6 +28,8 @@ pub struct ServerSettings {
     pub requires_encryption: bool,
     /// Folder of the buffer stores and of the control socket.
     pub buffer_store_path: PathBuf,
+    /// The disk cache.
+    pub disk_cache: DiskCacheSettings,
     /// The engine.
     pub engine: EngineSettings,
     /// What a flush waits for, unless the token says otherwise.
@@ -36,6 +38,16 @@ pub struct ServerSettings {
     pub idle_close: Duration,
     /// How long a shutdown goes on while requests to the object store fail and none is answered.
     pub shutdown_patience: Duration,
+}
+
+/// The cache of object-store data on the local disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DiskCacheSettings {
+    /// Its folder.
+    pub path: PathBuf,
+    /// Most that it takes; none at 0. Without one the object store and the folder's file system
+    /// decide.
+    pub limit_bytes: Option<u64>,
 }
 
 /// Encryption of connections.

@@ -5,13 +5,15 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use mvps_core::content_log::LogBufferStores;
-use mvps_core::env::{BufferStores, ObjectStore};
+use mvps_core::env::{BufferStores, FrameCache, ObjectStore};
+use mvps_core::frame_cache::SlabCacheSettings;
 
 use crate::files::SystemFiles;
+use crate::frame_cache;
 use crate::object_store::{LocalObjectStore, S3Location, S3ObjectStore};
 use crate::runtime::OsEntropy;
 
-use super::settings::ImageStoreChoice;
+use super::settings::{DiskCacheSettings, ImageStoreChoice};
 
 /// Environment variable that names the S3 server if it is not Amazon's.
 pub const ENDPOINT_VARIABLE: &str = "S3_ENDPOINT";
@@ -57,6 +59,30 @@ const IMAGES_FOLDER: &str = "images";
 pub fn open_buffer_stores(folder: &Path) -> Arc<dyn BufferStores> {
     let files = SystemFiles::new(folder.join(IMAGES_FOLDER));
     Arc::new(LogBufferStores::new(Arc::new(files), Arc::new(OsEntropy)))
+}
+
+/// The least that a disk cache takes, unless it is off: room is made 64 MiB at a time.
+pub const DISK_CACHE_MIN_BYTES: u64 = 256 << 20;
+
+/// The disk cache that is asked for; none if it is off, or cannot be used.
+pub async fn open_disk_cache(
+    settings: &DiskCacheSettings,
+    choice: &ImageStoreChoice,
+) -> Option<Arc<dyn FrameCache>> {
+    let path = &settings.path;
+    let limit_bytes = match settings.limit_bytes {
+        Some(bytes) => bytes,
+        // The objects are on a local disk already.
+        None if choice.local_path().is_some() => 0,
+        None => frame_cache::default_limit_bytes(path).unwrap_or_else(|error| {
+            tracing::warn!(%error, folder = %path.display(), "there is no disk cache");
+            0
+        }),
+    };
+    if limit_bytes < DISK_CACHE_MIN_BYTES {
+        return None;
+    }
+    frame_cache::open_disk_cache(path, SlabCacheSettings::new(limit_bytes)).await
 }
 
 /// This process as manifests name it to operators: host and process id.

@@ -1,6 +1,6 @@
 //! Flags of `mvps serve`, and what they ask of the server.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
@@ -9,7 +9,9 @@ use mvps_core::env::Address;
 
 use super::object_store::{ContradictoryFlags, ObjectStoreArgs};
 use super::shared::{BufferStoreArgs, DurabilityArg, LogArgs};
-use crate::daemon::{EngineSettings, ServerSettings, TlsSettings};
+use crate::daemon::{
+    DISK_CACHE_MIN_BYTES, DiskCacheSettings, EngineSettings, ServerSettings, TlsSettings,
+};
 use crate::quantity::{ByteSize, Compression, parse_address};
 use crate::runtime::TlsFiles;
 
@@ -41,6 +43,9 @@ pub struct ServeArgs {
     /// Buffer store.
     #[command(flatten)]
     pub buffer: BufferStoreArgs,
+    /// Disk cache.
+    #[command(flatten)]
+    pub disk_cache: DiskCacheArgs,
     /// Limits.
     #[command(flatten)]
     pub tuning: TuningArgs,
@@ -63,11 +68,55 @@ impl ServeArgs {
             tls: self.tls.settings()?,
             requires_encryption: self.encryption.require_encryption,
             buffer_store_path: self.buffer.buffer_store_path.clone(),
+            disk_cache: self.disk_cache.settings(&self.buffer.buffer_store_path),
             engine: self.tuning.engine_settings(),
             durability: self.tuning.durability.into(),
             idle_close: Duration::from_millis(self.tuning.idle_close_ms),
             shutdown_patience: Duration::from_millis(self.tuning.shutdown_patience_ms),
         })
+    }
+}
+
+/// Where object-store data is cached beside memory. It survives restarts; whatever is lost or damaged
+/// of it is fetched again.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Disk cache")]
+pub struct DiskCacheArgs {
+    /// Folder of the disk cache, of one server [default: the folder cache in the buffer store path].
+    #[arg(long, env = "MVPS_TE_CACHE_PATH", value_name = "DIR")]
+    pub cache_path: Option<PathBuf>,
+    /// Disk space for cached object-store data; 0 turns it off [default: 10GiB or a tenth of the
+    /// file system, whichever is smaller; off with a local object store].
+    #[arg(
+        long,
+        env = "MVPS_TE_DISK_CACHE_BYTES",
+        value_name = "SIZE",
+        value_parser = disk_cache_limit
+    )]
+    pub disk_cache_bytes: Option<ByteSize>,
+}
+
+/// Beside the lock and the control socket; folders of images are one level deeper.
+const CACHE_FOLDER: &str = "cache";
+
+fn disk_cache_limit(text: &str) -> Result<ByteSize, String> {
+    let limit: ByteSize = text.parse()?;
+    if (1..DISK_CACHE_MIN_BYTES).contains(&limit.0) {
+        let least = ByteSize(DISK_CACHE_MIN_BYTES);
+        return Err(format!(
+            "room is made in large steps; 0, or at least {least}"
+        ));
+    }
+    Ok(limit)
+}
+
+impl DiskCacheArgs {
+    fn settings(&self, buffer_store_path: &Path) -> DiskCacheSettings {
+        let in_buffer = || buffer_store_path.join(CACHE_FOLDER);
+        DiskCacheSettings {
+            path: self.cache_path.clone().unwrap_or_else(in_buffer),
+            limit_bytes: self.disk_cache_bytes.map(|bytes| bytes.0),
+        }
     }
 }
 
