@@ -164,9 +164,8 @@ impl SlabCache {
     }
 
     fn change(&self, key: PieceKey, piece: Option<Bytes>) {
-        let is_put = piece.is_some();
         let taken = self.0.state().queue.push(key, piece);
-        if !taken && is_put {
+        if !taken {
             self.0.counts.dropped.add(1);
         }
         self.begin_work();

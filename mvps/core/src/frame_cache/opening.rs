@@ -127,10 +127,7 @@ fn open(
         ),
     }
     let counts = Counts::default();
-    counts.entries.add(match state.slabs.is_empty() {
-        true => 0,
-        false => index.entries(),
-    });
+    counts.entries.set(index.entries());
     let shared = Shared {
         files,
         index,

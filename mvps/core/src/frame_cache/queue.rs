@@ -42,9 +42,10 @@ fn cost(piece: &Option<Bytes>) -> u64 {
 }
 
 impl Queue {
-    /// Adds a change; returns whether there was room.
+    /// Adds a change; returns whether there was room. There always is for what takes something away:
+    /// each follows a read, so a disk that is stuck brings no more of them.
     pub fn push(&mut self, key: PieceKey, piece: Option<Bytes>) -> bool {
-        if self.bytes + cost(&piece) > QUEUE_MAX_BYTES {
+        if piece.is_some() && self.bytes + cost(&piece) > QUEUE_MAX_BYTES {
             return false;
         }
         self.last_number += 1;

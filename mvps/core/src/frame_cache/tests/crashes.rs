@@ -10,7 +10,7 @@ fn play(player: &Player, base: u64) -> bool {
     for number in base..base + 200 {
         player.put(number);
         player.get(base + (number - base) / 2);
-        if number % 11 == 0 {
+        if number % 11 == 4 {
             player.cache().remove(key(number - 3));
         }
     }
