@@ -89,7 +89,7 @@ fn under_load(
         daemon.must_run()?;
         let (now, _) = daemon.memory_bytes()?;
         highest = highest.max(now);
-        buffer = buffer.max(directory_bytes(&setup.buffer));
+        buffer = buffer.max(directory_bytes(&setup.buffer.join("images")));
         ensure!(!writer.is_finished(), "the load ended during the outage");
     }
     server.restore()?;
