@@ -41,13 +41,8 @@ impl Shared {
                 }
                 state.queue.batch(self.batch_bytes())
             };
-            let written = self.write(&batch);
-            if let Err(error) = written {
-                let puts = batch.iter().filter(|change| change.piece.is_some());
-                self.counts.dropped.add(puts.count() as u64);
+            if let Err(error) = self.write(&batch) {
                 self.give_way(&error);
-            } else if !batch.is_empty() {
-                self.counts.is_failing.store(false, Ordering::Relaxed);
             }
             self.state().queue.done(&batch);
         }
@@ -58,22 +53,29 @@ impl Shared {
         BATCH_BYTES.min(self.settings.slab_bytes / 4)
     }
 
-    /// Makes changes: appends the pieces, then tells the index.
+    /// Makes changes: first the index forgets what is to go, whatever becomes of the rest.
     fn write(&self, batch: &[Change]) -> io::Result<()> {
+        let removed = batch.iter().filter(|change| change.piece.is_none());
+        let removed: Vec<_> = removed.map(|change| (change.key, None)).collect();
+        if !is("cache entry kept after damage") {
+            self.apply(&removed)?;
+        }
         let piece_of = |change: &Change| Some((change.key, change.piece.clone()?));
         let mut pieces: Vec<_> = batch.iter().filter_map(piece_of).collect();
         let count = pieces.len();
         let fits = self.state().limit_bytes >= self.room_bytes();
         pieces.retain(|(_, piece)| fits && entry_bytes(piece) <= self.batch_bytes());
         self.counts.dropped.add((count - pieces.len()) as u64);
-        let removed = batch.iter().filter(|change| change.piece.is_none());
-        let removed = removed.map(|change| (change.key, None));
-        let mut changes: Vec<_> = removed.collect();
-        if is("cache entry kept after damage") {
-            changes.clear();
+        if pieces.is_empty() {
+            return Ok(());
         }
-        changes.extend(self.append(&pieces)?);
-        self.apply(&changes)
+        let appended = self.append(&pieces);
+        let written = appended.and_then(|places| self.apply(&places));
+        match written {
+            Ok(()) => self.counts.is_failing.store(false, Ordering::Relaxed),
+            Err(_) => self.counts.dropped.add(pieces.len() as u64),
+        }
+        written
     }
 
     /// Appends pieces; returns their places.
