@@ -22,6 +22,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
 /// What only the named packages may bring into a build.
 const ONLY_IN: &[(&str, &[&str])] = &[
     ("madsim", &["sim"]),
+    ("fjall", &["mvps"]),
     ("object_store", &["mvps"]),
     ("aws-sdk-s3", &["mvps", "mvps-gc", "ci"]),
 ];

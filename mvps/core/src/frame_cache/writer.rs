@@ -34,9 +34,10 @@ impl Shared {
                 let mut state = self.state();
                 if state.queue.is_empty() && self.used_bytes(&state) <= state.limit_bytes {
                     state.is_working = false;
-                    // Whoever does not wait any more is not told.
-                    let waiting = std::mem::take(&mut state.waiting);
-                    waiting.into_iter().for_each(|it| it.send(()).unwrap_or(()));
+                    for waiting in std::mem::take(&mut state.waiting) {
+                        // Whoever does not wait any more is not told.
+                        let _ = waiting.send(());
+                    }
                     return;
                 }
                 state.queue.batch(self.batch_bytes())

@@ -67,9 +67,11 @@ fn slabs_of_another_index_go_and_other_files_stay() {
     assert_eq!(player.there(0..40), 10);
 }
 
+type Jobs = Arc<Mutex<Vec<Box<dyn FnOnce() + Send>>>>;
+
 /// A disk whose jobs wait until they are told to run.
 #[derive(Clone, Default)]
-struct LateFiles(MemoryFiles, Arc<Mutex<Vec<Box<dyn FnOnce() + Send>>>>);
+struct LateFiles(MemoryFiles, Jobs);
 
 impl LateFiles {
     fn run(&self) {
