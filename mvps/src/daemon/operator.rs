@@ -133,7 +133,7 @@ fn caches(host: &Host) -> CachesReport {
         frames_from_memory: frames.memory,
         frames_from_disk: frames.disk,
         frames_from_store: frames.store,
-        disk: host.disk.as_ref().map(|disk| disk.usage().into()),
+        disk: host.disk_cache().map(|disk| disk.usage().into()),
     }
 }
 

@@ -126,7 +126,7 @@ async fn serve(settings: &ServerSettings, cores: NonZeroUsize) -> anyhow::Result
         drained = drain(&server, &host, settings.shutdown_patience) => drained,
     };
     control.abort();
-    if let Some(disk) = &host.disk {
+    if let Some(disk) = host.disk_cache() {
         // What the last checkpoints wrote: the next start begins warm. It is a cache, so not longer.
         let _ = tokio::time::timeout(DISK_CACHE_PATIENCE, disk.settled()).await;
     }

@@ -20,8 +20,6 @@ pub struct Host {
     pub leaves: Arc<LeafReads>,
     /// Frames of segments.
     pub frames: Arc<FrameReads>,
-    /// Frames and leaves on the local disk, if they are cached there.
-    pub disk: Option<Arc<dyn FrameCache>>,
     /// For what open transactions have written.
     pub transaction_budget: TransactionBudget,
     /// What data keys of images are wrapped with.
@@ -49,7 +47,7 @@ impl Host {
         );
         let reads = ObjectReads::new(store.clone());
         let leaf_bytes = LEAF_CACHE_BYTES.min(cache_bytes / 2);
-        let pieces = DiskPieces::from(disk.clone());
+        let pieces = DiskPieces::from(disk);
         let leaves = LeafReads::new(reads.clone(), leaf_bytes).with_disk(pieces.clone());
         let spawner = Arc::clone(&environment.spawner);
         let frames = FrameReads::new(reads, spawner, cache_bytes - leaf_bytes).with_disk(pieces);
@@ -58,10 +56,15 @@ impl Host {
             store,
             leaves: Arc::new(leaves),
             frames: Arc::new(frames),
-            disk,
             transaction_budget: TransactionBudget::default(),
             root_keys: Arc::default(),
         }
+    }
+
+    /// Frames and leaves on the local disk, if they are cached there.
+    #[must_use]
+    pub fn disk_cache(&self) -> Option<&Arc<dyn FrameCache>> {
+        self.frames.disk().cache()
     }
 
     /// The same host with these root keys; it begins with none.

@@ -177,7 +177,7 @@ async fn write_segments(
 ) -> Result<Vec<WrittenSegment>, CheckpointError> {
     let page_size = publisher.newest.page_size;
     // What was just written is what is read next.
-    let mut writer = segment_writer(publisher).filling(publisher.host.disk.clone().into());
+    let mut writer = segment_writer(publisher).filling(publisher.host.frames.disk().clone());
     for (pages, buffered) in generation.records.iter() {
         let count = pages.end.0 - pages.start.0;
         match *buffered {

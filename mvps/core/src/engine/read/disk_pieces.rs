@@ -25,6 +25,12 @@ impl From<Option<Arc<dyn FrameCache>>> for DiskPieces {
 }
 
 impl DiskPieces {
+    /// The cache itself.
+    #[must_use]
+    pub fn cache(&self) -> Option<&Arc<dyn FrameCache>> {
+        self.0.as_ref()
+    }
+
     /// Whether nothing is ever found, because there is no such cache.
     #[must_use]
     pub fn is_off(&self) -> bool {

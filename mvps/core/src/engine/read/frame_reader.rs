@@ -125,6 +125,12 @@ impl FrameReads {
         Self { disk, ..self }
     }
 
+    /// The cache on the local disk, for who fills it.
+    #[must_use]
+    pub fn disk(&self) -> &DiskPieces {
+        &self.disk
+    }
+
     /// Where frames were found so far.
     #[must_use]
     pub fn by_level(&self) -> FrameReadsByLevel {
@@ -144,8 +150,8 @@ impl FrameReads {
         }
         let on_disk = self.on_disk(coding, wanted).await;
         let pairs = wanted.iter().zip(&on_disk);
-        let absent = pairs.filter_map(|(frame, found)| found.is_none().then(|| frame.clone()));
-        let absent: Vec<WantedFrame> = absent.collect();
+        let absent = pairs.filter(|(_, found)| found.is_none());
+        let absent: Vec<WantedFrame> = absent.map(|(frame, _)| frame.clone()).collect();
         let mut fetched = self.fetch_from_store(coding, &absent).await.into_iter();
         let mut next = || {
             fetched
