@@ -117,6 +117,7 @@ pub const CONTENT_LOG: &[&str] = &[
     "a torn tail stays",
     "content is not looked at",
     "what was read is on the disk",
+    "half a batch stays after a full disk",
 ];
 
 /// Variants of collection, history, fencing and connections that this crate's own tests must fail
@@ -143,6 +144,9 @@ pub const TESTED: &[&str] = &[
     "a disconnect that waits is not seen",
     "a flood of connections goes first",
     "a check that slept has just ended",
+    "writes overtake who waits for room",
+    "a barrier does not wait for room",
+    "the space that stays free is not looked at",
 ];
 
 /// Every counterexample of the protocol's models, and what went wrong with readers: its test, which

@@ -13,8 +13,8 @@ use std::path::{Path, PathBuf};
 
 pub use client::{ControlError, ask};
 pub use message::{
-    CheckpointDone, Health, ImageReport, NodeReport, ObjectStoreReport, RekeyDone, Reply, Request,
-    ResizeDone, RollbackDone, RollbackTo, SpaceReport,
+    CheckpointDone, Health, HeldUpReport, ImageReport, NodeReport, ObjectStoreReport, RekeyDone,
+    Reply, Request, ResizeDone, RollbackDone, RollbackTo, SpaceReport,
 };
 pub use server::{ControlHandler, ControlServer};
 

@@ -11,7 +11,9 @@ use mvps_core::session::{EngineImages, Server};
 use super::image_operations::{ImageOperations, NotDone};
 use super::memory::ResidentMemory;
 use super::settings::ServerSettings;
-use crate::control::{ControlHandler, Health, ImageReport, NodeReport, Reply, Request};
+use crate::control::{
+    ControlHandler, Health, HeldUpReport, ImageReport, NodeReport, Reply, Request,
+};
 
 /// How long a status waits for one image. One that is being opened or closed answers nothing before
 /// that is done, which may take as long as the object store takes.
@@ -138,6 +140,10 @@ fn report(image: &Image, connections: usize, status: &ImageStatus) -> ImageRepor
         publishing: status.publishing,
         transactions: status.transactions as u64,
         stalled: status.stalled as u64,
+        held_up: status.held_up.map(|held_up| HeldUpReport {
+            by: held_up.by.description().to_owned(),
+            held_ms: u64::try_from(held_up.held.as_millis()).unwrap_or(u64::MAX),
+        }),
         space: status.space.into(),
         connections: connections as u64,
         tenure: status.tenure.to_string(),

@@ -10,8 +10,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use mvps_core::engine::{CompactionSettings, EngineConfig, Host};
-use mvps_core::env::{Environment, Listener};
+use mvps_core::engine::{CompactionSettings, DiskLimits, EngineConfig, Host};
+use mvps_core::env::{DiskSpace, Environment, Listener};
 use mvps_core::session::{EngineImages, Security, Server, ServerConfig};
 use mvps_core::store::{Patience, ProbeOutcome, probe_conditional_create};
 use mvps_core::token::TokenKeys;
@@ -35,6 +35,9 @@ use crate::runtime::{OsEntropy, RustlsSecurity, TokioClock, TokioNetwork, TokioS
 /// How long a start waits for the object store before it says that there is none. A supervisor
 /// starts the server again; a person wants to know.
 const PROBE_PATIENCE: Duration = Duration::from_secs(30);
+
+/// So much of a large disk is enough to open on, to upload from and to log to.
+const DISK_FLOOR_MAX_BYTES: u64 = 1 << 30;
 
 /// Runs the server until it is told to stop.
 ///
@@ -176,9 +179,28 @@ async fn probed_host(settings: &ServerSettings, cores: NonZeroUsize) -> anyhow::
         objects: open_object_store(&settings.image_store).await?,
         buffers: open_buffer_stores(&settings.buffer_store_path),
     };
-    let host = Host::new(environment, settings.engine.cache_bytes);
+    let limits = disk_limits(&settings.engine, environment.buffers.space());
+    let host = Host::new(environment, settings.engine.cache_bytes).with_disk_limits(limits);
     probe(&host, settings.accepts_unfenced, &settings.image_store).await?;
     Ok(host)
+}
+
+/// What the buffer stores may take of their disk.
+fn disk_limits(settings: &EngineSettings, space: Option<DiskSpace>) -> DiskLimits {
+    let of_disk = |share: fn(u64) -> u64| space.map(|space| share(space.total_bytes));
+    let total = settings.buffer_total_bytes.or(of_disk(|total| total / 2));
+    let floor = of_disk(|total| (total / 50).min(DISK_FLOOR_MAX_BYTES));
+    let limits = DiskLimits {
+        total_bytes: total.unwrap_or(u64::MAX),
+        floor_bytes: settings.disk_floor_bytes.or(floor).unwrap_or(0),
+    };
+    tracing::info!(
+        total_bytes = limits.total_bytes,
+        floor_bytes = limits.floor_bytes,
+        free_bytes = space.map(|space| space.free_bytes),
+        "room for buffer stores"
+    );
+    limits
 }
 
 fn engine_config(settings: &EngineSettings) -> EngineConfig {

@@ -15,7 +15,7 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use mvps_core::env::{File, Files, FolderLock, OpenMode};
+use mvps_core::env::{DiskSpace, File, Files, FolderLock, OpenMode};
 use rustix::io::Errno;
 use tokio::runtime::Handle;
 
@@ -86,6 +86,15 @@ impl Files for SystemFiles {
     fn lock(&self, folder: &str) -> io::Result<Option<Box<dyn FolderLock>>> {
         let path = self.resolve(folder)?.join(lock::NAME);
         lock::take(&path).map_err(|error| at(&path, error))
+    }
+
+    fn space(&self) -> io::Result<DiskSpace> {
+        let space = rustix::fs::statvfs(&self.root).map_err(io::Error::from);
+        let space = space.map_err(|error| at(&self.root, error))?;
+        Ok(DiskSpace {
+            free_bytes: space.f_bavail.saturating_mul(space.f_frsize),
+            total_bytes: space.f_blocks.saturating_mul(space.f_frsize),
+        })
     }
 
     fn location(&self, folder: &str) -> String {

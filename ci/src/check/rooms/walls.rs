@@ -162,13 +162,17 @@ const ENGINE: House = House {
         room("buffer", &["error"]),
         room("read", &["buffer", "error"]),
         room("transaction_budget", &[]),
-        room("host", &["read", "transaction_budget"]),
+        room("disk_budget", &[]),
+        room(
+            "host",
+            &["buffer", "disk_budget", "read", "transaction_budget"],
+        ),
         room(
             "publisher",
             &["buffer", "error", "host", "limits", "read", "reply"],
         ),
         room("config", &["limits", "publisher"]),
-        room("status", &["error", "publisher"]),
+        room("status", &["disk_budget", "error", "publisher"]),
         room(
             "transaction",
             &[
@@ -189,6 +193,7 @@ const ENGINE: House = House {
             &[
                 "buffer",
                 "config",
+                "disk_budget",
                 "error",
                 "host",
                 "read",
@@ -204,6 +209,7 @@ const ENGINE: House = House {
             &[
                 "buffer",
                 "config",
+                "disk_budget",
                 "error",
                 "handle",
                 "publisher",

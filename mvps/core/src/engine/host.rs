@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use super::buffer::patient::PatientBuffers;
+use super::disk_budget::{DiskBudget, DiskLimits};
 use super::read::{FrameReads, LEAF_CACHE_BYTES, LeafReads};
 use super::transaction_budget::TransactionBudget;
 use crate::encryption::RootKeys;
@@ -20,6 +22,8 @@ pub struct Host {
     pub leaves: Arc<LeafReads>,
     /// Frames of segments.
     pub frames: Arc<FrameReads>,
+    /// The room on the local disk.
+    pub disk_budget: DiskBudget,
     /// For what open transactions have written.
     pub transaction_budget: TransactionBudget,
     /// What data keys of images are wrapped with.
@@ -29,7 +33,9 @@ pub struct Host {
 impl Host {
     /// A host that keeps at most `cache_bytes` of frames and leaves in memory.
     #[must_use]
-    pub fn new(environment: Environment, cache_bytes: u64) -> Self {
+    pub fn new(mut environment: Environment, cache_bytes: u64) -> Self {
+        let clock = Arc::clone(&environment.clock);
+        environment.buffers = Arc::new(PatientBuffers::new(environment.buffers, clock));
         let store = RetryingStore::new(
             Arc::clone(&environment.objects),
             Arc::clone(&environment.clock),
@@ -40,14 +46,23 @@ impl Host {
         let leaves = Arc::new(LeafReads::new(reads.clone(), leaf_bytes));
         let spawner = Arc::clone(&environment.spawner);
         let frames = Arc::new(FrameReads::new(reads, spawner, cache_bytes - leaf_bytes));
+        let disk_budget = disk_budget(&environment, DiskLimits::default());
         Self {
             environment,
             store,
+            disk_budget,
             leaves,
             frames,
             transaction_budget: TransactionBudget::default(),
             root_keys: Arc::default(),
         }
+    }
+
+    /// The same host with these limits of the local disk; it begins with none.
+    #[must_use]
+    pub fn with_disk_limits(mut self, limits: DiskLimits) -> Self {
+        self.disk_budget = disk_budget(&self.environment, limits);
+        self
     }
 
     /// The same host with these root keys; it begins with none.
@@ -56,4 +71,9 @@ impl Host {
         self.root_keys = Arc::new(root_keys);
         self
     }
+}
+
+fn disk_budget(environment: &Environment, limits: DiskLimits) -> DiskBudget {
+    let (buffers, clock) = (&environment.buffers, &environment.clock);
+    DiskBudget::new(Arc::clone(buffers), Arc::clone(clock), limits)
 }

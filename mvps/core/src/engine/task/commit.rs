@@ -19,7 +19,9 @@ use crate::engine::error::EngineError;
 use crate::engine::read::{OldPage, buffered_page};
 use crate::engine::reply::{Acknowledge, CommitRefusal, Reply, answer};
 use crate::engine::request::{CommitRequest, LockRequest};
-use crate::env::{BufferBatch, BufferRecord, PageRun, RECORD_MAX_BYTES, RecordRef, let_others_run};
+use crate::env::{
+    BufferBatch, BufferError, BufferRecord, PageRun, RECORD_MAX_BYTES, RecordRef, let_others_run,
+};
 use crate::ids::{Lsn, PageNumber, PageSize};
 
 const REVOKED: EngineError = EngineError::Aborted {
@@ -36,6 +38,15 @@ pub(super) struct Group {
     last_lsn: Option<Lsn>,
     /// Bytes of the records' content.
     pub(super) bytes: usize,
+}
+
+impl Group {
+    /// None of it is committed.
+    pub(super) fn refuse(self, error: &EngineError) {
+        for (_, _, reply) in self.waiting {
+            answer(reply, Err(CommitRefusal::Failed(error.clone())));
+        }
+    }
 }
 
 impl ImageTask {
@@ -56,6 +67,9 @@ impl ImageTask {
     /// since the last time takes much memory: their connections have given their room back, and come
     /// again.
     fn stall(&mut self, request: Stalled) {
+        if let Some(by) = self.full_by(0) {
+            self.note_held_up(by, "writes wait");
+        }
         self.stalled_bytes += request.bytes();
         self.stalled.push_back(request);
         if self.stalled_bytes >= self.config().limits.stalled_sweep_bytes {
@@ -68,7 +82,8 @@ impl ImageTask {
     /// already. The holder of the lock
     /// overtakes whoever waits for the lock; nobody overtakes for room.
     fn must_wait(&self, request: &Stalled, others_wait: bool, group: &Group) -> bool {
-        let stopped = self.rollback.is_active();
+        let stopped = self.rollback.is_active()
+            || (self.room.is_awaited() && !crate::mutant::is("writes overtake who waits for room"));
         match request {
             Stalled::Lock(request) => {
                 // Who waits for a lock that it holds itself waits until it is broken.
@@ -102,7 +117,8 @@ impl ImageTask {
 
     /// Gives those who wait their turn, as far as it goes.
     pub(super) async fn resume_stalled(&mut self) {
-        if self.stalled.is_empty() {
+        self.retry_for_room().await;
+        if self.stalled.is_empty() || self.room.is_awaited() {
             return;
         }
         let mut group = Group::default();
@@ -121,6 +137,8 @@ impl ImageTask {
                 }
                 if let Some(error) = self.refusal() {
                     request.refuse(error);
+                } else if self.room.is_awaited() {
+                    self.stalled.push_back(request);
                 } else {
                     self.grant(request, &mut group);
                 }
@@ -326,13 +344,23 @@ impl ImageTask {
             let failed = self.buffer.commit(batch).await.err();
             let failed = failed.filter(|_| !crate::mutant::is("failed commit answered as success"));
             if let Some(error) = failed {
-                let error = EngineError::from(error);
-                self.fail(error.clone());
-                for (_, _, reply) in waiting {
-                    answer(reply, Err(CommitRefusal::Failed(error.clone())));
+                let group = Group {
+                    records,
+                    waiting,
+                    last_lsn: Some(last_lsn),
+                    bytes,
+                };
+                match error {
+                    BufferError::Full { reason } if !early => self.wait_for_room(group, &reason),
+                    error => {
+                        let error = EngineError::from(error);
+                        self.fail(error.clone());
+                        group.refuse(&error);
+                    }
                 }
                 return;
             }
+            self.found_room();
             if !early {
                 for record in &records {
                     self.active.apply(record, page_size);

@@ -7,12 +7,14 @@ use super::completion::Completion;
 use super::plans::jittered;
 use super::state::ImageTask;
 use crate::engine::buffer::GenerationIndex;
+use crate::engine::buffer::patient::once_there_is_room;
 use crate::env::BufferError;
 use crate::ids::Generation;
 
 impl ImageTask {
     pub(super) async fn next_generation(&mut self) -> Result<GenerationIndex, BufferError> {
-        self.buffer.seal().await?;
+        let clock = &*self.shared.environment.clock;
+        once_there_is_room(clock, "sealing", || self.buffer.seal()).await?;
         let (generation, handle) = self.buffer.active().await?;
         Ok(GenerationIndex::new(generation, handle))
     }
@@ -38,6 +40,7 @@ impl ImageTask {
                 self.schedule.interval = jittered(self.shared.config.checkpoint_interval, entropy);
                 self.publish_view();
             }
+            Err(BufferError::Full { reason }) => self.put_off_seal(&reason),
             Err(error) => self.fail(error.into()),
         }
     }

@@ -41,6 +41,7 @@ impl ImageTask {
         } else {
             self.transactions.abort_all("the image was rolled back");
             self.refuse_stalled(&ROLLED_BACK);
+            self.refuse_for_want_of_room(&ROLLED_BACK);
             if crate::mutant::is("rollback takes back before it is published") {
                 self.acknowledgements.fail(&ROLLED_BACK);
             }

@@ -115,8 +115,7 @@ impl ImageTask {
             Event::Barrier(reply) => {
                 self.transactions.end_revoked();
                 self.refuse_revoked();
-                // Who does not wait any more does not need to know.
-                let _ = reply.send(());
+                self.answer_barrier(reply);
             }
             Event::Checkpoint(reply) => match self.refusal() {
                 Some(error) => answer(reply, Err(error)),
@@ -146,13 +145,15 @@ impl ImageTask {
     fn begin_closing(&mut self, reply: Reply<()>) {
         self.transactions.abort_all("the image is closing");
         self.refuse_stalled(&EngineError::Closed);
+        self.refuse_for_want_of_room(&EngineError::Closed);
         self.closing.get_or_insert_default().push(reply);
     }
 
     fn tick(&mut self) {
         let now = self.now();
         self.transactions.expire(now, &self.shared.config);
-        if self.is_full(0) && self.transactions.pins_map_before(self.guard.0) {
+        let is_full = self.is_full(0) || self.room.is_awaited();
+        if is_full && self.transactions.pins_map_before(self.guard.0) {
             self.transactions
                 .abort_oldest("it kept data on the full buffer store");
         }
@@ -160,7 +161,7 @@ impl ImageTask {
 
     fn has_deadlines(&self) -> bool {
         let dirty = !self.active.is_empty() || !self.sealed.is_empty();
-        let waiting = !self.stalled.is_empty() || self.closing.is_some();
+        let waiting = !self.stalled.is_empty() || self.room.is_awaited() || self.closing.is_some();
         dirty || waiting || !self.transactions.is_empty() || self.schedule.retry_at.is_some()
     }
 
@@ -177,6 +178,7 @@ impl ImageTask {
             sealed_generations: self.sealed.len(),
             transactions: self.transactions.len(),
             stalled: self.stalled.len(),
+            held_up: self.room.held_up(self.now()),
             publishing: self.publisher.is_none(),
             space: self.schedule.cleaning.space,
             tenure: self.tenure,
