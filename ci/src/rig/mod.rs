@@ -11,6 +11,7 @@ pub mod disk;
 pub mod fio;
 pub mod image_file;
 pub mod machine;
+pub mod mounted;
 pub mod numbers;
 pub mod object_server;
 pub mod relay;

@@ -212,7 +212,7 @@ pub enum Health {
     Healthy,
     /// No: another writer has it.
     Fenced,
-    /// No: its buffer store failed or is full. Reads go on.
+    /// No: its buffer store failed. Reads go on.
     Poisoned,
 }
 
