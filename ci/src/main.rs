@@ -184,7 +184,7 @@ enum Command {
         #[command(flatten)]
         options: evidence::Options,
     },
-    /// mvps beside nbdkit and qemu-nbd.
+    /// mvps beside qemu-nbd on a raw file, and beside the plain SDK.
     Bench {
         /// Run this binary instead of building the release one.
         #[arg(long)]
