@@ -6,6 +6,9 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
+/// A load that shows that a machine is not quiet: as if one program ran all the time.
+const BUSY_LOAD: f64 = 1.0;
+
 /// A machine, seen from one folder.
 #[derive(Debug)]
 pub struct Host {
@@ -55,9 +58,9 @@ impl Host {
     }
 
     /// For people.
-    pub fn lines(&self) -> [String; 2] {
+    pub fn lines(&self) -> Vec<String> {
         let gib = |bytes: u64| bytes as f64 / f64::from(1 << 30);
-        [
+        let mut lines = vec![
             format!(
                 "machine: Linux {}, {} cores, {:.1} GiB of memory, load {:.2}",
                 self.kernel,
@@ -73,7 +76,11 @@ impl Host {
                 self.file_system.options,
                 gib(self.free_bytes)
             ),
-        ]
+        ];
+        if self.load >= BUSY_LOAD {
+            lines.push("BUSY: something else ran here in the last minute".to_owned());
+        }
+        lines
     }
 
     /// For programs.

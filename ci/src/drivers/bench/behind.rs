@@ -85,11 +85,11 @@ pub fn measure(bench: &Bench<'_>, results: &mut Results) -> Result<()> {
         let goals = goals(Store::FarS3, step.row.name, bench.has_disk_cache);
         table.row(&step.name(), step.row.unit, goals, false);
     }
-    for round in 0..bench.options.rounds {
-        measure_round(bench, round, &steps, &mut table)?;
-    }
+    // What was measured is shown also if a later round fails.
+    let mut rounds = 0..bench.options.rounds;
+    let outcome = rounds.try_for_each(|round| measure_round(bench, round, &steps, &mut table));
     results.table(&table);
-    Ok(())
+    outcome
 }
 
 fn measure_round(bench: &Bench<'_>, round: u32, steps: &[&Step], table: &mut Table) -> Result<()> {

@@ -93,23 +93,41 @@ pub fn run(binary: Option<&Path>, options: &Options) -> Result<()> {
         has_disk_cache,
     };
     let mut results = Results::new(options.smoke);
-    measure(&bench, &mut results)?;
-    results.finish(&host, &version, options.json.as_deref())
+    for (name, part) in PARTS {
+        // Hours of figures are not thrown away because of what comes after them.
+        if let Err(error) = part(&bench, &mut results) {
+            results.failed(name, &error);
+        }
+        results.save(&host, &version, options.json.as_deref())?;
+    }
+    results.finish()
 }
 
-fn measure(bench: &Bench<'_>, results: &mut Results) -> Result<()> {
-    near::measure(bench, Store::Local, results)?;
-    near::measure(bench, Store::S3, results)?;
-    behind::measure(bench, results)?;
-    restart::measure(bench, results)?;
-    cold::measure(bench, results)?;
+type Part = fn(&Bench<'_>, &mut Results) -> Result<()>;
+
+/// What is measured, in this order.
+const PARTS: &[(&str, Part)] = &[
+    ("local", |bench, results| {
+        near::measure(bench, Store::Local, results)
+    }),
+    ("s3", |bench, results| {
+        near::measure(bench, Store::S3, results)
+    }),
+    ("behind", behind::measure),
+    ("restart", restart::measure),
+    ("cold", cold::measure),
+    ("upload and sustained", upload_and_sustained),
+];
+
+fn upload_and_sustained(bench: &Bench<'_>, results: &mut Results) -> Result<()> {
     let options = bench.options;
     let is_sustained = options.wants(sustained::NAME) && options.sustained_seconds > 0;
-    if is_sustained || options.wants(upload::NAME) {
-        let upload_rate = upload::measure(bench, results)?;
-        if is_sustained {
-            sustained::measure(bench, upload_rate, results)?;
-        }
+    if !is_sustained && !options.wants(upload::NAME) {
+        return Ok(());
     }
-    Ok(())
+    let upload_rate = upload::measure(bench, results)?;
+    match is_sustained {
+        true => sustained::measure(bench, upload_rate, results),
+        false => Ok(()),
+    }
 }

@@ -49,16 +49,16 @@ pub fn measure(bench: &Bench<'_>, store: Store, results: &mut Results) -> Result
         near.note_row(&FILL);
     }
     rows.iter().for_each(|row| near.note_row(row));
-    for round in 0..bench.options.rounds {
-        near.round(round, counts_fill, &rows)?;
-    }
+    // What was measured is shown also if a later round fails.
+    let mut rounds = 0..bench.options.rounds;
+    let outcome = rounds.try_for_each(|round| near.round(round, counts_fill, &rows));
     results.table(&near.table);
     if let Some(bytes) = near.table.highest_memory_bytes() {
         let name = format!("{}: RSS of one image, highest of these rows", store.name());
         let mib = bytes as f64 / f64::from(1 << 20);
         results.fact(&name, mib, "MiB", Some(goals::MEMORY_MIB));
     }
-    Ok(())
+    outcome
 }
 
 fn title(bench: &Bench<'_>, store: Store) -> String {

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Error, Result, ensure};
 use serde_json::{Value, json};
 
 use super::table::Table;
@@ -19,6 +19,7 @@ pub struct Results {
     verdicts: Verdicts,
     tables: Vec<Value>,
     facts: Vec<Value>,
+    failed: Vec<String>,
 }
 
 impl Results {
@@ -29,6 +30,7 @@ impl Results {
             verdicts: Verdicts::default(),
             tables: Vec::new(),
             facts: Vec::new(),
+            failed: Vec::new(),
         }
     }
 
@@ -61,20 +63,17 @@ impl Results {
         self.facts.push(fact);
     }
 
-    /// Prints what misses its goal, and writes everything to `file`.
+    /// Prints that a part did not run to its end, and why.
+    pub fn failed(&mut self, part: &str, error: &Error) {
+        println!("\n{part}: FAILED: {error:#}");
+        self.failed.push(format!("{part}: {error:#}"));
+    }
+
+    /// Writes everything so far to `file`.
     ///
     /// # Errors
-    /// If nothing was measured, or the file cannot be written.
-    pub fn finish(self, host: &Host, server: &str, file: Option<&Path>) -> Result<()> {
-        ensure!(
-            !self.tables.is_empty() || !self.facts.is_empty(),
-            "nothing was measured: no row has that in its name"
-        );
-        self.title("goals");
-        let lines = self.verdicts.lines();
-        for line in &lines {
-            println!("{line}");
-        }
+    /// If the file cannot be written.
+    pub fn save(&self, host: &Host, server: &str, file: Option<&Path>) -> Result<()> {
         let Some(file) = file else {
             return Ok(());
         };
@@ -84,8 +83,33 @@ impl Results {
             "mvps": server,
             "tables": self.tables,
             "facts": self.facts,
-            "goals": lines,
+            "goals": self.verdicts.lines(),
+            "failed": self.failed,
         });
         fs::write(file, format!("{all:#}\n")).with_context(|| format!("{}", file.display()))
+    }
+
+    /// Prints what misses its goal.
+    ///
+    /// # Errors
+    /// If a part failed, or nothing was measured; never because of a figure.
+    pub fn finish(self) -> Result<()> {
+        let is_empty = self.tables.is_empty() && self.facts.is_empty();
+        if !is_empty {
+            self.title("goals");
+            for line in self.verdicts.lines() {
+                println!("{line}");
+            }
+        }
+        ensure!(
+            self.failed.is_empty(),
+            "parts of the bench FAILED:\n{}",
+            self.failed.join("\n")
+        );
+        ensure!(
+            !is_empty,
+            "nothing was measured: no row has that in its name"
+        );
+        Ok(())
     }
 }
