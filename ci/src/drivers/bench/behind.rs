@@ -127,8 +127,7 @@ fn measure_round(bench: &Bench<'_>, round: u32, steps: &[&Step], table: &mut Tab
             table.note(&name, contestant.side(), run);
         }
     }
-    drop((contestants, far));
-    drop(server);
+    drop((contestants, far, server));
     directory.close()?;
     host::sync_file_system(bench.place)
 }

@@ -96,7 +96,7 @@ impl Near<'_> {
     fn round(&mut self, round: u32, counts_fill: bool, rows: &[&'static Row]) -> Result<()> {
         let directory = TempDir::with_prefix_in("round-", self.bench.place)?;
         let place = directory.path();
-        let (_server, store) = match self.store {
+        let (server, store) = match self.store {
             Store::Local => (None, ObjectStore::Local(place.join("objects"))),
             Store::S3 | Store::FarS3 => {
                 let server = ObjectServer::start(&place.join("objects"))?;
@@ -126,7 +126,7 @@ impl Near<'_> {
                 self.note(row, contestant, run);
             }
         }
-        drop(contestants);
+        drop((contestants, server));
         directory.close()?;
         // What a deletion leaves to do for the disk is not the next round's.
         host::sync_file_system(self.bench.place)

@@ -18,6 +18,7 @@ use super::setup::Bench;
 use crate::rig::client::attach;
 use crate::rig::daemon::{Daemon, Setup};
 use crate::rig::fio::median;
+use crate::rig::host;
 use crate::rig::object_server::ObjectServer;
 use crate::rig::process;
 use crate::rig::token::Claims;
@@ -66,6 +67,8 @@ pub fn measure(bench: &Bench<'_>, results: &mut Results) -> Result<()> {
 }
 
 fn measure_round(bench: &Bench<'_>, seen: &mut Seen) -> Result<()> {
+    // What the deletion of the round before left to do for the disk.
+    host::sync_file_system(bench.place)?;
     let directory = TempDir::with_prefix_in("restart-", bench.place)?;
     let region = bench.options.region;
     let mut server = ObjectServer::start(&directory.path().join("objects"))?;
