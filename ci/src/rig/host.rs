@@ -1,6 +1,7 @@
 //! What figures depend on beside the programs: the machine, and the file system of a folder.
 
 use std::fs::{self, File};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -116,6 +117,24 @@ pub fn sync_file_system(directory: &Path) -> Result<()> {
     rustix::fs::syncfs(File::open(directory)?).context("syncing the file system")
 }
 
+/// Bytes that the block device below `directory` has written since the machine started, whoever
+/// asked for them; `None` if there is no such device, as below a file system in memory.
+///
+/// # Errors
+/// If `directory` is not there.
+pub fn device_written_bytes(directory: &Path) -> Result<Option<u64>> {
+    let device = fs::metadata(directory)?.dev();
+    let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
+    let statistics = fs::read_to_string(format!("/sys/dev/block/{major}:{minor}/stat"));
+    Ok(statistics.ok().as_deref().and_then(written_bytes))
+}
+
+/// The kernel's Documentation/block/stat.rst: the seventh number is sectors written, of 512 bytes.
+fn written_bytes(statistics: &str) -> Option<u64> {
+    let sectors: u64 = statistics.split_whitespace().nth(6)?.parse().ok()?;
+    Some(sectors * 512)
+}
+
 fn total_memory(meminfo: &str) -> Option<u64> {
     let line = meminfo
         .lines()
@@ -178,6 +197,14 @@ mod tests {
         check("/dev/shm", "tmpfs", "tmpfs");
         check("/data/x", "xfs", "/dev/vdc");
         assert_eq!(file_system_of("nonsense", Path::new("/")), None);
+    }
+
+    #[test]
+    fn sectors_written_are_found() {
+        let check = |text, expected| assert_eq!(written_bytes(text), expected, "{text}");
+        check("  10  1  80  5  20  2  300  9  0  8  14\n", Some(153_600));
+        check("1 2 3", None);
+        check("", None);
     }
 
     #[test]

@@ -211,14 +211,19 @@ impl Contestant {
     ) -> Result<Run> {
         process::forget_highest_memory(self.process()?)?;
         let (written, version) = (self.written_bytes()?, self.version()?);
+        let device = host::device_written_bytes(&self.place)?;
         let mut run = self.run(row, seed, further)?;
         run.memory_bytes = Some(process::memory_bytes(self.process()?)?.1);
         let published = self.version()?.zip(version);
         run.versions = published.map(|(after, before)| after.saturating_sub(before));
+        let mut device_bytes = None;
         if then_settled {
             self.settle()?;
+            // Only then nothing is left in the page cache that the device has yet to write.
+            let after = host::device_written_bytes(&self.place)?;
+            device_bytes = after.zip(device).map(|(after, before)| after - before);
         }
-        run.note_local_bytes(self.written_bytes()? - written);
+        run.note_local_bytes(self.written_bytes()? - written, device_bytes);
         Ok(run)
     }
 

@@ -41,6 +41,8 @@ pub struct Run {
     /// Bytes that the server had its disk write because of the row, for each byte that the client
     /// wrote; in a row that only reads, for each byte that it read.
     pub local_bytes_per_byte: Option<f64>,
+    /// The same of what the block device wrote, whoever asked for it.
+    pub device_bytes_per_byte: Option<f64>,
     /// Versions of the image that were published during the row.
     pub versions: Option<u64>,
 }
@@ -74,14 +76,17 @@ impl Run {
         }
     }
 
-    /// Notes the bytes that the server had its disk write.
-    pub fn note_local_bytes(&mut self, local_bytes: u64) {
+    /// Notes the bytes that the server had its disk write, and those that the device wrote.
+    pub fn note_local_bytes(&mut self, server_bytes: u64, device_bytes: Option<u64>) {
         let client_bytes = match self.written_bytes {
             0 => self.read_bytes,
             written => written,
         };
-        self.local_bytes_per_byte =
-            (client_bytes > 0).then(|| local_bytes as f64 / client_bytes as f64);
+        if client_bytes > 0 {
+            let per_byte = |bytes| bytes as f64 / client_bytes as f64;
+            self.local_bytes_per_byte = Some(per_byte(server_bytes));
+            self.device_bytes_per_byte = device_bytes.map(per_byte);
+        }
     }
 
     /// For programs.
@@ -94,6 +99,7 @@ impl Run {
             "longest_ms": self.longest_ms,
             "memory_bytes": self.memory_bytes,
             "local_bytes_per_byte": self.local_bytes_per_byte,
+            "device_bytes_per_byte": self.device_bytes_per_byte,
             "versions": self.versions,
         })
     }
@@ -142,18 +148,19 @@ mod tests {
 
     #[test]
     fn local_bytes_are_set_against_what_the_client_moved() {
-        let check = |written_bytes, read_bytes, local, expected| {
+        let check = |written_bytes, read_bytes, server, device, expected| {
             let mut run = Run {
                 written_bytes,
                 read_bytes,
                 ..Run::default()
             };
-            run.note_local_bytes(local);
-            assert_eq!(run.local_bytes_per_byte, expected);
+            run.note_local_bytes(server, device);
+            let seen = (run.local_bytes_per_byte, run.device_bytes_per_byte);
+            assert_eq!(seen, expected);
         };
-        check(100, 0, 150, Some(1.5));
-        check(100, 900, 150, Some(1.5));
-        check(0, 100, 50, Some(0.5));
-        check(0, 0, 50, None);
+        check(100, 0, 150, Some(200), (Some(1.5), Some(2.0)));
+        check(100, 900, 150, None, (Some(1.5), None));
+        check(0, 100, 50, Some(0), (Some(0.5), Some(0.0)));
+        check(0, 0, 50, Some(50), (None, None));
     }
 }
