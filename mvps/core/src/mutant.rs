@@ -145,7 +145,7 @@ pub const TESTED: &[&str] = &[
     "a flood of connections goes first",
     "a check that slept has just ended",
     "writes overtake who waits for room",
-    "a barrier does not wait for room",
+    "what a patch needs is not kept while it waits for room",
     "the space that stays free is not looked at",
 ];
 

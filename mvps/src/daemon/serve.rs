@@ -24,6 +24,7 @@ use super::listening::{bind_all, shown};
 use super::open_files;
 use super::operator::Operator;
 use super::reader_id;
+use super::reserve::Reserve;
 use super::root_keys::root_keys_of_server;
 use super::settings::{EMBEDDED_PATH, EngineSettings, ImageStoreChoice, ServerSettings};
 use super::signals::StopSignals;
@@ -64,6 +65,7 @@ async fn serve(settings: &ServerSettings, cores: NonZeroUsize) -> anyhow::Result
     let reload = security.as_ref().map(|_| tls::reload_signal());
     let reload = reload.transpose()?;
     let lock = FolderLock::take(&settings.buffer_store_path)?;
+    let reserve = Reserve::open(&settings.buffer_store_path);
     let reader = reader_id::begin_life(&settings.buffer_store_path, &lock, &OsEntropy)?;
     let root_keys = root_keys_of_server(settings.requires_encryption)?;
     let keys = ServerKeys::load(
@@ -75,6 +77,7 @@ async fn serve(settings: &ServerSettings, cores: NonZeroUsize) -> anyhow::Result
     let control = ControlServer::bind(&settings.buffer_store_path)
         .await
         .with_context(|| control_advice(settings))?;
+    reserve.close();
 
     let host = tokio::select! {
         biased;
@@ -179,17 +182,29 @@ async fn probed_host(settings: &ServerSettings, cores: NonZeroUsize) -> anyhow::
         objects: open_object_store(&settings.image_store).await?,
         buffers: open_buffer_stores(&settings.buffer_store_path),
     };
-    let limits = disk_limits(&settings.engine, environment.buffers.space());
+    let space = environment.buffers.space();
+    let limits = disk_limits(&settings.engine, &settings.image_store, space);
     let host = Host::new(environment, settings.engine.cache_bytes).with_disk_limits(limits);
     probe(&host, settings.accepts_unfenced, &settings.image_store).await?;
     Ok(host)
 }
 
 /// What the buffer stores may take of their disk.
-fn disk_limits(settings: &EngineSettings, space: Option<DiskSpace>) -> DiskLimits {
-    let of_disk = |share: fn(u64) -> u64| space.map(|space| share(space.total_bytes));
-    let total = settings.buffer_total_bytes.or(of_disk(|total| total / 2));
-    let floor = of_disk(|total| (total / 50).min(DISK_FLOOR_MAX_BYTES));
+fn disk_limits(
+    settings: &EngineSettings,
+    store: &ImageStoreChoice,
+    space: Option<DiskSpace>,
+) -> DiskLimits {
+    // Some file systems have no size.
+    let space = space.filter(|space| space.total_bytes > 0);
+    // A local store, on the same disk as a rule, takes a segment before a generation goes.
+    let divisor = match store {
+        ImageStoreChoice::S3 { .. } => 50,
+        ImageStoreChoice::Embedded | ImageStoreChoice::Local(_) => 8,
+    };
+    let total = space.map(|space| space.total_bytes / 2);
+    let total = settings.buffer_total_bytes.or(total);
+    let floor = space.map(|space| (space.total_bytes / divisor).min(DISK_FLOOR_MAX_BYTES));
     let limits = DiskLimits {
         total_bytes: total.unwrap_or(u64::MAX),
         floor_bytes: settings.disk_floor_bytes.or(floor).unwrap_or(0),
@@ -200,6 +215,12 @@ fn disk_limits(settings: &EngineSettings, space: Option<DiskSpace>) -> DiskLimit
         free_bytes = space.map(|space| space.free_bytes),
         "room for buffer stores"
     );
+    if space.is_some_and(|space| space.free_bytes <= limits.floor_bytes) {
+        tracing::warn!(
+            "less is free on the buffer stores' disk than must stay free (--disk-floor-bytes): \
+             writes wait until there is more"
+        );
+    }
     limits
 }
 

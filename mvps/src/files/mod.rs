@@ -89,8 +89,11 @@ impl Files for SystemFiles {
     }
 
     fn space(&self) -> io::Result<DiskSpace> {
-        let space = rustix::fs::statvfs(&self.root).map_err(io::Error::from);
-        let space = space.map_err(|error| at(&self.root, error))?;
+        // It is made with the first image.
+        let there = self.root.ancestors().find(|path| path.is_dir());
+        let there = there.unwrap_or(Path::new("."));
+        let space = rustix::fs::statvfs(there).map_err(io::Error::from);
+        let space = space.map_err(|error| at(there, error))?;
         Ok(DiskSpace {
             free_bytes: space.f_bavail.saturating_mul(space.f_frsize),
             total_bytes: space.f_blocks.saturating_mul(space.f_frsize),

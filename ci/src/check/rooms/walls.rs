@@ -162,7 +162,7 @@ const ENGINE: House = House {
         room("buffer", &["error"]),
         room("read", &["buffer", "error"]),
         room("transaction_budget", &[]),
-        room("disk_budget", &[]),
+        room("disk_budget", &["buffer"]),
         room(
             "host",
             &["buffer", "disk_budget", "read", "transaction_budget"],

@@ -192,9 +192,10 @@ impl Shared {
                 }
                 false => active.file.set_length(writer.offset),
             };
+            // Where even that needs room, the next batch is written over it.
             return Err(match cut {
-                Ok(()) => self.fail_unless_full(&error),
-                Err(_) => self.fail(&error),
+                Err(cut) if !is_want_of_room(&cut) => self.fail(&error),
+                _ => self.fail_unless_full(&error),
             });
         }
         active.add(&block);

@@ -10,7 +10,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use super::buffer::backpressure::SLOW_FROM;
 use crate::env::{BufferStores, Clock, Moment};
+
+/// One part in this many of the limit of all is for images that take little.
+const SMALL_DIVISOR: u64 = 4;
 
 /// How old what is known about the disk may be: at a gigabyte a second it is a tenth of the least
 /// that stays free by default.
@@ -70,8 +74,10 @@ struct Disk {
     clock: Arc<dyn Clock>,
     limits: DiskLimits,
     begin: Moment,
-    /// What the buffer stores of all images take.
+    /// What the buffer stores of all open images take.
     taken: AtomicU64,
+    /// How many images are open.
+    shares: AtomicU64,
     /// What was free when somebody last looked, beside what the buffer stores took; all ones if
     /// nobody knows.
     free_or_taken: AtomicU64,
@@ -89,6 +95,7 @@ impl DiskBudget {
             clock,
             limits,
             taken: AtomicU64::new(0),
+            shares: AtomicU64::new(0),
             free_or_taken: AtomicU64::new(u64::MAX),
             looked_at_ms: AtomicU64::new(0),
         }))
@@ -97,6 +104,7 @@ impl DiskBudget {
     /// The share of an image that may take `limit_bytes` itself.
     #[must_use]
     pub fn share(&self, limit_bytes: u64) -> DiskShare {
+        self.0.shares.fetch_add(1, Ordering::Relaxed);
         DiskShare {
             budget: self.clone(),
             limit_bytes,
@@ -136,33 +144,59 @@ pub struct DiskShare {
 }
 
 impl DiskShare {
-    /// The image takes `bytes` now.
+    /// The image takes `bytes` now. Called by nobody but its task.
     pub fn set(&self, bytes: u64) {
         let before = self.taken.swap(bytes, Ordering::Relaxed);
         let total = &self.budget.0.taken;
-        // In this order: it is never below what is taken.
-        total.fetch_add(bytes, Ordering::Relaxed);
-        total.fetch_sub(before, Ordering::Relaxed);
+        if bytes >= before {
+            total.fetch_add(bytes - before, Ordering::Relaxed);
+        } else {
+            total.fetch_sub(before - bytes, Ordering::Relaxed);
+        }
     }
 
-    /// How full the fullest of the limits is: 1 at the limit.
+    /// Whether the image takes so little that the limit of all does not hold it up: what others hold
+    /// and cannot let go of must not stop it. All who take so little take a quarter of the limit.
+    fn is_small(&self, more: u64) -> bool {
+        let disk = &self.budget.0;
+        let shares = disk.shares.load(Ordering::Relaxed).max(1);
+        let least = disk.limits.total_bytes / SMALL_DIVISOR / shares;
+        self.taken.load(Ordering::Relaxed).saturating_add(more) < least
+    }
+
+    /// Whether the image is among those that take most while all have to slow down: it is
+    /// checkpointed before its time.
     #[must_use]
-    pub fn fill(&self) -> f64 {
+    pub fn gives_way(&self) -> bool {
+        let disk = &self.budget.0;
+        let shares = disk.shares.load(Ordering::Relaxed).max(1);
+        let mean = disk.taken.load(Ordering::Relaxed) / shares;
+        let own = self.taken.load(Ordering::Relaxed);
+        own > 0 && own >= mean && self.shared_fill() >= SLOW_FROM
+    }
+
+    /// How full the fuller of the limits is that images share.
+    fn shared_fill(&self) -> f64 {
         let limits = &self.budget.0.limits;
-        let ratio = |used: u64, limit: u64| match limit {
-            0 => 1.0,
-            limit => used as f64 / limit as f64,
+        let taken = self.budget.0.taken.load(Ordering::Relaxed);
+        let total = match self.is_small(0) {
+            true => 0.0,
+            false => ratio(taken, limits.total_bytes),
         };
-        let image = ratio(self.taken.load(Ordering::Relaxed), self.limit_bytes);
-        let total = self.budget.0.taken.load(Ordering::Relaxed);
-        let total = ratio(total, limits.total_bytes);
         // Full at the floor, empty at twice the floor.
         let above = self.budget.free_bytes().saturating_sub(limits.floor_bytes);
         let space = match limits.floor_bytes {
             0 => 0.0,
             floor => 1.0 - ratio(above, floor).min(1.0),
         };
-        image.max(total).max(space)
+        total.max(space)
+    }
+
+    /// How full the fullest of the limits is: 1 at the limit.
+    #[must_use]
+    pub fn fill(&self) -> f64 {
+        let image = ratio(self.taken.load(Ordering::Relaxed), self.limit_bytes);
+        image.max(self.shared_fill())
     }
 
     /// The limit that stands in the way of another `more` bytes, if one does.
@@ -177,7 +211,7 @@ impl DiskShare {
             && !crate::mutant::is("the space that stays free is not looked at");
         if reaches(&self.taken, self.limit_bytes) {
             Some(BufferLimit::Image)
-        } else if reaches(&self.budget.0.taken, limits.total_bytes) {
+        } else if reaches(&self.budget.0.taken, limits.total_bytes) && !self.is_small(more) {
             Some(BufferLimit::Total)
         } else {
             is_low.then_some(BufferLimit::FreeSpace)
@@ -188,5 +222,13 @@ impl DiskShare {
 impl Drop for DiskShare {
     fn drop(&mut self) {
         self.set(0);
+        self.budget.0.shares.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+fn ratio(used: u64, limit: u64) -> f64 {
+    match limit {
+        0 => 1.0,
+        limit => used as f64 / limit as f64,
     }
 }

@@ -116,16 +116,20 @@ impl Buffered {
         let active = generations
             .pop_back()
             .expect("a buffer store has an active generation");
+        // These first, so that a seal finds room.
+        for generation in &opened.covered {
+            if *generation != active.generation {
+                store.drop_generation(*generation).await?;
+            }
+        }
         let active = if opened.covered.contains(&active.generation) {
             once_there_is_room(clock, "sealing", || store.seal()).await?;
+            store.drop_generation(active.generation).await?;
             let (generation, handle) = store.active().await?;
             GenerationIndex::new(generation, handle)
         } else {
             active
         };
-        for generation in &opened.covered {
-            store.drop_generation(*generation).await?;
-        }
         let sealed = generations
             .into_iter()
             .filter(|one| !opened.covered.contains(&one.generation));

@@ -184,10 +184,15 @@ pub struct TuningArgs {
     )]
     pub buffer_limit_bytes: ByteSize,
     /// Disk space for all buffer stores together; half of the file system if nothing is said.
-    #[arg(long, env = "MVPS_TE_BUFFER_TOTAL_BYTES", value_name = "SIZE")]
+    #[arg(
+        long,
+        env = "MVPS_TE_BUFFER_TOTAL_BYTES",
+        value_name = "SIZE",
+        value_parser = buffer_limit
+    )]
     pub buffer_total_bytes: Option<ByteSize>,
     /// Near this much free space on the buffer stores' disk writes slow down, at it they wait. If
-    /// nothing is said, 2 % of the file system, at most 1 GiB.
+    /// nothing is said, 2 % of the file system (with a local object store an eighth), at most 1 GiB.
     #[arg(long, env = "MVPS_TE_DISK_FLOOR_BYTES", value_name = "SIZE")]
     pub disk_floor_bytes: Option<ByteSize>,
     /// Memory for cached object-store data.

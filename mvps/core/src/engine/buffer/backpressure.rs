@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 /// Fill from which writes are slowed, as a fraction of the limit.
-const SLOW_FROM: f64 = 0.5;
+pub const SLOW_FROM: f64 = 0.5;
 
 /// Delay of one MiB just below the limit: about 2 MiB/s per writer are let in there.
 const DELAY_PER_MIB_AT_LIMIT: Duration = Duration::from_millis(500);

@@ -17,7 +17,7 @@ use crate::content::zeroes;
 use crate::engine::buffer::{Change, patched};
 use crate::engine::error::EngineError;
 use crate::engine::read::{OldPage, buffered_page};
-use crate::engine::reply::{Acknowledge, CommitRefusal, Reply, answer};
+use crate::engine::reply::{Acknowledge, CommitRefusal, answer};
 use crate::engine::request::{CommitRequest, LockRequest};
 use crate::env::{
     BufferBatch, BufferError, BufferRecord, PageRun, RECORD_MAX_BYTES, RecordRef, let_others_run,
@@ -32,21 +32,12 @@ const REVOKED: EngineError = EngineError::Aborted {
 #[derive(Default)]
 pub(super) struct Group {
     records: Vec<BufferRecord>,
-    /// Who waits for what, in order of LSNs.
-    waiting: Vec<(Lsn, Acknowledge, Reply<(), CommitRefusal>)>,
+    /// The commits, in order of LSNs.
+    waiting: Vec<(Lsn, CommitRequest)>,
     /// The last LSN given out in this group.
     last_lsn: Option<Lsn>,
     /// Bytes of the records' content.
     pub(super) bytes: usize,
-}
-
-impl Group {
-    /// None of it is committed.
-    pub(super) fn refuse(self, error: &EngineError) {
-        for (_, _, reply) in self.waiting {
-            answer(reply, Err(CommitRefusal::Failed(error.clone())));
-        }
-    }
 }
 
 impl ImageTask {
@@ -117,8 +108,11 @@ impl ImageTask {
 
     /// Gives those who wait their turn, as far as it goes.
     pub(super) async fn resume_stalled(&mut self) {
-        self.retry_for_room().await;
-        if self.stalled.is_empty() || self.room.is_awaited() {
+        if self.stalled.is_empty() {
+            self.room.nobody_waits();
+        }
+        let now = self.now();
+        if self.room.forbids_commits(now) || self.stalled.is_empty() {
             return;
         }
         let mut group = Group::default();
@@ -187,35 +181,27 @@ impl ImageTask {
         }
     }
 
-    fn compose(&mut self, request: CommitRequest, group: &mut Group) {
-        let CommitRequest {
-            transaction,
-            changes,
-            old_pages,
-            acknowledge,
-            reply,
-            ..
-        } = request;
-        if let Some((id, reads)) = transaction {
+    fn compose(&mut self, mut request: CommitRequest, group: &mut Group) {
+        if let Some((id, reads)) = request.transaction.take() {
             let checked = self.transactions.check(id, &reads);
             // Committed or in conflict, the transaction is over.
             self.transactions.end(id);
             if let Err(error) = checked {
-                answer(reply, Err(CommitRefusal::Failed(error)));
+                answer(request.reply, Err(CommitRefusal::Failed(error)));
                 return;
             }
         }
         let before = group.last_lsn.unwrap_or(self.lsn);
-        if changes.is_empty() {
-            group.waiting.push((before, acknowledge, reply));
+        if request.changes.is_empty() {
+            group.waiting.push((before, request));
             return;
         }
         let lsn = before.next();
         let composed = group.records.len();
-        match self.records(changes, &old_pages, lsn, group) {
+        match self.records(&request, lsn, group) {
             Err(refusal) => {
                 group.records.truncate(composed);
-                answer(reply, Err(refusal));
+                answer(request.reply, Err(refusal));
             }
             Ok(()) => {
                 let page_size = self.shared.page_size;
@@ -230,7 +216,7 @@ impl ImageTask {
                     }
                 }
                 group.last_lsn = Some(lsn);
-                group.waiting.push((lsn, acknowledge, reply));
+                group.waiting.push((lsn, request));
             }
         }
     }
@@ -238,13 +224,12 @@ impl ImageTask {
     /// Appends the records of one commit to the group.
     fn records(
         &self,
-        changes: Vec<Change>,
-        old_pages: &[OldPage],
+        request: &CommitRequest,
         lsn: Lsn,
         group: &mut Group,
     ) -> Result<(), CommitRefusal> {
         let page_size = self.shared.page_size;
-        for change in changes {
+        for change in &request.changes {
             match change {
                 Change::Hole { pages } => group.records.push(BufferRecord {
                     at: RecordRef {
@@ -269,10 +254,10 @@ impl ImageTask {
                     }
                 }
                 Change::Patch { page, offset, data } => {
-                    let old = self.current_page(page, old_pages, group)?;
-                    let data = patched(&old, offset, &data);
+                    let old = self.current_page(*page, &request.old_pages, &group.records)?;
+                    let data = patched(&old, *offset, data);
                     group.records.push(BufferRecord {
-                        at: RecordRef { first: page, lsn },
+                        at: RecordRef { first: *page, lsn },
                         run: PageRun::Data(data),
                     });
                 }
@@ -281,15 +266,15 @@ impl ImageTask {
         Ok(())
     }
 
-    /// What `page` holds at this point of the group.
-    fn current_page(
+    /// What `page` holds after these records of a group.
+    pub(super) fn current_page(
         &self,
         page: PageNumber,
         old_pages: &[OldPage],
-        group: &Group,
+        records: &[BufferRecord],
     ) -> Result<Bytes, CommitRefusal> {
         let page_size = self.shared.page_size;
-        let newest = group.records.iter().rev();
+        let newest = records.iter().rev();
         for record in newest {
             let pages = pages_of(record, page_size);
             if !pages.contains(&page) {
@@ -311,8 +296,10 @@ impl ImageTask {
             return Ok(content);
         }
         // Nothing of it is buffered, so it has not changed since the current map was made.
-        let current =
-            |old: &OldPage| old.map == self.guard.0 || crate::mutant::is("stale old page accepted");
+        let current = |old: &OldPage| {
+            let is_newest = old.map == self.guard.0 || old.as_of == Some(self.lsn);
+            is_newest || crate::mutant::is("stale old page accepted")
+        };
         let mut old_pages = old_pages.iter();
         let old = old_pages.find(|old| old.page == page && current(old));
         old.map(|old| old.content.clone())
@@ -344,19 +331,15 @@ impl ImageTask {
             let failed = self.buffer.commit(batch).await.err();
             let failed = failed.filter(|_| !crate::mutant::is("failed commit answered as success"));
             if let Some(error) = failed {
-                let group = Group {
-                    records,
-                    waiting,
-                    last_lsn: Some(last_lsn),
-                    bytes,
-                };
-                match error {
-                    BufferError::Full { reason } if !early => self.wait_for_room(group, &reason),
-                    error => {
-                        let error = EngineError::from(error);
-                        self.fail(error.clone());
-                        group.refuse(&error);
-                    }
+                let requests = waiting.into_iter().map(|(_, request)| request);
+                if let BufferError::Full { reason } = &error {
+                    self.wait_for_room(requests.collect(), reason);
+                    return;
+                }
+                let error = EngineError::from(error);
+                self.fail(error.clone());
+                for request in requests {
+                    answer(request.reply, Err(CommitRefusal::Failed(error.clone())));
                 }
                 return;
             }
@@ -372,10 +355,10 @@ impl ImageTask {
                 .get_or_insert(self.shared.environment.clock.now());
             self.publish_view();
         }
-        for (lsn, acknowledge, reply) in waiting {
-            match acknowledge {
-                Acknowledge::Buffered => self.release(reply),
-                Acknowledge::Durable(durability) => self.settle(reply, durability, lsn),
+        for (lsn, request) in waiting {
+            match request.acknowledge {
+                Acknowledge::Buffered => self.release(request.reply),
+                Acknowledge::Durable(durability) => self.settle(request.reply, durability, lsn),
             }
         }
         if bytes >= self.config().limits.large_group_bytes {

@@ -1,29 +1,29 @@
-//! A disk without room (D10): the group of commits that met it waits here, whole, and everybody
-//! behind it; reads and checkpoints go on, and make room.
+//! A disk without room (D10): commits that met it wait at the head of the queue, and everybody behind
+//! them; reads and checkpoints go on, and make room.
 //!
-//! Invariants: at most one group waits, and no other commit is composed or carried out before it;
-//! nobody is told that it is committed before it is. It may still be refused as a whole, since the
-//! buffer store has nothing of it.
+//! Invariants: nobody is told that a commit happened before it is in the buffer store, which has
+//! nothing of one that waits. While commits wait no other is composed and no lock is granted, so that
+//! what was decided about them holds: a transaction was checked, and is over.
 
 use std::time::Duration;
 
-use tokio::sync::oneshot;
-
-use super::commit::Group;
+use super::stalled::Stalled;
 use super::state::ImageTask;
+use crate::engine::buffer::Change;
 use crate::engine::buffer::patient::ROOM_PAUSE;
 use crate::engine::disk_budget::BufferLimit;
-use crate::engine::error::EngineError;
+use crate::engine::read::OldPage;
+use crate::engine::request::CommitRequest;
 use crate::engine::status::HeldUp;
 use crate::env::Moment;
 
-/// What waits for room on the buffer store's disk.
+/// The log is told no more often: at a limit writes go on and wait in turns.
+const TELL_EVERY: Duration = Duration::from_mins(1);
+
+/// What is known of the room on the buffer store's disk.
 #[derive(Default)]
 pub(super) struct Room {
-    group: Option<Group>,
-    /// Want to know that nothing of a revoked connection takes effect any more.
-    barriers: Vec<oneshot::Sender<()>>,
-    /// When the group's turn comes again.
+    /// When commits that met a full disk are tried again.
     retry_at: Option<Moment>,
     /// Not before this moment can a generation be sealed.
     seal_at: Option<Moment>,
@@ -33,13 +33,10 @@ pub(super) struct Room {
     told_at: Option<Moment>,
 }
 
-/// The log is told no more often: at a limit writes go on and wait in turns.
-const TELL_EVERY: Duration = Duration::from_mins(1);
-
 impl Room {
     /// Whether commits wait for it.
     pub(super) fn is_awaited(&self) -> bool {
-        self.group.is_some()
+        self.retry_at.is_some()
     }
 
     /// What holds writes up.
@@ -55,28 +52,62 @@ impl Room {
         self.seal_at.is_some_and(|at| now < at)
     }
 
-    /// Some room was made.
-    pub(super) fn made(&mut self) {
-        self.retry_at = None;
-        self.seal_at = None;
+    /// Whether commits have to wait longer; from the moment on at which they need not, they do not.
+    pub(super) fn forbids_commits(&mut self, now: Moment) -> bool {
+        self.retry_at = self.retry_at.filter(|at| now < *at);
+        self.retry_at.is_some()
     }
 
-    fn take_due(&mut self, now: Moment) -> Option<Group> {
-        match self.retry_at {
-            Some(at) if now < at => None,
-            _ => self.group.take(),
+    /// Some room was made.
+    pub(super) fn made(&mut self) {
+        self.seal_at = None;
+        if self.retry_at.is_some() {
+            self.retry_at = Some(Moment::default());
+        }
+    }
+
+    /// Nobody waits for room.
+    pub(super) fn nobody_waits(&mut self) {
+        if self.retry_at.is_none() && self.seal_at.is_none() {
+            self.held_up = None;
         }
     }
 }
 
 impl ImageTask {
-    /// The group waits: the disk has no room for it.
-    pub(super) fn wait_for_room(&mut self, group: Group, reason: &str) {
-        assert!(self.room.group.is_none(), "commits wait behind the first");
-        let now = self.now();
+    /// These commits, which were composed last, wait: the disk has no room for them.
+    pub(super) fn wait_for_room(&mut self, requests: Vec<CommitRequest>, reason: &str) {
         self.note_held_up(BufferLimit::Disk, reason);
-        self.room.group = Some(group);
-        self.room.retry_at = Some(now.after(ROOM_PAUSE));
+        self.room.retry_at = Some(self.now().after(ROOM_PAUSE));
+        for mut request in requests.into_iter().rev() {
+            self.keep_old_pages(&mut request);
+            let request = Stalled::Commit(request);
+            self.stalled_bytes += request.bytes();
+            self.stalled.push_front(request);
+        }
+    }
+
+    /// What a patch needs is not read again: nothing is committed before it, but a checkpoint may
+    /// move it.
+    fn keep_old_pages(&self, request: &mut CommitRequest) {
+        let mut kept = Vec::new();
+        for change in &request.changes {
+            let Change::Patch { page, .. } = change else {
+                continue;
+            };
+            // What an earlier one of them writes is not there yet; that one comes first again.
+            if let Ok(content) = self.current_page(*page, &request.old_pages, &[]) {
+                kept.push(OldPage {
+                    page: *page,
+                    content,
+                    map: self.guard.0,
+                    as_of: Some(self.lsn),
+                });
+            }
+        }
+        if !crate::mutant::is("what a patch needs is not kept while it waits for room") {
+            request.old_pages = kept;
+        }
     }
 
     /// The disk has no room for another generation.
@@ -99,44 +130,13 @@ impl ImageTask {
         }
     }
 
-    /// A commit found room.
+    /// A commit or a seal found room.
     pub(super) fn found_room(&mut self) {
         if let Some(held) = self.room.held_up(self.now()) {
             self.room.held_up = None;
-            self.room.made();
+            self.room.seal_at = None;
             let (limit, held_ms) = (held.by.description(), held.held.as_millis());
             tracing::debug!(image = %self.shared.id, limit, held_ms, "there is room again");
-        }
-    }
-
-    /// Tries the group that waits again, if it is time.
-    pub(super) async fn retry_for_room(&mut self) {
-        if let Some(mut group) = self.room.take_due(self.now()) {
-            self.commit(&mut group).await;
-            self.answer_barriers();
-        }
-    }
-
-    /// The group that waits is not committed.
-    pub(super) fn refuse_for_want_of_room(&mut self, error: &EngineError) {
-        if let Some(group) = self.room.group.take() {
-            group.refuse(error);
-        }
-        self.answer_barriers();
-    }
-
-    /// Tells `reply` when nothing of a revoked connection takes effect any more.
-    pub(super) fn answer_barrier(&mut self, reply: oneshot::Sender<()>) {
-        self.room.barriers.push(reply);
-        self.answer_barriers();
-    }
-
-    fn answer_barriers(&mut self) {
-        if self.room.group.is_none() || crate::mutant::is("a barrier does not wait for room") {
-            for reply in self.room.barriers.drain(..) {
-                // Who does not wait any more does not need to know.
-                let _ = reply.send(());
-            }
         }
     }
 }

@@ -115,7 +115,8 @@ impl ImageTask {
             Event::Barrier(reply) => {
                 self.transactions.end_revoked();
                 self.refuse_revoked();
-                self.answer_barrier(reply);
+                // Who does not wait any more does not need to know.
+                let _ = reply.send(());
             }
             Event::Checkpoint(reply) => match self.refusal() {
                 Some(error) => answer(reply, Err(error)),
@@ -145,7 +146,6 @@ impl ImageTask {
     fn begin_closing(&mut self, reply: Reply<()>) {
         self.transactions.abort_all("the image is closing");
         self.refuse_stalled(&EngineError::Closed);
-        self.refuse_for_want_of_room(&EngineError::Closed);
         self.closing.get_or_insert_default().push(reply);
     }
 
@@ -161,7 +161,7 @@ impl ImageTask {
 
     fn has_deadlines(&self) -> bool {
         let dirty = !self.active.is_empty() || !self.sealed.is_empty();
-        let waiting = !self.stalled.is_empty() || self.room.is_awaited() || self.closing.is_some();
+        let waiting = !self.stalled.is_empty() || self.closing.is_some();
         dirty || waiting || !self.transactions.is_empty() || self.schedule.retry_at.is_some()
     }
 

@@ -100,7 +100,11 @@ impl ImageTask {
             publisher_idle: self.publisher.is_some()
                 && schedule.retry_at.is_none_or(|retry_at| now >= retry_at),
             // A full buffer waits for no timer.
-            due: aged || asked || self.is_full(0) || self.room.is_awaited(),
+            due: aged
+                || asked
+                || self.is_full(0)
+                || self.room.is_awaited()
+                || self.shared.disk.gives_way(),
             no_room: self.room.forbids_seal(now),
             grow: !schedule.grow.is_empty(),
             rollback_wanted: self.rollback.is_wanted(),

@@ -158,7 +158,6 @@ impl ImageTask {
         self.failure = Some(error.clone());
         self.transactions.abort_all("the image failed");
         self.refuse_stalled(&error);
-        self.refuse_for_want_of_room(&error);
         self.acknowledgements.fail(&error);
         self.schedule.fail(&error);
         self.rollback.fail(&error);

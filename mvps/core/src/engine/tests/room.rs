@@ -35,6 +35,13 @@ async fn fill(disk: &Attachment, pages: u64) -> u64 {
     pages
 }
 
+/// Nothing more fits on the disk.
+fn fill_up(files: &MemoryFiles) {
+    files.set_capacity(None);
+    let space = files.space().expect("memory has room");
+    files.set_capacity(Some(space.total_bytes - space.free_bytes));
+}
+
 async fn assert_healthy(disk: &Attachment) {
     let status = disk.image().status().await.expect("it is open");
     assert_eq!((status.failure, status.held_up), (None, None));
@@ -100,19 +107,86 @@ async fn a_strangers_file_fills_the_disk_and_goes_away() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_revoked_write_that_waits_for_room_is_over_when_the_barrier_is() {
+async fn a_revoked_write_that_waits_for_room_never_takes_effect() {
     let (world, files) = (World::new(), MemoryFiles::new());
     let disk = open(&world, &files).await.attach();
     write(&disk, 0, 1).await;
     files.set_capacity(Some(0));
-    let old = disk.clone();
-    let _waiting = tokio::spawn(async move { write(&old, 0, 2).await });
+    let (old, other) = (disk.clone(), disk.image().attach());
+    let old = tokio::spawn(async move { old.write(0, page(2), Acknowledge::Buffered).await });
+    let other = tokio::spawn(async move { write(&other, 1, 3).await });
     settle().await;
-    let revoking = tokio::spawn(async move { disk.revoke().await });
-    tokio::time::sleep(LONG / 4).await;
-    assert!(!revoking.is_finished(), "it can still take effect");
+    disk.revoke().await;
+    assert!(
+        old.await.expect("no panic").is_err(),
+        "it is refused at once"
+    );
     files.set_capacity(None);
-    revoking.await.expect("no panic");
+    other.await.expect("it is written");
+    let disk = disk.image().attach();
+    assert_eq!(read_all(&disk, 0..2).await, [1, 3]);
+}
+
+/// The commit of the only transaction waits; who begins meanwhile does not see it.
+#[tokio::test(start_paused = true)]
+async fn who_begins_while_a_commit_waits_for_room_conflicts_with_it() {
+    let (world, files) = (World::new(), MemoryFiles::new());
+    let disk = open(&world, &files).await.attach();
+    write(&disk, 0, 1).await;
+    let first = disk.begin().await.expect("a transaction");
+    first.read(0, 4096).await.expect("a read");
+    first.write(0, page(2)).await.expect("a write");
+    files.set_capacity(Some(0));
+    let first = tokio::spawn(async move { first.commit(Acknowledge::Buffered).await });
+    settle().await;
+    let second = disk.begin().await.expect("a transaction");
+    let seen = second.read(0, 4096).await.expect("a read");
+    assert_eq!(seen.into_bytes()[0], 1);
+    second.write(0, page(3)).await.expect("a write");
+    let second = tokio::spawn(async move { second.commit(Acknowledge::Buffered).await });
+    settle().await;
+    files.set_capacity(None);
+    assert_eq!(first.await.expect("no panic"), Ok(()));
+    assert_eq!(second.await.expect("no panic"), Err(EngineError::Conflict));
+    assert_eq!(read_all(&disk, 0..1).await, [2]);
+}
+
+/// A checkpoint makes the room, and moves what a partial write of a transaction needs.
+#[tokio::test(start_paused = true)]
+async fn a_patch_of_a_transaction_waits_for_room_through_a_checkpoint() {
+    let (world, files) = (World::new(), MemoryFiles::new());
+    let disk = open(&world, &files).await.attach();
+    for number in 0..30 {
+        write(&disk, number, 7).await;
+    }
+    disk.image().checkpoint().await.expect("a checkpoint");
+    // The next generation's file is made by then.
+    for number in 10..30 {
+        write(&disk, number, 8).await;
+    }
+    fill_up(&files);
+    for (page, old) in [(3_u64, 7_u8), (12, 8)] {
+        let transaction = disk.begin().await.expect("a transaction");
+        let patch = bytes::Bytes::from_static(&[9; 512]);
+        let written = transaction.write(page * 4096 + 512, patch).await;
+        written.expect("a write");
+        let committing =
+            tokio::spawn(async move { transaction.commit(Acknowledge::Buffered).await });
+        let committed = tokio::time::timeout(LONG, committing).await;
+        let committed = committed.expect("a checkpoint makes room");
+        assert_eq!(committed.expect("no panic"), Ok(()), "page {page}");
+        let read = disk.read(page * 4096, 4096).await.expect("a read");
+        let read = read.into_bytes();
+        assert_eq!((read[0], read[512], read[1024]), (old, 9, old));
+        for number in 13..30 {
+            files.set_capacity(None);
+            write(&disk, number, 8).await;
+        }
+        settle().await;
+        fill_up(&files);
+    }
+    files.set_capacity(None);
+    assert_healthy(&disk).await;
 }
 
 #[tokio::test(start_paused = true)]
