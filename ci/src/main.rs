@@ -18,8 +18,9 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 
 use drivers::{
-    advisories, bench, big_image, capture, docs, filesystem, foreground, fuzz, gc, gc_crashes,
-    hostile, idle, interop, kill, mkfs, outage, point_in_time, powercut, sim, space, variants,
+    advisories, bench, big_image, capture, docs, filesystem, foreground, full_disk, fuzz, gc,
+    gc_crashes, hostile, idle, interop, kill, mkfs, outage, point_in_time, powercut, sim, space,
+    variants,
 };
 use rig::server::StandInKind;
 use rig::workspace::Binary;
@@ -102,6 +103,14 @@ enum Command {
         #[command(flatten)]
         options: outage::Options,
     },
+    /// The disk of the buffers is full: by mvps itself, by a stranger, while opening; as root.
+    #[command(name = "fulldisk")]
+    FullDisk {
+        #[command(flatten)]
+        binary: Binary,
+        #[command(flatten)]
+        options: full_disk::Options,
+    },
     /// What cleaning costs those who write meanwhile.
     Foreground {
         #[command(flatten)]
@@ -175,7 +184,7 @@ enum Command {
         #[command(flatten)]
         options: evidence::Options,
     },
-    /// mvps beside nbdkit and qemu-nbd.
+    /// mvps beside qemu-nbd on a raw file, and beside the plain SDK.
     Bench {
         /// Run this binary instead of building the release one.
         #[arg(long)]
@@ -209,6 +218,7 @@ fn run() -> Result<()> {
         Command::Docs { binary, options } => docs::run(&binary, &options),
         Command::Gc { binary } => gc::run(&binary),
         Command::GcCrashes { binary, options } => gc_crashes::run(&binary, &options),
+        Command::FullDisk { binary, options } => full_disk::run(&binary, &options),
         Command::Outage { binary, options } => outage::run(&binary, &options),
         Command::Foreground { binary, options } => foreground::run(&binary, &options),
         Command::PointInTime { binary } => point_in_time::run(&binary),

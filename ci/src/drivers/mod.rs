@@ -10,6 +10,7 @@ pub mod capture;
 pub mod docs;
 pub mod filesystem;
 pub mod foreground;
+pub mod full_disk;
 pub mod fuzz;
 pub mod gc;
 pub mod gc_crashes;

@@ -24,6 +24,7 @@ const TESTS: &[&str] = &[
     "collector::",
     "encryption::",
     "engine::tests::fencing::",
+    "engine::tests::room::",
     "format::frame::",
     "protocol::tenure::",
     "reachability::",

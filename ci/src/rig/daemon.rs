@@ -13,6 +13,7 @@ use serde_json::Value;
 
 use crate::rig::command::{self, Finished};
 use crate::rig::object_server::{self, ObjectStore};
+use crate::rig::process;
 use crate::rig::token::{self, Claims};
 
 /// How long a daemon may take until it is ready; it gives up on a silent object store before.
@@ -214,6 +215,11 @@ impl Daemon {
         &self.setup
     }
 
+    /// The number of its process.
+    pub fn process(&self) -> u32 {
+        self.child.id()
+    }
+
     /// The NBD URI that `claims` open.
     pub fn uri_for(&self, claims: &Claims) -> String {
         self.setup.listen.uri(&claims.sign())
@@ -304,7 +310,7 @@ impl Daemon {
     /// # Errors
     /// If the process is gone.
     pub fn memory_bytes(&self) -> Result<(u64, u64)> {
-        memory_bytes_of(self.child.id())
+        process::memory_bytes(self.child.id())
     }
 
     /// Asks for a checkpoint of `image` and waits for it.
@@ -331,19 +337,4 @@ impl Drop for Daemon {
         let _gone_already = self.child.kill();
         let _reaped_already = self.child.wait();
     }
-}
-
-/// Resident memory of process `id` now, and at its highest, in bytes.
-///
-/// # Errors
-/// If the process is gone.
-pub fn memory_bytes_of(id: u32) -> Result<(u64, u64)> {
-    let status = fs::read_to_string(format!("/proc/{id}/status"))?;
-    let field = |name: &str| -> Result<u64> {
-        let line = status.lines().find(|line| line.starts_with(name));
-        let line = line.with_context(|| format!("no {name} of process {id}"))?;
-        let kib = line.split_whitespace().nth(1).context("a number of kB")?;
-        Ok(kib.parse::<u64>()? * 1024)
-    };
-    Ok((field("VmRSS:")?, field("VmHWM:")?))
 }

@@ -42,8 +42,12 @@ pub fn jobs(fio: &mut Command, limit: Duration) -> Result<Vec<Value>> {
 /// One direction of one job.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Figures {
+    /// All bytes.
+    pub bytes: u64,
     /// Bytes per second.
     pub bytes_per_second: f64,
+    /// Requests per second.
+    pub requests_per_second: f64,
     /// The 99th percentile of the completion latency.
     pub p99_ms: f64,
     /// The longest completion latency.
@@ -57,11 +61,20 @@ impl Figures {
         let number = |value: &Value| value.as_f64().unwrap_or(0.0);
         let latency = &side["clat_ns"];
         Self {
+            bytes: side["io_bytes"].as_u64().unwrap_or(0),
             bytes_per_second: number(&side["bw_bytes"]),
+            requests_per_second: number(&side["iops"]),
             p99_ms: number(&latency["percentile"]["99.000000"]) / 1e6,
             longest_ms: number(&latency["max"]) / 1e6,
         }
     }
+}
+
+/// The 99th percentile of what `job`'s flushes took; `None` if it sent none.
+pub fn flush_p99_ms(job: &Value) -> Option<f64> {
+    let flushes = &job["sync"]["lat_ns"];
+    let p99_ns = flushes["percentile"]["99.000000"].as_f64()?;
+    Some(p99_ns / 1e6).filter(|_| flushes["N"] != 0)
 }
 
 /// The middle one of `values`; the mean of the middle two of an even number.

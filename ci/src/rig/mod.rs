@@ -7,12 +7,16 @@
 pub mod client;
 pub mod command;
 pub mod daemon;
+pub mod delay;
 pub mod disk;
 pub mod fio;
+pub mod host;
 pub mod image_file;
 pub mod machine;
+pub mod mounted;
 pub mod numbers;
 pub mod object_server;
+pub mod process;
 pub mod relay;
 pub mod report;
 pub mod server;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 
 use crate::rig::command;
-use crate::rig::daemon::{Daemon, Listen, memory_bytes_of};
+use crate::rig::daemon::{Daemon, Listen};
 use crate::rig::machine;
 use crate::rig::token::Claims;
 
@@ -159,12 +159,9 @@ impl StandIn {
         self.listen.uri("")
     }
 
-    /// Resident memory now, and at its highest, in bytes.
-    ///
-    /// # Errors
-    /// If the process is gone.
-    pub fn memory_bytes(&self) -> Result<(u64, u64)> {
-        memory_bytes_of(self.child.id())
+    /// The number of its process.
+    pub fn process(&self) -> u32 {
+        self.child.id()
     }
 }
 

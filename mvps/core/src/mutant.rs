@@ -117,6 +117,7 @@ pub const CONTENT_LOG: &[&str] = &[
     "a torn tail stays",
     "content is not looked at",
     "what was read is on the disk",
+    "half a batch stays after a full disk",
 ];
 
 /// Variants of the disk cache that its own tests and those of its readers must fail under.
@@ -153,6 +154,9 @@ pub const TESTED: &[&str] = &[
     "a disconnect that waits is not seen",
     "a flood of connections goes first",
     "a check that slept has just ended",
+    "writes overtake who waits for room",
+    "what a patch needs is not kept while it waits for room",
+    "the space that stays free is not looked at",
 ];
 
 /// Every counterexample of the protocol's models, and what went wrong with readers: its test, which

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use mvps_core::admin::ImageReport;
 
-use crate::control::{DiskCacheReport, Health, ImageReport as OpenImage, NodeReport};
+use crate::control::{DiskCacheReport, Health, HeldUpReport, ImageReport as OpenImage, NodeReport};
 use crate::quantity::ByteSize;
 
 /// What a server does.
@@ -120,7 +120,7 @@ fn open_image(text: &mut String, image: &OpenImage) {
          published     version {version} with LSN {published}\n  \
          buffered      {buffered} ({disk} on disk), {generations} generations wait{publishing}\n  \
          stored        {stored}, {dead} of it dead, {segments} segments{cleaning}\n  \
-         connections   {connections}, {transactions} transactions, {stalled} writes wait\n  \
+         connections   {connections}, {transactions} transactions, {stalled} writes wait{held_up}\n  \
          tenure        {tenure}\n",
         name = image.image,
         size = ByteSize(image.size_bytes),
@@ -138,9 +138,15 @@ fn open_image(text: &mut String, image: &OpenImage) {
         segments = image.space.segments,
         transactions = image.transactions,
         stalled = image.stalled,
+        held_up = image.held_up.as_ref().map(held_up).unwrap_or_default(),
         connections = image.connections,
         tenure = image.tenure,
     );
+}
+
+fn held_up(held_up: &HeldUpReport) -> String {
+    let seconds = held_up.held_ms / 1000;
+    format!(", held up by {} for {seconds} s", held_up.by)
 }
 
 /// What an image's newest manifest says.
@@ -317,7 +323,11 @@ mod tests {
             generations_waiting: 1,
             publishing: true,
             transactions: 0,
-            stalled: 0,
+            stalled: 3,
+            held_up: Some(crate::control::HeldUpReport {
+                by: "a full disk".to_owned(),
+                held_ms: 65_000,
+            }),
             space: crate::control::SpaceReport {
                 stored_bytes: 3 << 30,
                 dead_bytes: 1 << 30,

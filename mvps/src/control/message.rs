@@ -267,7 +267,7 @@ pub enum Health {
     Healthy,
     /// No: another writer has it.
     Fenced,
-    /// No: its buffer store failed or is full. Reads go on.
+    /// No: its buffer store failed. Reads go on.
     Poisoned,
 }
 
@@ -300,6 +300,9 @@ pub struct ImageReport {
     pub transactions: u64,
     /// Writes that wait for space in the buffer or for a lock.
     pub stalled: u64,
+    /// What holds writes up for want of room.
+    #[serde(default)]
+    pub held_up: Option<HeldUpReport>,
     /// What is in object storage, and how cleaning goes.
     #[serde(default)]
     pub space: SpaceReport,
@@ -311,6 +314,15 @@ pub struct ImageReport {
     pub health: Health,
     /// Why it does not.
     pub reason: Option<String>,
+}
+
+/// What holds writes up.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeldUpReport {
+    /// The limit, in words.
+    pub by: String,
+    /// For how long.
+    pub held_ms: u64,
 }
 
 /// What an image takes in object storage: its newest version, without what older versions,

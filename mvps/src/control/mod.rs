@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 pub use client::{ControlError, ask};
 pub use message::{
-    CachesReport, CheckpointDone, DiskCacheReport, Health, ImageReport, NodeReport,
+    CachesReport, CheckpointDone, DiskCacheReport, Health, HeldUpReport, ImageReport, NodeReport,
     ObjectStoreReport, RekeyDone, Reply, Request, ResizeDone, RollbackDone, RollbackTo,
     SpaceReport,
 };

@@ -58,9 +58,12 @@ impl FolderLock {
             }
             Err(TryLockError::Error(error)) => return Err(error).with_context(describe),
         }
-        file.set_len(0).with_context(describe)?;
-        file.rewind().with_context(describe)?;
-        writeln!(file, "{}", std::process::id()).with_context(describe)?;
+        // Only for messages: a full disk is no reason not to start.
+        let noted = file.set_len(0).and_then(|()| file.rewind());
+        let noted = noted.and_then(|()| writeln!(file, "{}", std::process::id()));
+        if let Err(error) = noted {
+            tracing::warn!(%error, "the process id is not noted in the lock file");
+        }
         Ok(Self { file })
     }
 

@@ -14,6 +14,7 @@ mod memory;
 mod open_files;
 mod operator;
 mod reader_id;
+mod reserve;
 mod root_keys;
 mod secret;
 mod serve;

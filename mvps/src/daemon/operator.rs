@@ -12,7 +12,7 @@ use super::image_operations::{ImageOperations, NotDone};
 use super::memory::ResidentMemory;
 use super::settings::ServerSettings;
 use crate::control::{
-    CachesReport, ControlHandler, Health, ImageReport, NodeReport, Reply, Request,
+    CachesReport, ControlHandler, Health, HeldUpReport, ImageReport, NodeReport, Reply, Request,
 };
 
 /// How long a status waits for one image. One that is being opened or closed answers nothing before
@@ -152,6 +152,10 @@ fn report(image: &Image, connections: usize, status: &ImageStatus) -> ImageRepor
         publishing: status.publishing,
         transactions: status.transactions as u64,
         stalled: status.stalled as u64,
+        held_up: status.held_up.map(|held_up| HeldUpReport {
+            by: held_up.by.description().to_owned(),
+            held_ms: u64::try_from(held_up.held.as_millis()).unwrap_or(u64::MAX),
+        }),
         space: status.space.into(),
         connections: connections as u64,
         tenure: status.tenure.to_string(),

@@ -10,8 +10,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use mvps_core::engine::{CompactionSettings, EngineConfig, Host};
-use mvps_core::env::{Environment, Listener};
+use mvps_core::engine::{CompactionSettings, DiskLimits, EngineConfig, Host};
+use mvps_core::env::{DiskSpace, Environment, Listener};
 use mvps_core::session::{EngineImages, Security, Server, ServerConfig};
 use mvps_core::store::{Patience, ProbeOutcome, probe_conditional_create};
 use mvps_core::token::TokenKeys;
@@ -24,6 +24,7 @@ use super::listening::{bind_all, shown};
 use super::open_files;
 use super::operator::Operator;
 use super::reader_id;
+use super::reserve::Reserve;
 use super::root_keys::root_keys_of_server;
 use super::settings::{EMBEDDED_PATH, EngineSettings, ImageStoreChoice, ServerSettings};
 use super::signals::StopSignals;
@@ -38,6 +39,9 @@ const PROBE_PATIENCE: Duration = Duration::from_secs(30);
 
 /// How long a server that ends waits for its disk cache.
 const DISK_CACHE_PATIENCE: Duration = Duration::from_secs(1);
+
+/// So much of a large disk is enough to open on, to upload from and to log to.
+const DISK_FLOOR_MAX_BYTES: u64 = 1 << 30;
 
 /// Runs the server until it is told to stop.
 ///
@@ -64,6 +68,7 @@ async fn serve(settings: &ServerSettings, cores: NonZeroUsize) -> anyhow::Result
     let reload = security.as_ref().map(|_| tls::reload_signal());
     let reload = reload.transpose()?;
     let lock = FolderLock::take(&settings.buffer_store_path)?;
+    let reserve = Reserve::open(&settings.buffer_store_path);
     let reader = reader_id::begin_life(&settings.buffer_store_path, &lock, &OsEntropy)?;
     let root_keys = root_keys_of_server(settings.requires_encryption)?;
     let keys = ServerKeys::load(
@@ -75,6 +80,7 @@ async fn serve(settings: &ServerSettings, cores: NonZeroUsize) -> anyhow::Result
     let control = ControlServer::bind(&settings.buffer_store_path)
         .await
         .with_context(|| control_advice(settings))?;
+    reserve.close();
 
     let host = tokio::select! {
         biased;
@@ -183,10 +189,48 @@ async fn probed_host(settings: &ServerSettings, cores: NonZeroUsize) -> anyhow::
         objects: open_object_store(&settings.image_store).await?,
         buffers: open_buffer_stores(&settings.buffer_store_path),
     };
+    let space = environment.buffers.space();
+    let limits = disk_limits(&settings.engine, &settings.image_store, space);
     let disk_cache = open_disk_cache(&settings.disk_cache, &settings.image_store).await;
     let host = Host::with_disk_cache(environment, settings.engine.cache_bytes, disk_cache);
+    let host = host.with_disk_limits(limits);
     probe(&host, settings.accepts_unfenced, &settings.image_store).await?;
     Ok(host)
+}
+
+/// What the buffer stores may take of their disk.
+fn disk_limits(
+    settings: &EngineSettings,
+    store: &ImageStoreChoice,
+    space: Option<DiskSpace>,
+) -> DiskLimits {
+    // Some file systems have no size.
+    let space = space.filter(|space| space.total_bytes > 0);
+    // A local store, on the same disk as a rule, takes a segment before a generation goes.
+    let divisor = match store {
+        ImageStoreChoice::S3 { .. } => 50,
+        ImageStoreChoice::Embedded | ImageStoreChoice::Local(_) => 8,
+    };
+    let total = space.map(|space| space.total_bytes / 2);
+    let total = settings.buffer_total_bytes.or(total);
+    let floor = space.map(|space| (space.total_bytes / divisor).min(DISK_FLOOR_MAX_BYTES));
+    let limits = DiskLimits {
+        total_bytes: total.unwrap_or(u64::MAX),
+        floor_bytes: settings.disk_floor_bytes.or(floor).unwrap_or(0),
+    };
+    tracing::info!(
+        total_bytes = limits.total_bytes,
+        floor_bytes = limits.floor_bytes,
+        free_bytes = space.map(|space| space.free_bytes),
+        "room for buffer stores"
+    );
+    if space.is_some_and(|space| space.free_bytes <= limits.floor_bytes) {
+        tracing::warn!(
+            "less is free on the buffer stores' disk than must stay free (--disk-floor-bytes): \
+             writes wait until there is more"
+        );
+    }
+    limits
 }
 
 fn engine_config(settings: &EngineSettings) -> EngineConfig {

@@ -68,6 +68,10 @@ pub struct EngineSettings {
     pub checkpoint_bytes: u64,
     /// Most that the buffer store of one image takes on the disk.
     pub buffer_limit_bytes: u64,
+    /// Most that all buffer stores take on the disk; half of it if nothing is said.
+    pub buffer_total_bytes: Option<u64>,
+    /// So much stays free on the disk; 2 % of it, at most 1 GiB, if nothing is said.
+    pub disk_floor_bytes: Option<u64>,
     /// Memory for cached object-store data.
     pub cache_bytes: u64,
     /// zstd's level; off without one.

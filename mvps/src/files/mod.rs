@@ -15,7 +15,7 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use mvps_core::env::{File, Files, FolderLock, OpenMode};
+use mvps_core::env::{DiskSpace, File, Files, FolderLock, OpenMode};
 use rustix::io::Errno;
 use tokio::runtime::Handle;
 
@@ -86,6 +86,18 @@ impl Files for SystemFiles {
     fn lock(&self, folder: &str) -> io::Result<Option<Box<dyn FolderLock>>> {
         let path = self.resolve(folder)?.join(lock::NAME);
         lock::take(&path).map_err(|error| at(&path, error))
+    }
+
+    fn space(&self) -> io::Result<DiskSpace> {
+        // It is made with the first image.
+        let there = self.root.ancestors().find(|path| path.is_dir());
+        let there = there.unwrap_or(Path::new("."));
+        let space = rustix::fs::statvfs(there).map_err(io::Error::from);
+        let space = space.map_err(|error| at(there, error))?;
+        Ok(DiskSpace {
+            free_bytes: space.f_bavail.saturating_mul(space.f_frsize),
+            total_bytes: space.f_blocks.saturating_mul(space.f_frsize),
+        })
     }
 
     fn location(&self, folder: &str) -> String {

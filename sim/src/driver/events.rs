@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt;
-use madsim::time::timeout;
+use madsim::time::{sleep, timeout};
 use mvps_core::env::memory::{BufferFault, Crash, MemoryBufferStores, MemoryFiles, SeededEntropy};
 use mvps_core::env::{BufferBatch, BufferRecord, PageRun, RecordRef};
 use mvps_core::format::buffer_metadata::BufferMetadata;
@@ -220,6 +220,17 @@ impl Driver {
             return;
         }
         let machine = &self.machines[self.in_charge];
+        if self.site.plan.on_files && self.quiet.chance(400) {
+            let full = self.quiet.duration(SECOND, 5 * MINUTE);
+            let disk = machine.disk.clone();
+            disk.fill(true);
+            let note = format_args!("the disk is full for {full:?}");
+            self.site.journal.note(&machine.name, note);
+            madsim::task::spawn(async move {
+                sleep(full).await;
+                disk.fill(false);
+            });
+        }
         for _ in 0..self.random.within(1..self.site.plan.disk_faults_max + 1) {
             let fault = self.random.pick(&[
                 BufferFault::SyncFails,

@@ -12,8 +12,8 @@ use madsim::runtime::NodeHandle;
 use madsim::time::sleep;
 use mvps_core::engine::EngineConfig;
 use mvps_core::env::{
-    BufferBatch, BufferError, BufferHandle, BufferStore, BufferStores, BufferUsage, Clock, Moment,
-    PageRun, RecordHeader, Recovered, WallTime,
+    BufferBatch, BufferError, BufferHandle, BufferStore, BufferStores, BufferUsage, Clock,
+    DiskSpace, Moment, PageRun, RecordHeader, Recovered, WallTime,
 };
 use mvps_core::format::buffer_metadata::BufferMetadata;
 use mvps_core::ids::{Generation, ImageId, Lsn};
@@ -122,6 +122,10 @@ fn bytes_of(recovered: &Recovered) -> u64 {
 
 #[async_trait]
 impl BufferStores for SimBufferStores {
+    fn space(&self) -> Option<DiskSpace> {
+        self.disk.space()
+    }
+
     async fn open(&self, image: &ImageId) -> Result<Recovered, BufferError> {
         sleep(self.random.duration(Duration::from_millis(1), self.longest)).await;
         let found = std::mem::take(&mut *self.latent.lock().expect("nothing panics under it"));

@@ -10,8 +10,8 @@ use mvps_core::env::memory::{
     BufferCopy, BufferFault, Crash, DiskFault, FolderCopy, MemoryBufferStores, MemoryFiles, Strike,
 };
 use mvps_core::env::{
-    BufferError, BufferStores, Clock, Entropy, EntropyExt, File, Files, FolderLock, OpenMode,
-    Recovered,
+    BufferError, BufferStores, Clock, DiskSpace, Entropy, EntropyExt, File, Files, FolderLock,
+    OpenMode, Recovered,
 };
 use mvps_core::ids::ImageId;
 
@@ -92,6 +92,22 @@ impl Disk {
     pub fn stop_after(&self, calls: u64) {
         if let Self::Files(files) = self {
             files.stop_after(Some(calls));
+        }
+    }
+
+    /// The room on it, if it is one of files.
+    #[must_use]
+    pub fn space(&self) -> Option<DiskSpace> {
+        match self {
+            Self::Records(_) => None,
+            Self::Files(files) => files.space().ok(),
+        }
+    }
+
+    /// On files, a stranger's file takes all the room that is left, or is removed.
+    pub fn fill(&self, is_full: bool) {
+        if let Self::Files(files) = self {
+            files.set_capacity(is_full.then_some(0));
         }
     }
 
@@ -249,6 +265,10 @@ impl Files for SlowFiles {
 
     fn lock(&self, folder: &str) -> std::io::Result<Option<Box<dyn FolderLock>>> {
         self.files.lock(folder)
+    }
+
+    fn space(&self) -> std::io::Result<DiskSpace> {
+        self.files.space()
     }
 
     fn location(&self, folder: &str) -> String {

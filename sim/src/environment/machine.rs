@@ -211,7 +211,8 @@ impl Machine {
 
 /// An empty disk that counts what strikes.
 fn watched_disk(machine: &str, site: &Arc<Site>) -> Disk {
-    let disk = match site.plan.on_files {
+    let on_files = site.plan.on_files;
+    let disk = match on_files {
         true => Disk::Files(MemoryFiles::new()),
         false => Disk::Records(MemoryBufferStores::new()),
     };
@@ -222,7 +223,12 @@ fn watched_disk(machine: &str, site: &Arc<Site>) -> Disk {
     );
     disk.watch(move |strike| {
         journal.fault(&name, name_of(strike));
-        model.struck(&name);
+        match strike {
+            // It is waited out.
+            Strike::Fault(BufferFault::DiskFull) => model.had_no_room(&name),
+            Strike::Fault(BufferFault::OpenFails) if on_files => model.had_no_room(&name),
+            _ => model.struck(&name),
+        }
     });
     disk
 }

@@ -14,7 +14,7 @@ use mvps_core::engine::{EngineConfig, Intent, Limits, OpeningRequest};
 use mvps_core::env::memory::{MemoryBufferStores, MemoryObjectStore, SeededEntropy};
 use mvps_core::env::{
     BufferBatch, BufferError, BufferHandle, BufferStore, BufferStores, BufferUsage, Clock,
-    Environment, Moment, Recovered, Spawner, WallTime,
+    DiskSpace, Environment, Moment, Recovered, Spawner, WallTime,
 };
 use mvps_core::ids::{Generation, ImageId};
 
@@ -389,6 +389,10 @@ impl BufferStores for GatedBuffers {
 
     fn location(&self, image: &ImageId) -> String {
         self.disk.location(image)
+    }
+
+    fn space(&self) -> Option<DiskSpace> {
+        self.disk.space()
     }
 }
 

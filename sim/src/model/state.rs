@@ -61,7 +61,7 @@ pub struct Disk {
     pub(super) foreign: bool,
     /// Since its last opening an old copy took its place.
     pub(super) rolled_back: bool,
-    /// When its machine last went on after a pause.
+    /// When its machine last went on after a pause, or a call found no room.
     pub(super) resumed: Option<Duration>,
     /// Its machine is paused.
     pub(super) paused: bool,

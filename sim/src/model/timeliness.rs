@@ -4,8 +4,8 @@
 //!
 //! Excuses, each with its bound: the bytes that have to land first, at [`BYTES_PER_SECOND_MIN`] and
 //! [`SEGMENTS_PER_SECOND_MIN`]; the time until the last request of the server that went wrong was
-//! over (what a try may take, `Fate::lasts`), and a pause of its machine, begin the wait anew; a
-//! disk that failed, and a rollback in place, end it.
+//! over (what a try may take, `Fate::lasts`), a pause of its machine, and a call for which its disk
+//! had no room, begin the wait anew; a disk that failed, and a rollback in place, end it.
 
 use std::time::Duration;
 
@@ -56,6 +56,11 @@ impl Model {
     /// Something struck the disk of `machine`.
     pub fn struck(&self, machine: &str) {
         self.state().disk(machine).struck = true;
+    }
+
+    /// The disk of `machine` had no room, or its process no descriptor.
+    pub fn had_no_room(&self, machine: &str) {
+        self.state().disk(machine).resumed = Some(journal::now());
     }
 
     /// The machine sleeps.

@@ -269,10 +269,7 @@ impl Client {
 fn is_final(error: &EngineError) -> bool {
     matches!(
         error,
-        EngineError::Fenced { .. }
-            | EngineError::Full { .. }
-            | EngineError::Poisoned { .. }
-            | EngineError::Closed
+        EngineError::Fenced { .. } | EngineError::Poisoned { .. } | EngineError::Closed
     )
 }
 

@@ -163,13 +163,17 @@ const ENGINE: House = House {
         room("buffer", &["error"]),
         room("read", &["buffer", "error"]),
         room("transaction_budget", &[]),
-        room("host", &["read", "transaction_budget"]),
+        room("disk_budget", &["buffer"]),
+        room(
+            "host",
+            &["buffer", "disk_budget", "read", "transaction_budget"],
+        ),
         room(
             "publisher",
             &["buffer", "error", "host", "limits", "read", "reply"],
         ),
         room("config", &["limits", "publisher"]),
-        room("status", &["error", "publisher"]),
+        room("status", &["disk_budget", "error", "publisher"]),
         room(
             "transaction",
             &[
@@ -190,6 +194,7 @@ const ENGINE: House = House {
             &[
                 "buffer",
                 "config",
+                "disk_budget",
                 "error",
                 "host",
                 "read",
@@ -205,6 +210,7 @@ const ENGINE: House = House {
             &[
                 "buffer",
                 "config",
+                "disk_budget",
                 "error",
                 "handle",
                 "publisher",

@@ -1,129 +1,133 @@
-//! `cargo ci bench`: mvps on the S3 server beside `nbdkit memory` and `qemu-nbd` on a raw file, in
-//! one run, interleaved, so that whatever slows the machine slows all three.
+//! `cargo ci bench`: what users do, at sizes beyond every buffer, in turns with `qemu-nbd` on a raw
+//! file, so that whatever slows the machine slows both.
 //!
-//! Figures are medians of the runs; a ratio is mvps divided by the other. Figures below their goals
-//! are marked in the tables and listed and counted at the end, but fail nothing: one run on a busy
-//! machine proves nothing by itself. Memory, bytes and requests are stated, not judged.
+//! Figures are medians of the rounds. A ratio is mvps divided by the other. Figures that miss their
+//! goals are marked in the tables, and listed and counted at the end, but fail nothing: one run on
+//! a busy machine proves nothing by itself.
+//!
+//! Invariants: nothing is capped so that it stays inside a cache or a generation; daemons run with
+//! the flags of production, and a table whose daemon does not says so; a run that measures nothing
+//! (`--smoke`) says so above every table.
 
+mod behind;
 mod cold;
+mod contestant;
 mod figures;
+mod goals;
+mod near;
+mod options;
 mod plain_sdk;
+mod production;
+mod restart;
+mod results;
 mod rows;
 mod setup;
 mod sustained;
+mod table;
 mod upload;
+mod verdict;
 
 use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::Result;
 use tempfile::TempDir;
 
-use crate::rig::daemon::Daemon;
+use crate::rig::command;
+use crate::rig::host::Host;
 use crate::rig::machine;
-use crate::rig::object_server::ObjectServer;
-use crate::rig::server::{Server, StandIn, StandInKind};
 use crate::rig::workspace::{self, Profile};
 
-use figures::Verdicts;
-use rows::Contestant;
-use setup::{DISK_BYTES, IMAGE, NO_TIMER, start};
+use contestant::Binaries;
+use goals::Store;
+use options::check_room;
+use results::Results;
+use setup::Bench;
 
+pub use options::Options;
 pub use plain_sdk::{PlainSdk, run as run_plain_sdk};
-pub use setup::Options;
 
-/// Measures every row on every server and prints the tables.
+/// How long the daemon may take to say what it is.
+const HELP_LIMIT: Duration = Duration::from_secs(10);
+
+/// Measures every row on every store and prints the tables.
 ///
 /// # Errors
-/// If a server or a client fails.
+/// If the region or the disk is too small, or a server or a client fails.
 pub fn run(binary: Option<&Path>, options: &Options) -> Result<()> {
+    options.check()?;
     machine::ensure(machine::NBD_TOOLS)?;
-    let directory = TempDir::with_prefix("mvps-bench")?;
-    let place = directory.path();
-    let nbdkit = StandIn::start(StandInKind::Nbdkit, place, "nbdkit", DISK_BYTES)?;
-    let qemu = StandIn::start(StandInKind::QemuNbd, place, "raw", DISK_BYTES)?;
-    let mut verdicts = Verdicts::default();
-    if options.without_mvps {
-        let contestants = stand_ins(&nbdkit, &qemu);
-        let table = rows::buffered(options, &contestants)?;
-        table.print("buffered", None, &mut verdicts);
+    let directory = match &options.dir {
+        Some(parent) => {
+            std::fs::create_dir_all(parent)?;
+            TempDir::with_prefix_in("mvps-bench-", parent)?
+        }
+        None => TempDir::with_prefix("mvps-bench-")?,
+    };
+    let host = Host::seen_from(directory.path())?;
+    host.lines().iter().for_each(|line| println!("{line}"));
+    check_room("the tables", host.free_bytes(), options.room_bytes())?;
+    let binaries = Binaries {
+        mvps: match binary {
+            Some(path) => std::path::absolute(path)?,
+            None => workspace::build("mvps", Profile::Release)?,
+        },
+        collector: workspace::build("mvps-gc", Profile::Release)?,
+    };
+    let say = |argument: &[&str]| {
+        let said = command::run(Command::new(&binaries.mvps).args(argument), HELP_LIMIT);
+        said.map(|said| said.stdout)
+    };
+    let version = format!(
+        "{} ({})",
+        say(&["--version"])?.trim(),
+        binaries.mvps.display()
+    );
+    println!("server: {version}");
+    let has_disk_cache = say(&["serve", "--help"])?.contains("--disk-cache-bytes");
+    let bench = Bench {
+        options,
+        binaries,
+        place: directory.path(),
+        has_disk_cache,
+    };
+    let mut results = Results::new(options.smoke);
+    for (name, part) in PARTS {
+        // Hours of figures are not thrown away because of what comes after them.
+        if let Err(error) = part(&bench, &mut results) {
+            results.failed(name, &error);
+        }
+        results.save(&host, &version, options.json.as_deref())?;
+    }
+    results.finish()
+}
+
+type Part = fn(&Bench<'_>, &mut Results) -> Result<()>;
+
+/// What is measured, in this order.
+const PARTS: &[(&str, Part)] = &[
+    ("local", |bench, results| {
+        near::measure(bench, Store::Local, results)
+    }),
+    ("s3", |bench, results| {
+        near::measure(bench, Store::S3, results)
+    }),
+    ("behind", behind::measure),
+    ("restart", restart::measure),
+    ("cold", cold::measure),
+    ("upload and sustained", upload_and_sustained),
+];
+
+fn upload_and_sustained(bench: &Bench<'_>, results: &mut Results) -> Result<()> {
+    let options = bench.options;
+    let is_sustained = options.wants(sustained::NAME) && options.sustained_seconds > 0;
+    if !is_sustained && !options.wants(upload::NAME) {
         return Ok(());
     }
-    let binary = match binary {
-        Some(path) => path.to_owned(),
-        None => workspace::build("mvps", Profile::Release)?,
-    };
-    let mut server = ObjectServer::start(&place.join("objects"))?;
-    against_stand_ins(
-        options,
-        &binary,
-        &mut server,
-        place,
-        (&nbdkit, &qemu),
-        &mut verdicts,
-    )?;
-    cold::measure(options, &binary, &server, place, &mut verdicts)?;
-    let upload_rate = upload::against_plain_sdk(&binary, &mut server, place, &mut verdicts)?;
-    if options.sustained_seconds > 0 {
-        let limit = Duration::from_secs(options.sustained_seconds);
-        sustained::measure(limit, upload_rate, &binary, &server, place, &mut verdicts)?;
-    } else {
-        println!("\nsustained random writes: NOT MEASURED");
+    let upload_rate = upload::measure(bench, results)?;
+    match is_sustained {
+        true => sustained::measure(bench, upload_rate, results),
+        false => Ok(()),
     }
-    verdicts.print();
-    Ok(())
-}
-
-fn stand_ins(nbdkit: &StandIn, qemu: &StandIn) -> Vec<Contestant<'static>> {
-    let contestant = |name, server: &StandIn| Contestant {
-        name,
-        uri: server.uri(),
-        mvps: None,
-    };
-    vec![
-        contestant(StandInKind::Nbdkit.name(), nbdkit),
-        contestant(StandInKind::QemuNbd.name(), qemu),
-    ]
-}
-
-/// The rows that the other servers can do too.
-fn against_stand_ins(
-    options: &Options,
-    binary: &Path,
-    server: &mut ObjectServer,
-    place: &Path,
-    (nbdkit, qemu): (&StandIn, &StandIn),
-    verdicts: &mut Verdicts,
-) -> Result<()> {
-    let mut daemon = start(binary, server, place, "rows", NO_TIMER)?;
-    let uri = daemon.uri(IMAGE, DISK_BYTES)?;
-    let mut contestants = vec![Contestant {
-        name: "mvps",
-        uri: uri.clone(),
-        mvps: Some(&daemon),
-    }];
-    contestants.extend(stand_ins(nbdkit, qemu));
-    let table = rows::buffered(options, &contestants)?;
-    table.print("buffered", Some(figures::RAW_FILE), verdicts);
-    print_memory(&daemon, qemu)?;
-    upload::checkpoint_everything(&daemon, server, &uri)?;
-    let table = rows::cached(options, &contestants)?;
-    table.print("cached", Some(figures::RAW_FILE), verdicts);
-    print_memory(&daemon, qemu)?;
-    drop(contestants);
-    daemon.stop()?;
-    Ok(())
-}
-
-fn print_memory(daemon: &Daemon, qemu: &StandIn) -> Result<()> {
-    let mib = |bytes| bytes / (1024 * 1024);
-    let (now, highest) = daemon.memory_bytes()?;
-    let (raw, _) = qemu.memory_bytes()?;
-    println!(
-        "RSS: mvps {} MiB (highest {}), qemu-nbd {} MiB",
-        mib(now),
-        mib(highest),
-        mib(raw)
-    );
-    Ok(())
 }

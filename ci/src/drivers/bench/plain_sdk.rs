@@ -16,6 +16,9 @@ use crate::rig::numbers::Numbers;
 use crate::rig::object_server::{BUCKET, sdk_client};
 use crate::rig::workspace::{self, Profile};
 
+/// Its name in tables.
+pub const NAME: &str = "plain SDK";
+
 /// How long a measurement may take.
 const LIMIT: Duration = Duration::from_secs(600);
 

@@ -2,109 +2,82 @@
 //! it stay as fast as it began, and does anybody wait?
 
 use std::fs;
-use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use tempfile::TempDir;
 
-use super::figures::{Goal, Verdicts};
-use super::setup::start;
+use super::contestant::IMAGE;
+use super::goals;
+use super::results::Results;
+use super::setup::Bench;
+use crate::rig::daemon::Setup;
 use crate::rig::fio::{self, Figures};
 use crate::rig::object_server::ObjectServer;
-use crate::rig::server::Server;
+use crate::rig::process;
+use crate::rig::token::Claims;
 
-/// The disk that is written.
-const DISK_BYTES: u64 = 4 * 1024 * 1024 * 1024;
+/// The names of its figures begin with this.
+pub const NAME: &str = "sustained";
 
 /// The stretches at both ends that are compared.
 const STRETCH_MS: u64 = 30_000;
 
-/// The last stretch against the first.
-const KEEPS_UP: Goal = Goal {
-    against: "first stretch",
-    goal: 0.8,
-    floor: 0.8,
-};
+/// How long fio may take beyond its duration.
+const SLACK: Duration = Duration::from_secs(120);
 
-/// The 99th percentile of the latency, in milliseconds.
-const P99_MOST_MS: f64 = 50.0;
-
-/// Checkpoints often enough that many run.
-const FLAGS: &[&str] = &["--checkpoint-interval-ms", "10000"];
-
-/// Writes for `duration` at half of `upload_rate` (bytes per second).
+/// Writes at half of `upload_rate` (bytes per second).
 ///
 /// # Errors
 /// If something does not run.
-pub fn measure(
-    duration: Duration,
-    upload_rate: f64,
-    binary: &Path,
-    server: &ObjectServer,
-    place: &Path,
-    verdicts: &mut Verdicts,
-) -> Result<()> {
-    let mut daemon = start(binary, server, place, "sustained", FLAGS)?;
-    let uri = daemon.uri("sustained", DISK_BYTES)?;
-    let log = place.join("sustained-log");
+pub fn measure(bench: &Bench<'_>, upload_rate: f64, results: &mut Results) -> Result<()> {
+    let directory = TempDir::with_prefix_in("sustained-", bench.place)?;
+    let place = directory.path();
+    let server = ObjectServer::start(&place.join("objects"))?;
+    let store = server.store(&format!("{IMAGE}/"));
+    let daemon = Setup::new(&bench.binaries.mvps, store, &place.join("mvps"))?.start()?;
+    let uri = daemon.uri_for(&Claims::image(IMAGE, bench.options.region));
+    let duration = Duration::from_secs(bench.options.sustained_seconds);
+    let log = place.join("log");
     let mut command = fio::nbd(&uri);
-    command.args([
-        "--name=sustained",
-        "--rw=randwrite",
-        "--bs=64k",
-        "--iodepth=8",
-    ]);
-    command.args([
-        "--refill_buffers",
-        "--norandommap",
-        "--size=4g",
-        "--time_based",
-    ]);
+    command.args(["--name=sustained", "--rw=randwrite", "--bs=64k"]);
+    command.args(["--iodepth=8", "--refill_buffers", "--norandommap"]);
+    command.arg(format!("--size={}", bench.options.region));
+    command.arg("--time_based");
     command.arg(format!("--runtime={}", duration.as_secs()));
     command.arg(format!("--rate={:.0}", upload_rate / 2.0));
     command.arg(format!("--write_bw_log={}", log.display()));
     command.arg("--log_avg_msec=1000");
-    let jobs = fio::jobs(&mut command, duration + Duration::from_secs(120))?;
-    let figures = Figures::of(&jobs[0], "write");
-    let log = fs::read_to_string(place.join("sustained-log_bw.1.log"))?;
+    let jobs = fio::jobs(&mut command, duration + SLACK)?;
+    let figures = Figures::of(jobs.first().context("a job of fio")?, "write");
+    let log = fs::read_to_string(place.join("log_bw.1.log"))?;
     let samples = samples(&log)?;
     let end = samples.last().context("fio logged nothing")?.0;
     let stretch = STRETCH_MS.min(end / 2);
     let first = mean(&samples, 0, stretch);
     let last = mean(&samples, end - stretch, end);
-    let (now, highest) = daemon.memory_bytes()?;
-    println!(
-        "\nsustained random writes, {} s, 64 KiB, qd 8",
+    let highest = process::memory_bytes(daemon.process())?.1;
+    results.title(&format!(
+        "{NAME} random writes at half the upload rate, {} s, 64 KiB, qd 8",
         duration.as_secs()
+    ));
+    let mut fact = |name: &str, value, unit, goal| {
+        results.fact(&format!("{NAME}: {name}"), value, unit, goal);
+    };
+    let mib = f64::from(1 << 20);
+    fact("asked for", upload_rate / 2.0 / mib, "MiB/s", None);
+    let seconds = stretch / 1000;
+    fact(&format!("first {seconds} s"), first / 1024.0, "MiB/s", None);
+    fact(&format!("last {seconds} s"), last / 1024.0, "MiB/s", None);
+    fact(
+        "last / first",
+        last / first,
+        "",
+        Some(goals::SUSTAINED_RATIO),
     );
-    println!(
-        "  asked for           {:>9.1} MiB/s",
-        upload_rate / 2.0 / (1024.0 * 1024.0)
-    );
-    println!(
-        "  first {:>3} s         {:>9.1} MiB/s",
-        stretch / 1000,
-        first / 1024.0
-    );
-    println!(
-        "  last  {:>3} s         {:>9.1} MiB/s",
-        stretch / 1000,
-        last / 1024.0
-    );
-    let mark = verdicts.ratio("sustained writes: last stretch", last / first, KEEPS_UP);
-    println!(
-        "  last / first        {:>9.2} (goal 0.8){mark}",
-        last / first
-    );
-    let p99_ms = figures.p99_ms;
-    let mark = verdicts.at_most("sustained writes: p99", p99_ms, "ms", P99_MOST_MS);
-    println!("  p99 latency         {p99_ms:>9.1} ms (goal 50){mark}");
-    println!("  longest latency     {:>9.1} ms", figures.longest_ms);
-    println!(
-        "  RSS                 {:>9} MiB (highest {})",
-        now >> 20,
-        highest >> 20
-    );
+    fact("p99", figures.p99_ms, "ms", Some(goals::SUSTAINED_P99_MS));
+    fact("longest", figures.longest_ms, "ms", None);
+    fact("RSS, highest", highest as f64 / mib, "MiB", None);
     daemon.stop()?;
     Ok(())
 }

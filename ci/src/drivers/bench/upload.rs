@@ -1,91 +1,88 @@
-//! Checkpoints as uploads: bytes and requests per byte written, and the rate beside a plain
-//! multipart PUT of the same bytes.
+//! Checkpoints as uploads: bytes and requests for each byte written, and the rate beside a plain
+//! multipart PUT of as many bytes.
+//!
+//! What is uploaded is one generation of a quarter of the region, by a flag: nothing may be
+//! uploaded before the clock runs. How uploads keep up with writes is the other tables' matter.
 
-use std::path::Path;
 use std::time::Instant;
 
 use anyhow::{Result, ensure};
+use tempfile::TempDir;
 
-use super::figures::{PLAIN, Verdicts};
+use super::contestant::{IMAGE, fill};
+use super::figures::{Run, Unit};
+use super::goals;
 use super::plain_sdk;
-use super::rows;
-use super::setup::{IMAGE, NO_TIMER, start};
-use crate::rig::daemon::Daemon;
+use super::results::Results;
+use super::setup::Bench;
+use super::table::{Side, Table};
+use crate::rig::daemon::Setup;
 use crate::rig::fio::median;
 use crate::rig::object_server::ObjectServer;
-use crate::rig::server::Server;
+use crate::rig::token::Claims;
 
-/// What the measured checkpoint holds: less than one generation, so that nothing is uploaded before
-/// the clock runs.
-const UPLOAD_BYTES: u64 = 192 * 1024 * 1024;
+/// The name of its row.
+pub const NAME: &str = "upload";
 
 /// Bytes in a MiB and in a GiB, for figures.
 const MIB: f64 = 1024.0 * 1024.0;
 const GIB: f64 = 1024.0 * MIB;
 
-/// Checkpoints what the rows left in the buffer.
-///
-/// # Errors
-/// If the daemon refuses.
-pub fn checkpoint_everything(daemon: &Daemon, server: &mut ObjectServer, uri: &str) -> Result<()> {
-    rows::fill(uri, rows::REGION)?;
-    let before = server.requests()?;
-    let finished = daemon.checkpoint(IMAGE)?;
-    let asked = server.requests()?.since(before);
-    println!(
-        "\ncheckpoint after the rows: {:.1} s, {} requests, {:.0} MiB sent",
-        finished.elapsed.as_secs_f64(),
-        asked.total,
-        asked.received_bytes as f64 / MIB
-    );
-    Ok(())
-}
-
-/// Uploads the same bytes through a checkpoint and through the plain SDK; returns the
-/// checkpoint's rate in bytes per second.
+/// Uploads as many bytes through a checkpoint and through the plain SDK; returns the checkpoint's
+/// rate in bytes per second.
 ///
 /// # Errors
 /// If either fails.
-pub fn against_plain_sdk(
-    binary: &Path,
-    server: &mut ObjectServer,
-    place: &Path,
-    verdicts: &mut Verdicts,
-) -> Result<f64> {
-    let mut daemon = start(binary, server, place, "upload", NO_TIMER)?;
-    let uri = daemon.uri("upload", 2 * UPLOAD_BYTES)?;
-    let plain = ["--put-bytes".to_owned(), UPLOAD_BYTES.to_string()];
-    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
-    let (mut sent, mut requests) = (0, 0);
-    for _ in 0..3 {
-        rows::fill(&uri, &format!("{UPLOAD_BYTES}"))?;
+pub fn measure(bench: &Bench<'_>, results: &mut Results) -> Result<f64> {
+    let directory = TempDir::with_prefix_in("upload-", bench.place)?;
+    let mut server = ObjectServer::start(&directory.path().join("objects"))?;
+    let bytes = bench.options.quarter();
+    let store = server.store(&format!("{IMAGE}/"));
+    let mut setup = Setup::new(&bench.binaries.mvps, store, &directory.path().join("mvps"))?;
+    let generation = (2 * bytes).to_string();
+    let flags = [
+        "--checkpoint-bytes",
+        &generation,
+        "--checkpoint-interval-ms",
+        "86400000",
+    ];
+    setup.flags = flags.map(str::to_owned).to_vec();
+    let daemon = setup.start()?;
+    let uri = daemon.uri_for(&Claims::image(IMAGE, bytes));
+    let plain = ["--put-bytes".to_owned(), bytes.to_string()];
+    let title = format!(
+        "checkpoint of one generation of {} MiB of noise",
+        bytes >> 20
+    );
+    let mut table = Table::new(title, plain_sdk::NAME);
+    table.row(NAME, Unit::Mebibytes, goals::PLAIN, false);
+    let (mut rates, mut sent, mut requests) = (Vec::new(), 0, 0);
+    for _ in 0..bench.options.rounds {
+        fill(&uri, bytes)?;
         let before = server.requests()?;
         let started = Instant::now();
-        daemon.checkpoint("upload")?;
-        ours.push(UPLOAD_BYTES as f64 / started.elapsed().as_secs_f64());
+        daemon.checkpoint(IMAGE)?;
+        let rate = bytes as f64 / started.elapsed().as_secs_f64();
         let asked = server.requests()?.since(before);
         sent += asked.received_bytes;
         requests += asked.total;
-        theirs.push(plain_sdk::measure(
-            server.endpoint(),
-            "plain/upload",
-            &plain,
-        )?);
+        let theirs = plain_sdk::measure(server.endpoint(), "plain/upload", &plain)?;
+        table.note(NAME, Side::Mvps, Run::of_rate(rate / MIB));
+        table.note(NAME, Side::Other, Run::of_rate(theirs / MIB));
+        rates.push(rate);
     }
     daemon.stop()?;
-    let written = 3.0 * UPLOAD_BYTES as f64;
-    let (ours, theirs) = (median(&ours), median(&theirs));
-    println!("\ncheckpoint upload, {} MiB of noise", UPLOAD_BYTES >> 20);
-    println!("  mvps checkpoint         {:>8.0} MiB/s", ours / MIB);
-    println!("  plain multipart PUT     {:>8.0} MiB/s", theirs / MIB);
-    let ratio = ours / theirs;
-    let mark = verdicts.ratio("checkpoint upload", ratio, PLAIN);
-    println!("  ratio                   {ratio:>8.2} (goal 0.7){mark}");
-    println!("  PUT bytes per byte      {:>8.3}", sent as f64 / written);
-    println!(
-        "  requests per GiB        {:>8.0}",
-        requests as f64 / (written / GIB)
+    results.table(&table);
+    let written = f64::from(bench.options.rounds) * bytes as f64;
+    results.fact(
+        "upload: PUT bytes for each byte",
+        sent as f64 / written,
+        "",
+        None,
     );
-    ensure!(ours > 0.0, "a checkpoint has a rate");
-    Ok(ours)
+    let per_gib = requests as f64 / (written / GIB);
+    results.fact("upload: requests for each GiB", per_gib, "", None);
+    let rate = median(&rates);
+    ensure!(rate > 0.0, "a checkpoint has a rate");
+    Ok(rate)
 }

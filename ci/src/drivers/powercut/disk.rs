@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use crate::rig::command::{run, run_any};
+use crate::rig::command::run;
 use crate::rig::machine::system;
+use crate::rig::mounted::Mounted;
 
 /// How long one step may take.
 const STEP_LIMIT: Duration = Duration::from_secs(120);
@@ -16,48 +17,6 @@ const DISK_BYTES: u64 = 2 << 30;
 
 /// The size of the btrfs beneath it: the disk, two copies that share most of it, and free space.
 const HOST_BYTES: u64 = 8 << 30;
-
-/// A mounted filesystem; unmounted when dropped, and its loop device freed with it.
-#[derive(Debug)]
-struct Mounted {
-    path: PathBuf,
-    is_mounted: bool,
-}
-
-impl Mounted {
-    fn new(file: &Path, path: &Path) -> Result<Self> {
-        std::fs::create_dir_all(path)?;
-        // The loop device of `-o loop` goes when the filesystem is unmounted.
-        run(
-            system("mount").args(["-o", "loop"]).arg(file).arg(path),
-            STEP_LIMIT,
-        )?;
-        Ok(Self {
-            path: path.to_owned(),
-            is_mounted: true,
-        })
-    }
-
-    fn unmount(mut self) -> Result<()> {
-        run(system("umount").arg(&self.path), STEP_LIMIT)?;
-        self.is_mounted = false;
-        Ok(())
-    }
-}
-
-impl Drop for Mounted {
-    fn drop(&mut self) {
-        if !self.is_mounted {
-            return;
-        }
-        let ended = run_any(system("umount").arg(&self.path), STEP_LIMIT);
-        if !ended.is_ok_and(|ended| ended.status.success()) {
-            // Somebody still has a file open: it goes as soon as that ends.
-            let _nothing_else_to_try =
-                run_any(system("umount").arg("--lazy").arg(&self.path), STEP_LIMIT);
-        }
-    }
-}
 
 /// A machine whose power can be cut: a filesystem on a loop device, whose file can be copied as the
 /// disk held it.

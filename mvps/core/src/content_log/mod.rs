@@ -33,7 +33,8 @@ use async_trait::async_trait;
 use tokio::sync::oneshot;
 
 use crate::env::{
-    BufferError, BufferHandle, BufferStores, Entropy, Files, Recovered, RecoveredGeneration,
+    BufferError, BufferHandle, BufferStores, DiskSpace, Entropy, Files, Recovered,
+    RecoveredGeneration,
 };
 use crate::ids::ImageId;
 use opening::Place;
@@ -108,6 +109,10 @@ impl BufferStores for LogBufferStores {
                 self.prepare_bytes,
             )),
         })
+    }
+
+    fn space(&self) -> Option<DiskSpace> {
+        self.files.space().ok()
     }
 
     fn location(&self, image: &ImageId) -> String {

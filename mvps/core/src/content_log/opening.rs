@@ -14,7 +14,9 @@ use super::generation::LogGeneration;
 use super::scan::scan;
 use super::superblock::{Listed, MARK_BYTES, MARK_OFFSET, SLOT_BYTES, Superblock, decode_mark};
 use super::superblock_file::write_mark;
-use crate::env::{BufferError, Entropy, EntropyExt, File, Files, FolderLock, OpenMode};
+use crate::env::{
+    BufferError, Entropy, EntropyExt, File, Files, FolderLock, OpenMode, is_want_of_room,
+};
 use crate::ids::{Generation, ImageId, Lsn};
 use crate::mutant::is;
 
@@ -198,6 +200,9 @@ impl Place<'_> {
             };
             let bytes = superblock.encode(self.image)?;
             superblock_file.set_length(0)?;
+            // All of it has its room on the disk from now on.
+            let zeroes = vec![0; MARK_OFFSET as usize + MARK_BYTES];
+            superblock_file.write_at(0, &[io::IoSlice::new(&zeroes)])?;
             superblock_file.write_at(superblock.offset(), &[io::IoSlice::new(&bytes)])?;
             superblock_file.sync()?;
             self.files.sync_folder(self.folder())?;
@@ -479,8 +484,8 @@ fn rewrite(generation: &FoundGeneration, synced: u64) -> io::Result<usize> {
 /// An error of the system, while opening.
 fn failed(error: io::Error) -> BufferError {
     let reason = error.to_string();
-    match error.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => BufferError::Full { reason },
-        _ => BufferError::Io { reason },
+    match is_want_of_room(&error) {
+        true => BufferError::Full { reason },
+        false => BufferError::Io { reason },
     }
 }

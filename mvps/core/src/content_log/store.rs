@@ -6,7 +6,8 @@
 //!   nothing.
 //! - Whatever waits for the disk runs aside ([`Files::aside`]).
 //!
-//! After the first failure of a mutating call the store takes no more writes; reads go on.
+//! Where there is no room nothing happened, and the call may be made again. After any other failure
+//! of a mutating call the store takes no more writes; reads go on.
 
 use std::collections::BTreeMap;
 use std::io::{self, IoSlice};
@@ -23,6 +24,7 @@ use super::superblock::Listed;
 use super::superblock_file::SuperblockFile;
 use crate::env::{
     BufferBatch, BufferError, BufferHandle, BufferStore, BufferUsage, Files, FolderLock, PageRun,
+    is_want_of_room,
 };
 use crate::ids::{Generation, ImageId};
 use crate::mutant::is;
@@ -35,33 +37,6 @@ const LARGE_BYTES: usize = 1 << 20;
 pub const PREPARE_BYTES: u64 = 64 << 10;
 
 const PADDING: [u8; ALIGNMENT as usize] = [0; ALIGNMENT as usize];
-
-/// Why a store takes no more writes.
-#[derive(Debug, Clone)]
-struct Failure {
-    is_full: bool,
-    reason: String,
-}
-
-impl Failure {
-    fn error(&self) -> BufferError {
-        let reason = self.reason.clone();
-        match self.is_full {
-            true => BufferError::Full { reason },
-            false => BufferError::Poisoned { reason },
-        }
-    }
-}
-
-impl From<io::Error> for Failure {
-    fn from(error: io::Error) -> Self {
-        use io::ErrorKind::{QuotaExceeded, StorageFull};
-        Self {
-            is_full: matches!(error.kind(), StorageFull | QuotaExceeded),
-            reason: error.to_string(),
-        }
-    }
-}
 
 /// What appends change.
 struct Writer {
@@ -95,7 +70,8 @@ struct Shared {
     /// Held while a block is appended, or a generation sealed.
     appending: Arc<AsyncMutex<()>>,
     writer: Mutex<Writer>,
-    failed: OnceLock<Failure>,
+    /// Why it takes no more writes.
+    failed: OnceLock<String>,
     _lock: Box<dyn FolderLock>,
 }
 
@@ -144,18 +120,29 @@ impl Shared {
     }
 
     fn check(&self) -> Result<(), BufferError> {
-        self.failed
-            .get()
-            .map_or(Ok(()), |failed| Err(failed.error()))
+        let failed = self.failed.get().cloned();
+        failed.map_or(Ok(()), |reason| Err(BufferError::Poisoned { reason }))
     }
 
     /// The store takes no more writes.
-    fn fail(&self, error: io::Error) -> BufferError {
-        let failure = Failure::from(error);
-        self.failed.get_or_init(|| failure).error()
+    fn fail(&self, error: &io::Error) -> BufferError {
+        let reason = self.failed.get_or_init(|| error.to_string()).clone();
+        BufferError::Poisoned { reason }
     }
 
-    /// Runs `job`, which waits for the disk, and takes its failure for the store's.
+    /// A call failed and changed nothing: the store takes no more writes, unless it was for want of
+    /// room.
+    fn fail_unless_full(&self, error: &io::Error) -> BufferError {
+        match is_want_of_room(error) && self.failed.get().is_none() {
+            true => BufferError::Full {
+                reason: error.to_string(),
+            },
+            false => self.fail(error),
+        }
+    }
+
+    /// Runs `job`, which waits for the disk. It changes nothing if there is no room; any other
+    /// failure is the store's.
     async fn aside<T: Send + 'static>(
         self: &Arc<Self>,
         job: impl FnOnce(&Arc<Self>) -> io::Result<T> + Send + 'static,
@@ -164,7 +151,7 @@ impl Shared {
         let (sender, receiver) = oneshot::channel();
         let shared = Arc::clone(self);
         self.files.aside(Box::new(move || {
-            let done = job(&shared).map_err(|error| shared.fail(error));
+            let done = job(&shared).map_err(|error| shared.fail_unless_full(&error));
             // Whoever does not wait any more is not told.
             let _ = sender.send(done);
         }));
@@ -197,10 +184,19 @@ impl Shared {
         let padding = usize::try_from(padding).expect("less than the alignment");
         parts.push(IoSlice::new(&PADDING[..padding]));
         if let Err(error) = active.file.write_at(writer.offset, &parts) {
-            let failed = self.fail(error);
-            // What there is of it is no block, unless it is whole: nobody was told that it failed.
-            let _ = active.file.set_length(writer.offset);
-            return Err(failed);
+            // What there is of it must not stay: it may be whole.
+            let cut = match is("half a batch stays after a full disk") {
+                true => {
+                    writer.offset = end;
+                    Ok(())
+                }
+                false => active.file.set_length(writer.offset),
+            };
+            // Where even that needs room, the next batch is written over it.
+            return Err(match cut {
+                Err(cut) if !is_want_of_room(&cut) => self.fail(&error),
+                _ => self.fail_unless_full(&error),
+            });
         }
         active.add(&block);
         writer.ordinal += 1;
@@ -244,22 +240,26 @@ impl Shared {
             files: &*self.files,
             image: &self.image,
         };
-        let made = place.make_generation(store, number);
-        let made = made?;
+        let made = place.make_generation(store, number)?;
         self.superblock.state().generations.push(Listed {
             number,
             first: None,
             last: None,
         });
-        self.write_superblock()?;
+        if let Err(error) = self.write_superblock() {
+            // The file stays until the next opening, which finds nothing that lists it.
+            let mut state = self.superblock.state();
+            state.generations.retain(|it| it.number != number);
+            return Err(error);
+        }
         *next = Some(made);
         Ok(next)
     }
 
-    /// Writes the superblock; if that fails, nothing is written any more.
+    /// Writes the superblock; if that fails, nothing is written any more, unless there was no room.
     fn write_superblock(&self) -> io::Result<()> {
         self.superblock.write().inspect_err(|error| {
-            self.fail(io::Error::new(error.kind(), error.to_string()));
+            self.fail_unless_full(error);
         })
     }
 
@@ -276,7 +276,11 @@ impl Shared {
             0
         };
         let mut files = files.iter().skip(skipped);
-        files.try_for_each(|it| it.file.sync())?;
+        let synced = files.try_for_each(|it| it.file.sync());
+        // Whatever it says, what was not synced is lost.
+        synced.inspect_err(|error| {
+            self.fail(error);
+        })?;
         let mut writer = self.writer();
         writer.synced = writer.synced.max(ordinal);
         drop(writer);

@@ -55,7 +55,8 @@ impl SuperblockFile {
     /// Waits for the disk.
     ///
     /// # Errors
-    /// What the system says; the store must not be written to any more.
+    /// What the system says. The store must not be written to any more, unless there was no room
+    /// ([`crate::env::is_want_of_room`]).
     pub fn write(&self) -> io::Result<()> {
         let _slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
         let superblock = {
@@ -69,7 +70,8 @@ impl SuperblockFile {
         let bytes = superblock.encode(&self.image)?;
         let file = &self.file;
         file.write_at(superblock.offset(), &[io::IoSlice::new(&bytes)])?;
-        file.sync()?;
+        // A failed sync is no want of room, whatever it says.
+        file.sync().map_err(io::Error::other)?;
         self.state().sequence = superblock.sequence;
         self.synced.store(superblock.sequence, Ordering::Release);
         Ok(())

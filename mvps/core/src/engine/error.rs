@@ -31,12 +31,6 @@ pub enum EngineError {
         /// By whom.
         reason: String,
     },
-    /// The buffer store's disk is full. Nothing more is written until the operator acts.
-    #[error("no room left in the buffer store: {reason}")]
-    Full {
-        /// What the disk said.
-        reason: String,
-    },
     /// The buffer store failed: nothing more can be promised (reads go on).
     #[error("the buffer store failed: {reason}")]
     Poisoned {
@@ -69,7 +63,6 @@ pub enum EngineError {
 impl From<BufferError> for EngineError {
     fn from(error: BufferError) -> Self {
         match error {
-            BufferError::Full { reason } => Self::Full { reason },
             BufferError::Corrupt { reason } => Self::Corrupt { reason },
             other => Self::Poisoned {
                 reason: other.to_string(),

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use super::buffer::patient::PatientBuffers;
+use super::disk_budget::{DiskBudget, DiskLimits};
 use super::read::{DiskPieces, FrameReads, LEAF_CACHE_BYTES, LeafReads};
 use super::transaction_budget::TransactionBudget;
 use crate::encryption::RootKeys;
@@ -20,6 +22,8 @@ pub struct Host {
     pub leaves: Arc<LeafReads>,
     /// Frames of segments.
     pub frames: Arc<FrameReads>,
+    /// The room on the local disk.
+    pub disk_budget: DiskBudget,
     /// For what open transactions have written.
     pub transaction_budget: TransactionBudget,
     /// What data keys of images are wrapped with.
@@ -36,10 +40,12 @@ impl Host {
     /// The same, with a cache on the local disk.
     #[must_use]
     pub fn with_disk_cache(
-        environment: Environment,
+        mut environment: Environment,
         cache_bytes: u64,
         disk: Option<Arc<dyn FrameCache>>,
     ) -> Self {
+        let clock = Arc::clone(&environment.clock);
+        environment.buffers = Arc::new(PatientBuffers::new(environment.buffers, clock));
         let store = RetryingStore::new(
             Arc::clone(&environment.objects),
             Arc::clone(&environment.clock),
@@ -51,9 +57,11 @@ impl Host {
         let leaves = LeafReads::new(reads.clone(), leaf_bytes).with_disk(pieces.clone());
         let spawner = Arc::clone(&environment.spawner);
         let frames = FrameReads::new(reads, spawner, cache_bytes - leaf_bytes).with_disk(pieces);
+        let disk_budget = disk_budget(&environment, DiskLimits::default());
         Self {
             environment,
             store,
+            disk_budget,
             leaves: Arc::new(leaves),
             frames: Arc::new(frames),
             transaction_budget: TransactionBudget::default(),
@@ -67,10 +75,22 @@ impl Host {
         self.frames.disk().cache()
     }
 
+    /// The same host with these limits of the local disk; it begins with none.
+    #[must_use]
+    pub fn with_disk_limits(mut self, limits: DiskLimits) -> Self {
+        self.disk_budget = disk_budget(&self.environment, limits);
+        self
+    }
+
     /// The same host with these root keys; it begins with none.
     #[must_use]
     pub fn with_root_keys(mut self, root_keys: RootKeys) -> Self {
         self.root_keys = Arc::new(root_keys);
         self
     }
+}
+
+fn disk_budget(environment: &Environment, limits: DiskLimits) -> DiskBudget {
+    let (buffers, clock) = (&environment.buffers, &environment.clock);
+    DiskBudget::new(Arc::clone(buffers), Arc::clone(clock), limits)
 }

@@ -16,6 +16,7 @@
 
 pub mod buffer;
 mod config;
+mod disk_budget;
 mod error;
 mod handle;
 mod host;
@@ -31,6 +32,7 @@ mod transaction;
 pub mod transaction_budget;
 
 pub use config::EngineConfig;
+pub use disk_budget::{BufferLimit, DiskLimits};
 pub use error::EngineError;
 pub use handle::{Attachment, Image, PublishedVersion, PublishedVersionError, Transaction};
 pub use host::Host;
@@ -39,7 +41,7 @@ pub use open::{OpenError, open};
 pub use publisher::{CompactionSettings, SpaceStatus};
 pub use read::{Base, Extent, View};
 pub use reply::{Acknowledge, Durability, RolledBack};
-pub use status::ImageStatus;
+pub use status::{HeldUp, ImageStatus};
 pub use transaction::WINDOW_FULL;
 
 pub use crate::protocol::{Intent, OpeningRequest, Since};

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, watch};
 
 use super::buffer::GenerationIndex;
+use super::buffer::patient::once_there_is_room;
 use super::config::EngineConfig;
 use super::handle::{Bases, Gauges, Image, Shared};
 use super::host::Host;
@@ -14,7 +15,7 @@ use super::publisher::{Publisher, PublisherParts};
 use super::read::{FrameReader, Map, MapGuard, View};
 use super::task::{ImageTask, TaskParts};
 use crate::encryption::ImageKeys;
-use crate::env::{BufferError, BufferStore, Recovered, Spawner, SpawnerExt};
+use crate::env::{BufferError, BufferStore, Clock, Recovered, Spawner, SpawnerExt};
 use crate::format::manifest::Manifest;
 use crate::ids::{Lsn, Version};
 use crate::object_reads::ReadError;
@@ -66,7 +67,13 @@ pub async fn open(
     let opened = open_image(&opener, &mut recovered, &location, request).await?;
     let keys = usable_keys(&host.root_keys, &opened.manifest).map_err(OpeningError::from)?;
     let store = Arc::clone(&recovered.store);
-    let buffered = Buffered::recover(&*environment.spawner, recovered, &opened).await?;
+    let buffered = Buffered::recover(
+        &*environment.spawner,
+        &*environment.clock,
+        recovered,
+        &opened,
+    )
+    .await?;
     let map = Map::open(&opened.manifest, Arc::clone(&host.leaves)).await?;
     tracing::info!(
         image = %request.image, tenure = %opened.manifest.tenure, version = %opened.manifest.version,
@@ -92,6 +99,7 @@ struct Buffered {
 impl Buffered {
     async fn recover(
         spawner: &dyn Spawner,
+        clock: &dyn Clock,
         recovered: Recovered,
         opened: &Opened,
     ) -> Result<Self, BufferError> {
@@ -108,16 +116,20 @@ impl Buffered {
         let active = generations
             .pop_back()
             .expect("a buffer store has an active generation");
+        // These first, so that a seal finds room.
+        for generation in &opened.covered {
+            if *generation != active.generation {
+                store.drop_generation(*generation).await?;
+            }
+        }
         let active = if opened.covered.contains(&active.generation) {
-            store.seal().await?;
+            once_there_is_room(clock, "sealing", || store.seal()).await?;
+            store.drop_generation(active.generation).await?;
             let (generation, handle) = store.active().await?;
             GenerationIndex::new(generation, handle)
         } else {
             active
         };
-        for generation in &opened.covered {
-            store.drop_generation(*generation).await?;
-        }
         let sealed = generations
             .into_iter()
             .filter(|one| !opened.covered.contains(&one.generation));
@@ -173,6 +185,7 @@ fn start(host: &Host, config: EngineConfig, opened: Opened, parts: Parts) -> Ima
     let impatient_manifests = ManifestStore::new(host.store.with_patience(patience));
     let (compression, compaction) = (config.compression, config.compaction);
     let limits = config.limits;
+    let disk = host.disk_budget.share(config.buffer_limit_bytes);
     let shared = Arc::new(Shared {
         id: manifest.image.clone(),
         page_size: manifest.page_size,
@@ -180,6 +193,7 @@ fn start(host: &Host, config: EngineConfig, opened: Opened, parts: Parts) -> Ima
         environment: host.environment.clone(),
         host: host.clone(),
         gauges: Arc::new(Gauges::default()),
+        disk,
         transaction_budget: host.transaction_budget.of_another_image(),
         bases: Bases::default(),
     });

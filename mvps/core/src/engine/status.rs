@@ -1,5 +1,8 @@
 //! How an open image is doing, for operators.
 
+use std::time::Duration;
+
+use super::disk_budget::BufferLimit;
 use super::error::EngineError;
 use super::publisher::SpaceStatus;
 use crate::ids::{Lsn, Tenure, Version};
@@ -27,6 +30,8 @@ pub struct ImageStatus {
     pub transactions: usize,
     /// Writes and locks that wait for the lock or for room.
     pub stalled: usize,
+    /// What holds writes up for want of room, if something does.
+    pub held_up: Option<HeldUp>,
     /// Whether a checkpoint or another publication is under way.
     pub publishing: bool,
     /// What is in object storage, and how cleaning goes.
@@ -35,6 +40,15 @@ pub struct ImageStatus {
     pub tenure: Tenure,
     /// Why the image takes no more writes, if it does not.
     pub failure: Option<EngineError>,
+}
+
+/// What holds writes up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HeldUp {
+    /// The limit.
+    pub by: BufferLimit,
+    /// For how long it has.
+    pub held: Duration,
 }
 
 impl ImageStatus {

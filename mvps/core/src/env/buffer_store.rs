@@ -12,6 +12,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 
+use super::files::DiskSpace;
 use crate::ids::{Generation, ImageId, Lsn, PageNumber};
 
 /// Content is checksummed in units of this many bytes, the smallest page size; reads are aligned
@@ -31,8 +32,9 @@ pub enum BufferError {
         /// Where it is.
         path: String,
     },
-    /// The disk is full. Nothing of the batch was applied; the store is poisoned for writes.
-    #[error("the buffer store's disk is full: {reason}")]
+    /// The disk is full, or the process has no descriptor left. Nothing of the call happened; the
+    /// same call may be made again.
+    #[error("no room for the buffer store: {reason}")]
     Full {
         /// What the system said.
         reason: String,
@@ -176,8 +178,8 @@ pub struct BufferUsage {
 /// Contract: batches are atomic and are applied in order. After a crash of the process the store
 /// holds every batch whose `commit` had returned; after a power cut it holds a prefix of its batches
 /// that includes everything committed before the last completed `sync` began. If it cannot hold to
-/// that, opening fails with [`BufferError::Corrupt`]. After any error of a mutating call every later
-/// one fails with [`BufferError::Poisoned`] (or `Full`), and reads go on.
+/// that, opening fails with [`BufferError::Corrupt`]. After any error of a mutating call but
+/// [`BufferError::Full`] every later one fails with [`BufferError::Poisoned`], and reads go on.
 #[async_trait]
 pub trait BufferStore: Send + Sync + 'static {
     /// Applies a batch to the active generation. Calls are made one at a time.
@@ -213,6 +215,9 @@ pub trait BufferStore: Send + Sync + 'static {
 pub trait BufferStores: Send + Sync + 'static {
     /// Locks and recovers the buffer store of `image`, making an empty one where there is none.
     async fn open(&self, image: &ImageId) -> Result<Recovered, BufferError>;
+
+    /// The room on the disk that all of them are on, if that is known.
+    fn space(&self) -> Option<DiskSpace>;
 
     /// Where the buffer store of `image` is, for messages to the operator.
     fn location(&self, image: &ImageId) -> String;

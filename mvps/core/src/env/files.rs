@@ -45,6 +45,24 @@ pub trait File: Send + Sync + 'static {
     fn sync(&self) -> io::Result<()>;
 }
 
+/// Whether a call failed for want of room: the disk or the quota is full, or the process has no
+/// descriptor left. It may succeed later. Of a failed sync this says nothing: what it did not bring
+/// to the disk is lost.
+#[must_use]
+pub fn is_want_of_room(error: &io::Error) -> bool {
+    use io::ErrorKind::{QuotaExceeded, ResourceBusy, StorageFull};
+    matches!(error.kind(), QuotaExceeded | ResourceBusy | StorageFull)
+}
+
+/// The room on a disk, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DiskSpace {
+    /// What may still be written.
+    pub free_bytes: u64,
+    /// The size of the file system.
+    pub total_bytes: u64,
+}
+
 /// What keeps others out; dropped, it lets them in.
 pub trait FolderLock: Send + Sync + 'static {}
 
@@ -75,7 +93,7 @@ pub trait Files: Send + Sync + 'static {
     /// Opens a file for reading and writing.
     ///
     /// # Errors
-    /// What the system says.
+    /// What the system says; [`io::ErrorKind::ResourceBusy`] if the process has no descriptor left.
     fn open(&self, path: &str, mode: OpenMode) -> io::Result<Arc<dyn File>>;
 
     /// Removes a file's name. Whoever has it open keeps it.
@@ -96,6 +114,12 @@ pub trait Files: Send + Sync + 'static {
     /// # Errors
     /// What the system says.
     fn lock(&self, folder: &str) -> io::Result<Option<Box<dyn FolderLock>>>;
+
+    /// The room on the disk. Does not wait for it.
+    ///
+    /// # Errors
+    /// What the system says.
+    fn space(&self) -> io::Result<DiskSpace>;
 
     /// Where a folder is, for people.
     fn location(&self, folder: &str) -> String;

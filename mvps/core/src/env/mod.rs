@@ -30,7 +30,7 @@ pub use buffer_store::{
 };
 pub use clock::{Clock, Moment, WallTime};
 pub use entropy::{Entropy, EntropyExt};
-pub use files::{File, Files, FolderLock, OpenMode};
+pub use files::{DiskSpace, File, Files, FolderLock, OpenMode, is_want_of_room};
 pub use frame_cache::{FrameCache, FrameCacheUsage};
 pub use network::{Address, Connection, Listener, Network, PeerName};
 pub use object_body::{GetRange, ObjectBody};

@@ -14,7 +14,6 @@ pub(super) fn of(error: &EngineError) -> Failure {
         EngineError::Fenced { .. } => (Errno::Shutdown, "another server has the image"),
         EngineError::Poisoned { .. } => (Errno::Shutdown, "the image's buffer store failed"),
         EngineError::Closed => (Errno::Shutdown, "the image is closed"),
-        EngineError::Full { .. } => (Errno::NoSpace, "the buffer store's disk is full"),
         EngineError::Corrupt { .. } => (Errno::Io, "stored bytes are damaged"),
         EngineError::Unreadable { .. } => (Errno::Io, "stored bytes cannot be read"),
         EngineError::Invalid { reason } => (Errno::Invalid, *reason),

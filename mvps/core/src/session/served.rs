@@ -61,7 +61,7 @@ impl OpenImage for ServedImage {
     fn attach(&self) -> ServedDisk {
         match self {
             Self::Live(image) => ServedDisk::Live(image.attach()),
-            Self::Version(export) => ServedDisk::Version(export.version().clone()),
+            Self::Version(export) => ServedDisk::Version(Box::new(export.version().clone())),
         }
     }
 
@@ -100,7 +100,7 @@ pub enum Access<L> {
     /// An image, through `L`.
     Live(L),
     /// A version, which does not change.
-    Version(PublishedVersion),
+    Version(Box<PublishedVersion>),
 }
 
 /// One connection's access.

@@ -359,7 +359,6 @@ async fn engine_errors_become_errnos() {
         (EngineError::Fenced { reason: reason() }, Errno::Shutdown),
         (EngineError::Poisoned { reason: reason() }, Errno::Shutdown),
         (EngineError::Closed, Errno::Shutdown),
-        (EngineError::Full { reason: reason() }, Errno::NoSpace),
         (EngineError::Corrupt { reason: reason() }, Errno::Io),
         (EngineError::Unreadable { reason: reason() }, Errno::Io),
         (EngineError::Invalid { reason: "" }, Errno::Invalid),

@@ -232,6 +232,18 @@ pub struct TuningArgs {
         value_parser = buffer_limit
     )]
     pub buffer_limit_bytes: ByteSize,
+    /// Disk space for all buffer stores together; half of the file system if nothing is said.
+    #[arg(
+        long,
+        env = "MVPS_TE_BUFFER_TOTAL_BYTES",
+        value_name = "SIZE",
+        value_parser = buffer_limit
+    )]
+    pub buffer_total_bytes: Option<ByteSize>,
+    /// Near this much free space on the buffer stores' disk writes slow down, at it they wait. If
+    /// nothing is said, 2 % of the file system (with a local object store an eighth), at most 1 GiB.
+    #[arg(long, env = "MVPS_TE_DISK_FLOOR_BYTES", value_name = "SIZE")]
+    pub disk_floor_bytes: Option<ByteSize>,
     /// Memory for cached object-store data.
     #[arg(
         long,
@@ -291,6 +303,8 @@ impl TuningArgs {
             checkpoint_interval: Duration::from_millis(self.checkpoint_interval_ms),
             checkpoint_bytes: self.checkpoint_bytes.0,
             buffer_limit_bytes: self.buffer_limit_bytes.0,
+            buffer_total_bytes: self.buffer_total_bytes.map(|size| size.0),
+            disk_floor_bytes: self.disk_floor_bytes.map(|size| size.0),
             cache_bytes: self.cache_bytes.0,
             compression: self.compression.0,
             cleaning: self.cleaning,

@@ -32,6 +32,40 @@ async fn fails_at(fault: DiskFault, number: usize) -> bool {
     failed
 }
 
+/// Lets the `number`th call that needs room find none, and goes on with the same store. Returns
+/// whether one did.
+async fn is_full_at(number: usize) -> bool {
+    let mut player = Player::new(MemoryFiles::new(), 7);
+    player.open(false).await.expect("an empty disk");
+    player.files.script_after(number, DiskFault::DiskFull);
+    let mut was_full = false;
+    for step in SCRIPT {
+        while let Err(error) = player.step(*step).await {
+            let is_full = matches!(error, BufferError::Full { .. });
+            assert!(is_full && !was_full, "{number}, {step:?}: {error}");
+            was_full = true;
+        }
+    }
+    player.files.heal();
+    let chance = SeededEntropy::new(number as u64);
+    for crash in [Crash::ProcessKill, Crash::PowerCut] {
+        player.close();
+        player.files.crash(crash, &chance);
+        let opened = player.open(crash == Crash::PowerCut).await;
+        opened.unwrap_or_else(|error| panic!("{number}, {crash:?}: {error}"));
+    }
+    was_full
+}
+
+#[tokio::test]
+async fn a_full_disk_is_waited_out() {
+    let mut met = 0;
+    for number in 0..60 {
+        met += u32::from(is_full_at(number).await);
+    }
+    assert!(met > 20, "{met} calls met it");
+}
+
 #[tokio::test]
 async fn every_failing_call_is_survived() {
     for fault in [

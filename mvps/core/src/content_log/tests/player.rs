@@ -146,7 +146,11 @@ impl Player {
                     generation,
                     dropped: false,
                 });
-                store.commit(batch).await?;
+                let committed = store.commit(batch).await;
+                if let Err(BufferError::Full { .. }) = committed {
+                    self.batches.pop();
+                }
+                committed?;
                 self.acknowledged = self.batches.len();
             }
             Step::Sync => {
@@ -161,7 +165,6 @@ impl Player {
                 let Some(oldest) = self.sealed.first().copied() else {
                     return Ok(());
                 };
-                self.sealed.remove(0);
                 for batch in &mut self.batches {
                     batch.dropped |= batch.generation == oldest;
                 }
@@ -169,6 +172,7 @@ impl Player {
                 store.sync().await?;
                 self.synced = self.acknowledged;
                 store.drop_generation(oldest).await?;
+                self.sealed.remove(0);
             }
             Step::Metadata(byte) => {
                 let metadata = Bytes::from(vec![byte; 100 * usize::from(byte)]);

@@ -10,7 +10,8 @@ use super::player::image;
 use crate::content_log::LogBufferStores;
 use crate::env::memory::{Crash, MemoryFiles, SeededEntropy};
 use crate::env::{
-    BufferBatch, BufferRecord, BufferStores, File, Files, FolderLock, OpenMode, PageRun, RecordRef,
+    BufferBatch, BufferRecord, BufferStores, DiskSpace, File, Files, FolderLock, OpenMode, PageRun,
+    RecordRef,
 };
 use crate::ids::{Lsn, PageNumber};
 
@@ -75,6 +76,10 @@ impl Files for HookedFiles {
 
     fn lock(&self, folder: &str) -> io::Result<Option<Box<dyn FolderLock>>> {
         self.0.lock(folder)
+    }
+
+    fn space(&self) -> io::Result<DiskSpace> {
+        self.0.space()
     }
 
     fn location(&self, folder: &str) -> String {

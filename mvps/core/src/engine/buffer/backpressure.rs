@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 /// Fill from which writes are slowed, as a fraction of the limit.
-const SLOW_FROM: f64 = 0.5;
+pub const SLOW_FROM: f64 = 0.5;
 
 /// Delay of one MiB just below the limit: about 2 MiB/s per writer are let in there.
 const DELAY_PER_MIB_AT_LIMIT: Duration = Duration::from_millis(500);
@@ -24,13 +24,12 @@ pub enum Admission {
     Wait,
 }
 
-/// Decides about a write of `bytes` with `used` of `limit` bytes taken.
+/// Decides about a write of `bytes` where so much is taken: 1 at the limit.
 #[must_use]
-pub fn admit(used: u64, limit: u64, bytes: u64) -> Admission {
-    if used >= limit {
+pub fn admit(fill: f64, bytes: u64) -> Admission {
+    if fill >= 1.0 {
         return Admission::Wait;
     }
-    let fill = used as f64 / limit as f64;
     if fill <= SLOW_FROM {
         return Admission::After(Duration::ZERO);
     }
@@ -47,12 +46,13 @@ mod tests {
     const GIB: u64 = 1 << 30;
     const MIB: u64 = 1 << 20;
 
+    fn fill(used: u64) -> f64 {
+        used as f64 / (8 * GIB) as f64
+    }
+
     fn check(used: u64, bytes: u64, expected: Admission) {
-        assert_eq!(
-            admit(used, 8 * GIB, bytes),
-            expected,
-            "used {used} bytes {bytes}"
-        );
+        let admission = admit(fill(used), bytes);
+        assert_eq!(admission, expected, "used {used} bytes {bytes}");
     }
 
     #[test]
@@ -69,7 +69,7 @@ mod tests {
     fn the_delay_never_falls_as_the_buffer_fills() {
         let mut last = Duration::ZERO;
         for used in (0..8 * GIB).step_by(64 << 20) {
-            let Admission::After(delay) = admit(used, 8 * GIB, MIB) else {
+            let Admission::After(delay) = admit(fill(used), MIB) else {
                 panic!("{used} is below the limit")
             };
             assert!(delay >= last);

@@ -2,13 +2,14 @@
 //!
 //! [`changes`]: bytes as changes of pages. [`RangeMap`]: values of runs of pages. `buffer_index`:
 //! where the newest content of each page is within a generation. [`backpressure`]: how long a write
-//! waits as the buffer fills.
+//! waits as the buffer fills. [`patient`]: stores that wait for room on the disk.
 //!
 //! Must never: know the image's task, the publisher or the map.
 
 pub mod backpressure;
 mod buffer_index;
 pub mod changes;
+pub mod patient;
 mod range_map;
 
 pub use buffer_index::{Buffered, GenerationIndex, RECORD_OVERHEAD_BYTES};

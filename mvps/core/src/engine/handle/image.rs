@@ -163,9 +163,7 @@ impl Image {
     /// Delays a write of `bytes` as the buffer's fill asks for. At the limit it does not wait here:
     /// the task holds it, in order.
     pub(super) async fn slow_down(&self, bytes: u64) {
-        let used = self.shared.gauges.buffered_bytes.load(Ordering::Relaxed);
-        let limit = self.shared.config.buffer_limit_bytes;
-        if let Admission::After(delay) = backpressure::admit(used, limit, bytes)
+        if let Admission::After(delay) = backpressure::admit(self.shared.disk.fill(), bytes)
             && !delay.is_zero()
         {
             self.shared.environment.clock.sleep(delay).await;

@@ -1,10 +1,11 @@
 //! What all handles of an image share with its task.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::AtomicBool;
 
 use super::bases::Bases;
 use crate::engine::config::EngineConfig;
+use crate::engine::disk_budget::DiskShare;
 use crate::engine::host::Host;
 use crate::engine::transaction_budget::TransactionBudget;
 use crate::env::Environment;
@@ -13,8 +14,6 @@ use crate::ids::{ImageId, PageSize};
 /// What an image's task tells its callers without being asked.
 #[derive(Default)]
 pub(in crate::engine) struct Gauges {
-    /// Bytes that the buffer takes, for backpressure.
-    pub(in crate::engine) buffered_bytes: AtomicU64,
     /// From the attempt to publish it clean on: another server may be the active writer.
     pub(in crate::engine) closed: AtomicBool,
 }
@@ -27,6 +26,8 @@ pub(in crate::engine) struct Shared {
     pub(in crate::engine) environment: Environment,
     pub(in crate::engine) host: Host,
     pub(in crate::engine) gauges: Arc<Gauges>,
+    /// The image's share of the local disk.
+    pub(in crate::engine) disk: DiskShare,
     pub(in crate::engine) transaction_budget: TransactionBudget,
     pub(in crate::engine) bases: Bases,
 }

@@ -17,9 +17,11 @@ use crate::content::zeroes;
 use crate::engine::buffer::{Change, patched};
 use crate::engine::error::EngineError;
 use crate::engine::read::{OldPage, buffered_page};
-use crate::engine::reply::{Acknowledge, CommitRefusal, Reply, answer};
+use crate::engine::reply::{Acknowledge, CommitRefusal, answer};
 use crate::engine::request::{CommitRequest, LockRequest};
-use crate::env::{BufferBatch, BufferRecord, PageRun, RECORD_MAX_BYTES, RecordRef, let_others_run};
+use crate::env::{
+    BufferBatch, BufferError, BufferRecord, PageRun, RECORD_MAX_BYTES, RecordRef, let_others_run,
+};
 use crate::ids::{Lsn, PageNumber, PageSize};
 
 const REVOKED: EngineError = EngineError::Aborted {
@@ -30,8 +32,8 @@ const REVOKED: EngineError = EngineError::Aborted {
 #[derive(Default)]
 pub(super) struct Group {
     records: Vec<BufferRecord>,
-    /// Who waits for what, in order of LSNs.
-    waiting: Vec<(Lsn, Acknowledge, Reply<(), CommitRefusal>)>,
+    /// The commits, in order of LSNs.
+    waiting: Vec<(Lsn, CommitRequest)>,
     /// The last LSN given out in this group.
     last_lsn: Option<Lsn>,
     /// Bytes of the records' content.
@@ -56,6 +58,9 @@ impl ImageTask {
     /// since the last time takes much memory: their connections have given their room back, and come
     /// again.
     fn stall(&mut self, request: Stalled) {
+        if let Some(by) = self.full_by(0) {
+            self.note_held_up(by, "writes wait");
+        }
         self.stalled_bytes += request.bytes();
         self.stalled.push_back(request);
         if self.stalled_bytes >= self.config().limits.stalled_sweep_bytes {
@@ -68,7 +73,8 @@ impl ImageTask {
     /// already. The holder of the lock
     /// overtakes whoever waits for the lock; nobody overtakes for room.
     fn must_wait(&self, request: &Stalled, others_wait: bool, group: &Group) -> bool {
-        let stopped = self.rollback.is_active();
+        let stopped = self.rollback.is_active()
+            || (self.room.is_awaited() && !crate::mutant::is("writes overtake who waits for room"));
         match request {
             Stalled::Lock(request) => {
                 // Who waits for a lock that it holds itself waits until it is broken.
@@ -103,6 +109,10 @@ impl ImageTask {
     /// Gives those who wait their turn, as far as it goes.
     pub(super) async fn resume_stalled(&mut self) {
         if self.stalled.is_empty() {
+            self.room.nobody_waits();
+        }
+        let now = self.now();
+        if self.room.forbids_commits(now) || self.stalled.is_empty() {
             return;
         }
         let mut group = Group::default();
@@ -121,6 +131,8 @@ impl ImageTask {
                 }
                 if let Some(error) = self.refusal() {
                     request.refuse(error);
+                } else if self.room.is_awaited() {
+                    self.stalled.push_back(request);
                 } else {
                     self.grant(request, &mut group);
                 }
@@ -169,35 +181,27 @@ impl ImageTask {
         }
     }
 
-    fn compose(&mut self, request: CommitRequest, group: &mut Group) {
-        let CommitRequest {
-            transaction,
-            changes,
-            old_pages,
-            acknowledge,
-            reply,
-            ..
-        } = request;
-        if let Some((id, reads)) = transaction {
+    fn compose(&mut self, mut request: CommitRequest, group: &mut Group) {
+        if let Some((id, reads)) = request.transaction.take() {
             let checked = self.transactions.check(id, &reads);
             // Committed or in conflict, the transaction is over.
             self.transactions.end(id);
             if let Err(error) = checked {
-                answer(reply, Err(CommitRefusal::Failed(error)));
+                answer(request.reply, Err(CommitRefusal::Failed(error)));
                 return;
             }
         }
         let before = group.last_lsn.unwrap_or(self.lsn);
-        if changes.is_empty() {
-            group.waiting.push((before, acknowledge, reply));
+        if request.changes.is_empty() {
+            group.waiting.push((before, request));
             return;
         }
         let lsn = before.next();
         let composed = group.records.len();
-        match self.records(changes, &old_pages, lsn, group) {
+        match self.records(&request, lsn, group) {
             Err(refusal) => {
                 group.records.truncate(composed);
-                answer(reply, Err(refusal));
+                answer(request.reply, Err(refusal));
             }
             Ok(()) => {
                 let page_size = self.shared.page_size;
@@ -212,7 +216,7 @@ impl ImageTask {
                     }
                 }
                 group.last_lsn = Some(lsn);
-                group.waiting.push((lsn, acknowledge, reply));
+                group.waiting.push((lsn, request));
             }
         }
     }
@@ -220,13 +224,12 @@ impl ImageTask {
     /// Appends the records of one commit to the group.
     fn records(
         &self,
-        changes: Vec<Change>,
-        old_pages: &[OldPage],
+        request: &CommitRequest,
         lsn: Lsn,
         group: &mut Group,
     ) -> Result<(), CommitRefusal> {
         let page_size = self.shared.page_size;
-        for change in changes {
+        for change in &request.changes {
             match change {
                 Change::Hole { pages } => group.records.push(BufferRecord {
                     at: RecordRef {
@@ -251,10 +254,10 @@ impl ImageTask {
                     }
                 }
                 Change::Patch { page, offset, data } => {
-                    let old = self.current_page(page, old_pages, group)?;
-                    let data = patched(&old, offset, &data);
+                    let old = self.current_page(*page, &request.old_pages, &group.records)?;
+                    let data = patched(&old, *offset, data);
                     group.records.push(BufferRecord {
-                        at: RecordRef { first: page, lsn },
+                        at: RecordRef { first: *page, lsn },
                         run: PageRun::Data(data),
                     });
                 }
@@ -263,15 +266,15 @@ impl ImageTask {
         Ok(())
     }
 
-    /// What `page` holds at this point of the group.
-    fn current_page(
+    /// What `page` holds after these records of a group.
+    pub(super) fn current_page(
         &self,
         page: PageNumber,
         old_pages: &[OldPage],
-        group: &Group,
+        records: &[BufferRecord],
     ) -> Result<Bytes, CommitRefusal> {
         let page_size = self.shared.page_size;
-        let newest = group.records.iter().rev();
+        let newest = records.iter().rev();
         for record in newest {
             let pages = pages_of(record, page_size);
             if !pages.contains(&page) {
@@ -293,8 +296,10 @@ impl ImageTask {
             return Ok(content);
         }
         // Nothing of it is buffered, so it has not changed since the current map was made.
-        let current =
-            |old: &OldPage| old.map == self.guard.0 || crate::mutant::is("stale old page accepted");
+        let current = |old: &OldPage| {
+            let is_newest = old.map == self.guard.0 || old.as_of == Some(self.lsn);
+            is_newest || crate::mutant::is("stale old page accepted")
+        };
         let mut old_pages = old_pages.iter();
         let old = old_pages.find(|old| old.page == page && current(old));
         old.map(|old| old.content.clone())
@@ -326,13 +331,19 @@ impl ImageTask {
             let failed = self.buffer.commit(batch).await.err();
             let failed = failed.filter(|_| !crate::mutant::is("failed commit answered as success"));
             if let Some(error) = failed {
+                let requests = waiting.into_iter().map(|(_, request)| request);
+                if let BufferError::Full { reason } = &error {
+                    self.wait_for_room(requests.collect(), reason);
+                    return;
+                }
                 let error = EngineError::from(error);
                 self.fail(error.clone());
-                for (_, _, reply) in waiting {
-                    answer(reply, Err(CommitRefusal::Failed(error.clone())));
+                for request in requests {
+                    answer(request.reply, Err(CommitRefusal::Failed(error.clone())));
                 }
                 return;
             }
+            self.found_room();
             if !early {
                 for record in &records {
                     self.active.apply(record, page_size);
@@ -344,10 +355,10 @@ impl ImageTask {
                 .get_or_insert(self.shared.environment.clock.now());
             self.publish_view();
         }
-        for (lsn, acknowledge, reply) in waiting {
-            match acknowledge {
-                Acknowledge::Buffered => self.release(reply),
-                Acknowledge::Durable(durability) => self.settle(reply, durability, lsn),
+        for (lsn, request) in waiting {
+            match request.acknowledge {
+                Acknowledge::Buffered => self.release(request.reply),
+                Acknowledge::Durable(durability) => self.settle(request.reply, durability, lsn),
             }
         }
         if bytes >= self.config().limits.large_group_bytes {

@@ -7,12 +7,14 @@ use super::completion::Completion;
 use super::plans::jittered;
 use super::state::ImageTask;
 use crate::engine::buffer::GenerationIndex;
+use crate::engine::buffer::patient::once_there_is_room;
 use crate::env::BufferError;
 use crate::ids::Generation;
 
 impl ImageTask {
     pub(super) async fn next_generation(&mut self) -> Result<GenerationIndex, BufferError> {
-        self.buffer.seal().await?;
+        let clock = &*self.shared.environment.clock;
+        once_there_is_room(clock, "sealing", || self.buffer.seal()).await?;
         let (generation, handle) = self.buffer.active().await?;
         Ok(GenerationIndex::new(generation, handle))
     }
@@ -33,11 +35,13 @@ impl ImageTask {
                     sealed.records.remove(pages);
                 }
                 self.sealed.push_back(sealed);
+                self.found_room();
                 self.schedule.dirty_since = None;
                 let entropy = &*self.shared.environment.entropy;
                 self.schedule.interval = jittered(self.shared.config.checkpoint_interval, entropy);
                 self.publish_view();
             }
+            Err(BufferError::Full { reason }) => self.put_off_seal(&reason),
             Err(error) => self.fail(error.into()),
         }
     }

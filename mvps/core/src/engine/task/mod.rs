@@ -21,6 +21,7 @@ mod generations;
 mod plans;
 mod rollback;
 mod rollback_state;
+mod room;
 mod run;
 mod schedule;
 mod stalled;

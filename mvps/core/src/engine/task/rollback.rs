@@ -91,6 +91,10 @@ impl ImageTask {
     /// buffered belongs to a history that is over: nothing more may be committed on top of it.
     async fn apply_rollback(&mut self, done: RolledBack, map: Map) -> Result<(), EngineError> {
         self.acknowledgements.fail(&ROLLED_BACK);
+        // First, so that the next generation finds room.
+        for dropped in std::mem::take(&mut self.sealed) {
+            self.drop_drained(dropped.generation);
+        }
         let next = match self.next_generation().await {
             Ok(next) => next,
             Err(error) => {
@@ -100,8 +104,6 @@ impl ImageTask {
             }
         };
         let active = std::mem::replace(&mut self.active, next);
-        let mut gone: Vec<_> = self.sealed.drain(..).collect();
-        gone.push(active);
         let publisher = self.publisher.as_mut().expect("it came back just now");
         self.tenure = publisher.tenure();
         self.size_bytes = publisher.size_bytes();
@@ -116,9 +118,7 @@ impl ImageTask {
         self.transactions.abort_all("the image was rolled back");
         self.publish_view();
         self.schedule.answer_checkpoints(done.version, done.lsn);
-        for dropped in gone {
-            self.drop_drained(dropped.generation);
-        }
+        self.drop_drained(active.generation);
         tracing::warn!(
             image = %self.shared.id, version = %done.version, lsn = %done.lsn,
             "rolled back; the version before is {}", done.undo_version

@@ -152,7 +152,8 @@ impl ImageTask {
     fn tick(&mut self) {
         let now = self.now();
         self.transactions.expire(now, &self.shared.config);
-        if self.is_full(0) && self.transactions.pins_map_before(self.guard.0) {
+        let is_full = self.is_full(0) || self.room.is_awaited();
+        if is_full && self.transactions.pins_map_before(self.guard.0) {
             self.transactions
                 .abort_oldest("it kept data on the full buffer store");
         }
@@ -177,6 +178,7 @@ impl ImageTask {
             sealed_generations: self.sealed.len(),
             transactions: self.transactions.len(),
             stalled: self.stalled.len(),
+            held_up: self.room.held_up(self.now()),
             publishing: self.publisher.is_none(),
             space: self.schedule.cleaning.space,
             tenure: self.tenure,

@@ -100,7 +100,12 @@ impl ImageTask {
             publisher_idle: self.publisher.is_some()
                 && schedule.retry_at.is_none_or(|retry_at| now >= retry_at),
             // A full buffer waits for no timer.
-            due: aged || asked || self.is_full(0),
+            due: aged
+                || asked
+                || self.is_full(0)
+                || self.room.is_awaited()
+                || self.shared.disk.gives_way(),
+            no_room: self.room.forbids_seal(now),
             grow: !schedule.grow.is_empty(),
             rollback_wanted: self.rollback.is_wanted(),
             rolling_back: self.rollback.is_active(),
@@ -166,6 +171,7 @@ impl ImageTask {
             Completion::Spilled(Ok(())) => self.spilled(),
             Completion::Dropped(generation, Ok(())) => {
                 self.schedule.dropping -= 1;
+                self.room.made();
                 self.schedule
                     .spilled
                     .retain(|spilled| *spilled != generation);

@@ -2,17 +2,18 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use tokio::sync::{mpsc, watch};
 
 use super::completion::Completion;
 use super::plans::Schedule;
 use super::rollback_state::RollbackState;
+use super::room::Room;
 use super::stalled::Stalled;
 use super::waiting::Acknowledgements;
 use crate::engine::buffer::GenerationIndex;
 use crate::engine::config::{EngineConfig, SEALED_IN_MEMORY_MAX};
+use crate::engine::disk_budget::BufferLimit;
 use crate::engine::error::EngineError;
 use crate::engine::handle::Shared;
 use crate::engine::publisher::Publisher;
@@ -53,6 +54,8 @@ pub(in crate::engine) struct ImageTask {
     pub(super) stalled: VecDeque<Stalled>,
     /// Bytes that were added to these since the abandoned ones were forgotten.
     pub(super) stalled_bytes: usize,
+    /// Who waits for room on the disk.
+    pub(super) room: Room,
     pub(super) acknowledgements: Acknowledgements,
     pub(super) schedule: Schedule,
     pub(super) rollback: RollbackState,
@@ -118,6 +121,7 @@ impl ImageTask {
             transactions,
             stalled: VecDeque::new(),
             stalled_bytes: 0,
+            room: Room::default(),
             acknowledgements: Acknowledgements::new(parts.tenure_check),
             schedule,
             rollback: RollbackState::new(parts.abandon),
@@ -190,14 +194,17 @@ impl ImageTask {
 
     /// Whether there is no room once `more` bytes were committed.
     pub(super) fn is_full(&self, more: usize) -> bool {
-        self.buffered_bytes() + more as u64 >= self.config().buffer_limit_bytes
+        self.full_by(more).is_some()
+    }
+
+    /// The limit that leaves no room for `more` bytes, if one does.
+    pub(super) fn full_by(&self, more: usize) -> Option<BufferLimit> {
+        self.gauge();
+        self.shared.disk.full_by(more as u64)
     }
 
     pub(super) fn gauge(&self) {
-        self.shared
-            .gauges
-            .buffered_bytes
-            .store(self.buffered_bytes(), Ordering::Relaxed);
+        self.shared.disk.set(self.buffered_bytes());
     }
 
     /// Whether the active generation is full and the one before it still fills the memory.

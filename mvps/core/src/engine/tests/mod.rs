@@ -12,6 +12,7 @@ mod fencing;
 mod history;
 mod maintenance;
 mod pressure;
+mod room;
 mod shapes;
 mod transactions;
 mod world;

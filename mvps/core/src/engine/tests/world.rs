@@ -5,12 +5,15 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::content_log::LogBufferStores;
 use crate::engine::{
     Acknowledge, Attachment, Durability, EngineConfig, Host, Image, OpenError, open,
 };
 use crate::env::memory::testing::{TestClock, TestSpawner};
-use crate::env::memory::{Crash, MemoryBufferStores, MemoryObjectStore, SeededEntropy, Verdict};
-use crate::env::{Environment, OperationKind};
+use crate::env::memory::{
+    Crash, MemoryBufferStores, MemoryFiles, MemoryObjectStore, SeededEntropy, Verdict,
+};
+use crate::env::{BufferStores, Environment, OperationKind};
 use crate::ids::{ImageId, PageSize};
 use crate::protocol::{Intent, OpeningRequest};
 
@@ -61,14 +64,30 @@ impl World {
         self.machine_with(seed, Arc::new(MemoryBufferStores::new()))
     }
 
+    /// A machine whose buffer stores are content logs on `files`.
+    pub fn machine_on(&self, seed: u64, files: &MemoryFiles) -> Machine {
+        let entropy = Arc::new(SeededEntropy::new(seed));
+        let logs = LogBufferStores::new(Arc::new(files.clone()), entropy);
+        let mut machine = self.machine(seed);
+        machine.host = Host::new(self.environment(seed, Arc::new(logs)), 64 << 20);
+        machine
+    }
+
+    fn environment(&self, seed: u64, buffers: Arc<dyn BufferStores>) -> Environment {
+        Environment {
+            clock: Arc::new(TestClock::start()),
+            entropy: Arc::new(SeededEntropy::new(seed)),
+            spawner: Arc::new(TestSpawner),
+            objects: self.objects.clone(),
+            buffers,
+        }
+    }
+
     fn machine_with(&self, seed: u64, buffers: Arc<MemoryBufferStores>) -> Machine {
         let entropy = Arc::new(SeededEntropy::new(seed));
         let environment = Environment {
-            clock: Arc::new(TestClock::start()),
             entropy: entropy.clone(),
-            spawner: Arc::new(TestSpawner),
-            objects: self.objects.clone(),
-            buffers: buffers.clone(),
+            ..self.environment(seed, buffers.clone())
         };
         Machine {
             buffers,
@@ -80,8 +99,17 @@ impl World {
 
 impl Machine {
     pub async fn try_open(&self, config: EngineConfig) -> Result<Image, OpenError> {
+        self.try_open_named(&image(), config).await
+    }
+
+    /// Opens an image of any name, or makes it.
+    pub async fn try_open_named(
+        &self,
+        image: &ImageId,
+        config: EngineConfig,
+    ) -> Result<Image, OpenError> {
         let request = OpeningRequest {
-            image: image(),
+            image: image.clone(),
             page_size: PageSize::from_bits(12).expect("12 is in range"),
             image_size_bytes: Some(IMAGE_BYTES),
             intent: Intent::CreateOrGrow,

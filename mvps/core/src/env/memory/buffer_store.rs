@@ -19,8 +19,8 @@ use bytes::Bytes;
 use super::buffer_disk::{Contents, Disk, Records};
 use crate::env::{
     BufferBatch, BufferError, BufferHandle, BufferStore, BufferStores, BufferUsage,
-    CHECKSUM_UNIT_BYTES, Clock, Entropy, PageRun, RECORD_MAX_BYTES, RecordRef, Recovered,
-    RecoveredGeneration,
+    CHECKSUM_UNIT_BYTES, Clock, DiskSpace, Entropy, PageRun, RECORD_MAX_BYTES, RecordRef,
+    Recovered, RecoveredGeneration,
 };
 use crate::ids::{Generation, ImageId};
 
@@ -302,6 +302,10 @@ impl BufferStores for MemoryBufferStores {
         })
     }
 
+    fn space(&self) -> Option<DiskSpace> {
+        None
+    }
+
     fn location(&self, image: &ImageId) -> String {
         format!("memory:{image}")
     }
@@ -394,10 +398,12 @@ impl Image {
             return Ok(());
         };
         let reason = format!("scripted failure: {fault:?}");
-        self.poisoned = Some(reason.clone());
         let error = match fault {
             BufferFault::DiskFull => BufferError::Full { reason },
-            _ => BufferError::Poisoned { reason },
+            _ => {
+                self.poisoned = Some(reason.clone());
+                BufferError::Poisoned { reason }
+            }
         };
         Err((Some(fault), error))
     }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use super::player::{LIMIT_BYTES, PIECE_BYTES, Player, key, now, open_on, piece};
 use crate::env::conformance::check_frame_cache;
 use crate::env::memory::{Crash, MemoryFiles, SeededEntropy};
-use crate::env::{File, Files, FolderLock, FrameCache, OpenMode};
+use crate::env::{DiskSpace, File, Files, FolderLock, FrameCache, OpenMode};
 use crate::frame_cache::{CacheIndex, CacheOpenError, MemoryIndex, SlabCache, SlabCacheSettings};
 
 #[tokio::test]
@@ -103,6 +103,9 @@ impl Files for LateFiles {
     }
     fn lock(&self, folder: &str) -> io::Result<Option<Box<dyn FolderLock>>> {
         self.0.lock(folder)
+    }
+    fn space(&self) -> io::Result<DiskSpace> {
+        self.0.space()
     }
     fn location(&self, folder: &str) -> String {
         self.0.location(folder)

@@ -34,6 +34,8 @@ pub(super) struct Picture {
     pub(super) publisher_idle: bool,
     /// A checkpoint was asked for, or its time has come.
     pub(super) due: bool,
+    /// Another generation finds no room on the disk.
+    pub(super) no_room: bool,
     pub(super) grow: bool,
     /// A rollback waits for the publisher.
     pub(super) rollback_wanted: bool,
@@ -57,7 +59,8 @@ pub(super) fn next_action(picture: &Picture) -> Option<Action> {
     }
     // A limit of nothing asks for a checkpoint of every commit, not of none.
     let full_bytes = picture.checkpoint_bytes.max(1);
-    if picture.active_bytes >= full_bytes && picture.in_memory < SEALED_IN_MEMORY_MAX {
+    let seals = picture.in_memory < SEALED_IN_MEMORY_MAX && !picture.no_room;
+    if picture.active_bytes >= full_bytes && seals {
         return Some(Action::Seal);
     }
     let spill_from = picture.checkpoint_bytes / 4 * SPILL_AT_QUARTERS;
@@ -86,7 +89,7 @@ pub(super) fn next_action(picture: &Picture) -> Option<Action> {
             Action::Checkpoint
         });
     }
-    if picture.active_bytes > 0 && (picture.due || picture.closing) {
+    if picture.active_bytes > 0 && (picture.due || picture.closing) && !picture.no_room {
         return Some(Action::Seal);
     }
     if cleaning > Urgency::None {

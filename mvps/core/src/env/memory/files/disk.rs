@@ -6,8 +6,8 @@ use std::io::{self, IoSlice};
 
 use super::content::Content;
 use super::folder::{FileId, Folder};
-use super::schedule::{DiskFault, Refusal, Schedule, disk_full, process_ended};
-use crate::env::OpenMode;
+use super::schedule::{DiskFault, Refusal, Schedule, process_ended};
+use crate::env::{DiskSpace, OpenMode};
 
 /// An opening of a file, or a lock; never used twice on one disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -169,7 +169,7 @@ impl Disk {
         self.content(file).write(index(offset)?, &bytes[..count]);
         met?;
         if count < bytes.len() {
-            return Err(disk_full().into());
+            return Err(Refusal::full());
         }
         Ok(())
     }
@@ -178,7 +178,7 @@ impl Disk {
         let file = self.opened(hold)?;
         self.schedule.begin_mutating(&[])?;
         if length > self.end_of_room(file) {
-            return Err(disk_full().into());
+            return Err(Refusal::full());
         }
         self.content(file).set_length(index(length)?);
         Ok(())
@@ -200,6 +200,16 @@ impl Disk {
         self.schedule.alive()?;
         let opening = self.openings.get(&hold).ok_or_else(process_ended)?;
         Ok(opening.file)
+    }
+
+    /// The room that the capacity leaves; without one, all there could be.
+    pub(super) fn space(&self) -> DiskSpace {
+        let total_bytes = self.capacity_bytes.unwrap_or(u64::MAX);
+        let taken = self.files.values().map(Content::occupied_bytes).sum();
+        DiskSpace {
+            free_bytes: total_bytes.saturating_sub(taken),
+            total_bytes,
+        }
     }
 
     /// How far a file may reach: where it does already, or as far as the capacity allows.

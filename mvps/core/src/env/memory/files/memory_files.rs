@@ -9,7 +9,7 @@ use super::file::{MemoryFile, MemoryLock};
 use super::outside::FolderCopy;
 use super::schedule::{DiskFault, Refusal};
 use crate::env::memory::Crash;
-use crate::env::{Entropy, File, Files, FolderLock, OpenMode};
+use crate::env::{DiskSpace, Entropy, File, Files, FolderLock, OpenMode};
 
 /// Who is told of the scripted failures that strike, and of whose file or folder.
 type Watcher = Arc<dyn Fn(&str, DiskFault) + Send + Sync>;
@@ -232,6 +232,10 @@ impl Files for MemoryFiles {
         Ok(hold.map(|hold| -> Box<dyn FolderLock> {
             Box::new(MemoryLock::new(self.clone(), folder, hold))
         }))
+    }
+
+    fn space(&self) -> io::Result<DiskSpace> {
+        Ok(self.disk().space())
     }
 
     fn location(&self, folder: &str) -> String {

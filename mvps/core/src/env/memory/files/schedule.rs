@@ -18,7 +18,7 @@ pub enum DiskFault {
     DiskFull,
     /// The next `read_at` fails.
     ReadFails,
-    /// The next `open` finds too many open files.
+    /// The next `open` finds that the process has no descriptor left.
     OpenFails,
 }
 
@@ -26,14 +26,14 @@ impl DiskFault {
     fn error(self) -> io::Error {
         match self {
             Self::DiskFull => disk_full(),
-            Self::OpenFails => io::Error::other("too many open files"),
+            Self::OpenFails => io::Error::new(io::ErrorKind::ResourceBusy, "no descriptor is left"),
             fault => io::Error::other(format!("scripted failure: {fault:?}")),
         }
     }
 }
 
 /// The disk, or what a test allows of it, is used up.
-pub(super) fn disk_full() -> io::Error {
+fn disk_full() -> io::Error {
     io::Error::new(io::ErrorKind::StorageFull, "the disk is full")
 }
 
@@ -47,6 +47,16 @@ pub(super) fn process_ended() -> io::Error {
 pub(super) struct Refusal {
     pub(super) error: io::Error,
     pub(super) fault: Option<DiskFault>,
+}
+
+impl Refusal {
+    /// The capacity is used up.
+    pub(super) fn full() -> Self {
+        Self {
+            error: disk_full(),
+            fault: Some(DiskFault::DiskFull),
+        }
+    }
 }
 
 impl From<io::Error> for Refusal {
