@@ -5,6 +5,7 @@
 //! Must never: know flags. Whoever parses them hands over [`ServerSettings`].
 
 mod banner;
+mod cache_room;
 mod drain;
 mod folder_lock;
 mod image_operations;

@@ -17,6 +17,7 @@ use mvps_core::store::{Patience, ProbeOutcome, probe_conditional_create};
 use mvps_core::token::TokenKeys;
 
 use super::banner::banner;
+use super::cache_room::{make_room, share_a_disk};
 use super::drain::{Drained, drain};
 use super::folder_lock::FolderLock;
 use super::keys::ServerKeys;
@@ -194,6 +195,18 @@ async fn probed_host(settings: &ServerSettings, cores: NonZeroUsize) -> anyhow::
     let disk_cache = open_disk_cache(&settings.disk_cache, &settings.image_store).await;
     let host = Host::with_disk_cache(environment, settings.engine.cache_bytes, disk_cache);
     let host = host.with_disk_limits(limits);
+    if let Some(cache) = host.disk_cache()
+        && share_a_disk(&settings.buffer_store_path, &settings.disk_cache.path)
+    {
+        let environment = &host.environment;
+        let (buffers, clock) = (&environment.buffers, &environment.clock);
+        tokio::spawn(make_room(
+            Arc::clone(cache),
+            Arc::clone(buffers),
+            Arc::clone(clock),
+            limits.floor_bytes,
+        ));
+    }
     probe(&host, settings.accepts_unfenced, &settings.image_store).await?;
     Ok(host)
 }
