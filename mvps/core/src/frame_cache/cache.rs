@@ -9,8 +9,8 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use super::index::{CacheIndex, Place};
-use super::opening::SlabCacheSettings;
 use super::queue::Queue;
+use super::settings::SlabCacheSettings;
 use super::slab::{Found, Slab};
 use crate::env::{Entropy, Files, FolderLock, FrameCache, FrameCacheUsage};
 use crate::ids::PieceKey;

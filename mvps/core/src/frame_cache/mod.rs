@@ -21,6 +21,7 @@ mod format;
 mod index;
 mod opening;
 mod queue;
+mod settings;
 mod slab;
 #[cfg(test)]
 mod tests;
@@ -30,4 +31,4 @@ pub use cache::SlabCache;
 #[cfg(any(test, feature = "conformance"))]
 pub use index::MemoryIndex;
 pub use index::{CacheIndex, Place};
-pub use opening::{CacheOpenError, SlabCacheSettings};
+pub use settings::{CacheOpenError, SlabCacheSettings};

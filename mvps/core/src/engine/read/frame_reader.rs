@@ -33,14 +33,15 @@ use crate::format::object_name::ObjectName;
 use crate::ids::{PageNumber, PageSize, PieceKey};
 use crate::object_reads::{ObjectReads, Piece, ReadError};
 
+mod levels;
 mod on_disk;
 mod retention;
 mod span;
 mod wanted;
 
-pub use on_disk::FrameReadsByLevel;
+pub use levels::FrameReadsByLevel;
 
-use on_disk::LevelCounts;
+use levels::LevelCounts;
 use retention::Retention;
 use span::{FetchedFrames, SpanRequest, spans_of};
 use wanted::{FetchedFrame, ImageFrames, WantedFrame, unknown_segment, wanted};

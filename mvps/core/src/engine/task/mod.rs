@@ -7,7 +7,8 @@
 //!
 //! Read `state` (what there is), `run` (the loop), `commit` (what a commit does), `acknowledge`
 //! (when the client is told), `schedule` (when to seal, checkpoint, grow, close), `generations`,
-//! `rollback`; `waiting`, `stalled`, `plans` and `rollback_state` are the parts of the state.
+//! `rollback`, `full_disk`; `waiting`, `stalled`, `plans`, `room` and `rollback_state` are the parts of the
+//! state.
 //!
 //! Invariants: one owner of every field; a view is published only after its commits are in the
 //! buffer store; nothing is acknowledged after a failure.
@@ -17,6 +18,7 @@
 mod acknowledge;
 mod commit;
 mod completion;
+mod full_disk;
 mod generations;
 mod plans;
 mod rollback;

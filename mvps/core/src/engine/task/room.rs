@@ -1,36 +1,20 @@
-//! A disk without room (D10): commits that met it wait at the head of the queue, and everybody behind
-//! them; reads and checkpoints go on, and make room.
-//!
-//! Invariants: nobody is told that a commit happened before it is in the buffer store, which has
-//! nothing of one that waits. While commits wait no other is composed and no lock is granted, so that
-//! what was decided about them holds: a transaction was checked, and is over.
+//! What is known of the room on the buffer store's disk; part of the task's state.
 
-use std::time::Duration;
-
-use super::stalled::Stalled;
-use super::state::ImageTask;
-use crate::engine::buffer::Change;
-use crate::engine::buffer::patient::ROOM_PAUSE;
 use crate::engine::disk_budget::BufferLimit;
-use crate::engine::read::OldPage;
-use crate::engine::request::CommitRequest;
 use crate::engine::status::HeldUp;
 use crate::env::Moment;
-
-/// The log is told no more often: at a limit writes go on and wait in turns.
-const TELL_EVERY: Duration = Duration::from_mins(1);
 
 /// What is known of the room on the buffer store's disk.
 #[derive(Default)]
 pub(super) struct Room {
     /// When commits that met a full disk are tried again.
-    retry_at: Option<Moment>,
+    pub(super) retry_at: Option<Moment>,
     /// Not before this moment can a generation be sealed.
-    seal_at: Option<Moment>,
+    pub(super) seal_at: Option<Moment>,
     /// What has held writes up since when.
-    held_up: Option<(BufferLimit, Moment)>,
+    pub(super) held_up: Option<(BufferLimit, Moment)>,
     /// When the log was told of it last.
-    told_at: Option<Moment>,
+    pub(super) told_at: Option<Moment>,
 }
 
 impl Room {
@@ -70,73 +54,6 @@ impl Room {
     pub(super) fn nobody_waits(&mut self) {
         if self.retry_at.is_none() && self.seal_at.is_none() {
             self.held_up = None;
-        }
-    }
-}
-
-impl ImageTask {
-    /// These commits, which were composed last, wait: the disk has no room for them.
-    pub(super) fn wait_for_room(&mut self, requests: Vec<CommitRequest>, reason: &str) {
-        self.note_held_up(BufferLimit::Disk, reason);
-        self.room.retry_at = Some(self.now().after(ROOM_PAUSE));
-        for mut request in requests.into_iter().rev() {
-            self.keep_old_pages(&mut request);
-            let request = Stalled::Commit(request);
-            self.stalled_bytes += request.bytes();
-            self.stalled.push_front(request);
-        }
-    }
-
-    /// What a patch needs is not read again: nothing is committed before it, but a checkpoint may
-    /// move it.
-    fn keep_old_pages(&self, request: &mut CommitRequest) {
-        let mut kept = Vec::new();
-        for change in &request.changes {
-            let Change::Patch { page, .. } = change else {
-                continue;
-            };
-            // What an earlier one of them writes is not there yet; that one comes first again.
-            if let Ok(content) = self.current_page(*page, &request.old_pages, &[]) {
-                kept.push(OldPage {
-                    page: *page,
-                    content,
-                    map: self.guard.0,
-                    as_of: Some(self.lsn),
-                });
-            }
-        }
-        if !crate::mutant::is("what a patch needs is not kept while it waits for room") {
-            request.old_pages = kept;
-        }
-    }
-
-    /// The disk has no room for another generation.
-    pub(super) fn put_off_seal(&mut self, reason: &str) {
-        self.note_held_up(BufferLimit::Disk, reason);
-        self.room.seal_at = Some(self.now().after(ROOM_PAUSE));
-    }
-
-    /// There is no room for a request or a generation.
-    pub(super) fn note_held_up(&mut self, by: BufferLimit, reason: &str) {
-        let now = self.now();
-        if self.room.held_up.is_none_or(|(known, _)| known != by) {
-            self.room.held_up = Some((by, now));
-        }
-        let told_at = self.room.told_at;
-        if told_at.is_none_or(|at| now.since(at) >= TELL_EVERY) {
-            self.room.told_at = Some(now);
-            let limit = by.description();
-            tracing::warn!(image = %self.shared.id, limit, reason, "no room for writes");
-        }
-    }
-
-    /// A commit or a seal found room.
-    pub(super) fn found_room(&mut self) {
-        if let Some(held) = self.room.held_up(self.now()) {
-            self.room.held_up = None;
-            self.room.seal_at = None;
-            let (limit, held_ms) = (held.by.description(), held.held.as_millis());
-            tracing::debug!(image = %self.shared.id, limit, held_ms, "there is room again");
         }
     }
 }

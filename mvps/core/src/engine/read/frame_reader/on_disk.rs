@@ -1,7 +1,7 @@
 //! Frames on the local disk: found, verified, and brought to memory.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, join_all};
@@ -11,34 +11,6 @@ use super::wanted::{ImageFrames, WantedFrame};
 use crate::engine::read::single_flight::NewRequest;
 use crate::env::SpawnerExt;
 use crate::format::frame::{Frame, decode_frame};
-
-/// Where frames were found.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct FrameReadsByLevel {
-    /// In memory.
-    pub memory: u64,
-    /// On the local disk.
-    pub disk: u64,
-    /// In object storage.
-    pub store: u64,
-}
-
-#[derive(Default)]
-pub(super) struct LevelCounts {
-    pub(super) memory: AtomicU64,
-    pub(super) disk: AtomicU64,
-    pub(super) store: AtomicU64,
-}
-
-impl LevelCounts {
-    pub(super) fn read(&self) -> FrameReadsByLevel {
-        FrameReadsByLevel {
-            memory: self.memory.load(Ordering::Relaxed),
-            disk: self.disk.load(Ordering::Relaxed),
-            store: self.store.load(Ordering::Relaxed),
-        }
-    }
-}
 
 impl FrameReads {
     /// Those of the wanted frames that are on the disk, or came to memory since the caller looked, in
