@@ -13,6 +13,10 @@ use std::time::Duration;
 use super::buffer::backpressure::SLOW_FROM;
 use crate::env::{BufferStores, Clock, Moment};
 
+/// With less than this an image does not give way: a checkpoint makes little room then, and costs as
+/// many requests.
+const GIVES_WAY_BYTES: u64 = 16 << 20;
+
 /// One part in this many of the limit of all is for images that take little.
 const SMALL_DIVISOR: u64 = 4;
 
@@ -172,7 +176,7 @@ impl DiskShare {
         let shares = disk.shares.load(Ordering::Relaxed).max(1);
         let mean = disk.taken.load(Ordering::Relaxed) / shares;
         let own = self.taken.load(Ordering::Relaxed);
-        own > 0 && own >= mean && self.shared_fill() >= SLOW_FROM
+        own >= mean.max(GIVES_WAY_BYTES) && self.shared_fill() >= SLOW_FROM
     }
 
     /// How full the fuller of the limits is that images share.
@@ -230,5 +234,52 @@ fn ratio(used: u64, limit: u64) -> f64 {
     match limit {
         0 => 1.0,
         limit => used as f64 / limit as f64,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::env::memory::MemoryBufferStores;
+    use crate::env::memory::testing::TestClock;
+
+    const MIB: u64 = 1 << 20;
+
+    fn budget(limits: DiskLimits) -> DiskBudget {
+        let stores = Arc::new(MemoryBufferStores::new());
+        DiskBudget::new(stores, Arc::new(TestClock::start()), limits)
+    }
+
+    #[tokio::test]
+    async fn who_takes_most_gives_way_and_who_takes_little_goes_on() {
+        let budget = budget(DiskLimits {
+            total_bytes: 1024 * MIB,
+            floor_bytes: 0,
+        });
+        let shares: Vec<_> = (0..4).map(|_| budget.share(u64::MAX)).collect();
+        shares[0].set(400 * MIB);
+        shares[1].set(100 * MIB);
+        assert!(!shares[0].gives_way(), "there is room");
+        shares[1].set(200 * MIB);
+        shares[2].set(8 * MIB);
+        let gives_way: Vec<bool> = shares.iter().map(DiskShare::gives_way).collect();
+        assert_eq!(gives_way, [true, true, false, false]);
+        shares[1].set(620 * MIB);
+        let full: Vec<_> = shares.iter().map(|share| share.full_by(0)).collect();
+        let total = Some(BufferLimit::Total);
+        assert_eq!(full, [total, total, None, None]);
+        assert!(shares[0].fill() >= 1.0 && shares[2].fill() < 0.1);
+        shares[2].set(64 * MIB);
+        assert_eq!(shares[2].full_by(0), total, "a quarter of an equal share");
+        drop(shares);
+        assert_eq!(budget.share(u64::MAX).full_by(1023 * MIB), None);
+    }
+
+    #[tokio::test]
+    async fn nothing_is_limited_that_nobody_limits() {
+        let share = budget(DiskLimits::default()).share(u64::MAX);
+        share.set(1 << 60);
+        assert_eq!(share.full_by(1 << 60), None);
+        assert!(share.fill() < 0.5 && !share.gives_way());
     }
 }

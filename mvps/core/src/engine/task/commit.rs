@@ -58,9 +58,6 @@ impl ImageTask {
     /// since the last time takes much memory: their connections have given their room back, and come
     /// again.
     fn stall(&mut self, request: Stalled) {
-        if let Some(by) = self.full_by(0) {
-            self.note_held_up(by, "writes wait");
-        }
         self.stalled_bytes += request.bytes();
         self.stalled.push_back(request);
         if self.stalled_bytes >= self.config().limits.stalled_sweep_bytes {
@@ -139,6 +136,10 @@ impl ImageTask {
             }
         }
         self.commit(&mut group).await;
+        let next = self.stalled.front().map(Stalled::bytes);
+        if let Some(by) = next.and_then(|bytes| self.full_by(bytes)) {
+            self.note_held_up(by, "writes wait");
+        }
     }
 
     pub(super) fn refuse_revoked(&mut self) {

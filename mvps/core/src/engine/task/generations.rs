@@ -35,7 +35,7 @@ impl ImageTask {
                     sealed.records.remove(pages);
                 }
                 self.sealed.push_back(sealed);
-                self.found_room();
+                self.room.seal_at = None;
                 self.schedule.dirty_since = None;
                 let entropy = &*self.shared.environment.entropy;
                 self.schedule.interval = jittered(self.shared.config.checkpoint_interval, entropy);

@@ -26,7 +26,7 @@ impl DiskFault {
     fn error(self) -> io::Error {
         match self {
             Self::DiskFull => disk_full(),
-            Self::OpenFails => io::Error::new(io::ErrorKind::ResourceBusy, "no descriptor is left"),
+            Self::OpenFails => io::Error::new(io::ErrorKind::ResourceBusy, "too many open files"),
             fault => io::Error::other(format!("scripted failure: {fault:?}")),
         }
     }
