@@ -1,13 +1,13 @@
 //! The direction of dependencies between packages, read from `cargo metadata`.
 
 use std::collections::BTreeMap;
-use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use serde_json::Value;
 
-use crate::rig::{command, workspace};
+use crate::rig::command::{self, cargo};
+use crate::rig::workspace;
 
 /// Which packages of the workspace a package may depend on (in any kind of dependency).
 const ALLOWED: &[(&str, &[&str])] = &[
@@ -55,7 +55,7 @@ struct Dependency {
 }
 
 fn workspace_packages() -> Result<Packages> {
-    let mut cargo = Command::new("cargo");
+    let mut cargo = cargo();
     cargo
         .args(["metadata", "--format-version", "1", "--no-deps", "--locked"])
         .current_dir(workspace::root());
@@ -111,7 +111,7 @@ fn direct_findings(packages: &Packages) -> Vec<String> {
 /// What the core is really built with: a feature of tokio that another package switches on does
 /// not count here, one that the core itself asks for does.
 fn core_tree_findings() -> Result<Vec<String>> {
-    let mut cargo = Command::new("cargo");
+    let mut cargo = cargo();
     let arguments = "tree --package mvps-core --edges normal,features --prefix none --locked";
     cargo
         .args(arguments.split(' '))

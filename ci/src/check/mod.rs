@@ -9,13 +9,13 @@ mod source;
 mod supply;
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Result, bail};
 
+use crate::rig::command;
 use crate::rig::report::Report;
-use crate::rig::{command, workspace};
+use crate::rig::workspace;
 
 /// A clippy run from nothing compiles every dependency.
 const CARGO_LIMIT: Duration = Duration::from_secs(2400);
@@ -88,7 +88,7 @@ fn report_rooms(root: Option<&Path>) -> Result<()> {
 }
 
 fn cargo(arguments: &[&str]) -> Result<String> {
-    let mut cargo = Command::new("cargo");
+    let mut cargo = command::cargo();
     cargo.args(arguments).current_dir(workspace::root());
     command::run(&mut cargo, CARGO_LIMIT)?;
     Ok(String::new())

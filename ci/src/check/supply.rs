@@ -6,13 +6,13 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use serde_json::Value;
 
-use crate::rig::{command, workspace};
+use crate::rig::command::{self, cargo};
+use crate::rig::workspace;
 
 /// Where every dependency comes from; nothing from a branch of somebody's repository.
 const REGISTRY: &str = "registry+https://github.com/rust-lang/crates.io-index";
@@ -55,7 +55,7 @@ const BANNED: &[(&str, &str)] = &[
 pub fn findings() -> Result<Vec<String>> {
     let mut findings = Vec::new();
     for directory in [workspace::root().to_owned(), workspace::root().join("fuzz")] {
-        let mut cargo = Command::new("cargo");
+        let mut cargo = cargo();
         cargo
             .args(["metadata", "--format-version", "1", "--locked"])
             .current_dir(&directory);

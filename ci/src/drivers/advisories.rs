@@ -6,13 +6,12 @@
 //! else fails, warnings included. Must never: pass without a database.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
-use crate::rig::command::{self, run_any};
+use crate::rig::command::{self, cargo, run_any};
 use crate::rig::report::Report;
 use crate::rig::workspace;
 
@@ -41,12 +40,9 @@ pub struct Options {
 /// # Errors
 /// If there is no database, or something in it concerns mvps.
 pub fn run(options: &Options) -> Result<()> {
-    let asked = run_any(
-        Command::new("cargo").args(["audit", "--version"]),
-        AUDIT_LIMIT,
-    );
+    let asked = run_any(cargo().args(["audit", "--version"]), AUDIT_LIMIT);
     if !asked.is_ok_and(|asked| asked.status.success()) {
-        let mut install = Command::new("cargo");
+        let mut install = cargo();
         install.args(["install", "cargo-audit", "--locked"]);
         command::run(&mut install, INSTALL_LIMIT)?;
     }
@@ -62,7 +58,7 @@ pub fn run(options: &Options) -> Result<()> {
 }
 
 fn audit(lock_file: &str, database: Option<&Path>) -> Result<String> {
-    let mut audit = Command::new("cargo");
+    let mut audit = cargo();
     audit.current_dir(workspace::root());
     audit.args(["audit", "--json", "--file", lock_file]);
     if let Some(database) = database {

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::rig::command::{self, run_any};
+use crate::rig::command::{self, cargo, run_any};
 use crate::rig::report::Report;
 use crate::rig::workspace;
 
@@ -79,14 +79,14 @@ fn targets(directory: &Path) -> Result<Vec<String>> {
 /// Compiles all targets, with nightly or, where there is none, with what there is; says where the
 /// binaries are. No sanitizer: mvps has no unsafe code, and the oracles find more per second.
 fn build(directory: &Path) -> Result<PathBuf> {
-    let asked = run_any(Command::new("cargo").args(["fuzz", "--version"]), GRACE)?;
+    let asked = run_any(cargo().args(["fuzz", "--version"]), GRACE)?;
     if !asked.status.success() {
-        let mut install = Command::new("cargo");
+        let mut install = cargo();
         install.args(["install", "cargo-fuzz", "--locked"]);
         command::run(&mut install, BUILD_LIMIT)?;
     }
-    let asked = run_any(Command::new("cargo").args(["+nightly", "--version"]), GRACE)?;
-    let mut cargo = Command::new("cargo");
+    let asked = run_any(cargo().args(["+nightly", "--version"]), GRACE)?;
+    let mut cargo = cargo();
     if asked.status.success() {
         cargo.arg("+nightly");
     } else {

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, ensure};
 
-use crate::rig::command::{run as run_to_end, terminate, wait_within};
+use crate::rig::command::{cargo, run as run_to_end, terminate, wait_within};
 use crate::rig::report::Report;
 use crate::rig::workspace;
 
@@ -74,7 +74,7 @@ pub fn run(options: &Options) -> Result<()> {
 
 /// The program that `cargo test` builds.
 fn tested_program() -> Command {
-    let mut tested = Command::new("cargo");
+    let mut tested = cargo();
     tested
         .args(["test", "--quiet", "--features", "sim"])
         .args(["--test", "simulation", "--"])
@@ -97,7 +97,7 @@ fn variants_are_caught() -> Result<String> {
 fn same_without_variants() -> Result<String> {
     let digests = ["digests", "--seeds", COMPARED_SEEDS];
     let mut tested = tested_program();
-    let mut plain = Command::new("cargo");
+    let mut plain = cargo();
     plain
         .args(["run", "--quiet", "--release", "--package", "sim"])
         .args(["--features", "sim", "--"]);
@@ -125,7 +125,7 @@ fn same_without_variants() -> Result<String> {
 
 /// Runs the simulation's own program, which shows its progress.
 fn simulate(arguments: &[&str], limit: Duration) -> Result<String> {
-    let mut child = Command::new("cargo")
+    let mut child = cargo()
         .arg("sim")
         .args(arguments)
         .current_dir(workspace::root())

@@ -13,7 +13,7 @@ use std::time::Duration;
 use anyhow::{Result, bail, ensure};
 use mvps_core::mutant::{CONTENT_LOG, FRAME_CACHE, SCENARIOS, TESTED, TESTED_VARIABLE};
 
-use crate::rig::command::{run, run_any, tail};
+use crate::rig::command::{cargo, run, run_any, tail};
 use crate::rig::report::Report;
 use crate::rig::workspace;
 
@@ -100,7 +100,7 @@ fn summary(output: &str, verdict: &str) -> String {
 
 /// The core's tests with selectable variants.
 fn core_tests() -> Command {
-    let mut command = Command::new("cargo");
+    let mut command = cargo();
     command
         .args(["test", "--package", "mvps-core", "--lib"])
         .args(["--features", "variants"])

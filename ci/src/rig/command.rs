@@ -41,6 +41,26 @@ impl Finished {
     }
 }
 
+/// A cargo that knows nothing of the one that runs this program, which describes this package in the
+/// environment: build scripts that look at that would run again, and with them everything that
+/// stands on TLS would be compiled again.
+pub fn cargo() -> Command {
+    let mut command = Command::new("cargo");
+    for (name, _) in std::env::vars_os() {
+        let described = [
+            "CARGO_MANIFEST_",
+            "CARGO_PKG_",
+            "CARGO_BIN_",
+            "CARGO_CRATE_",
+        ];
+        let name = name.to_string_lossy();
+        if described.iter().any(|prefix| name.starts_with(prefix)) {
+            command.env_remove(&*name);
+        }
+    }
+    command
+}
+
 /// Runs `command` for at most `limit` and returns what it left, whatever its exit status.
 ///
 /// # Errors

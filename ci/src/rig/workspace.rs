@@ -1,13 +1,12 @@
 //! Where the workspace is, its sources, and its binaries, built on demand.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use crate::rig::command;
+use crate::rig::command::{self, cargo};
 
 /// A build of everything from nothing, on two cores.
 const BUILD_LIMIT: Duration = Duration::from_secs(2400);
@@ -79,7 +78,7 @@ pub fn build(package: &str, profile: Profile) -> Result<PathBuf> {
     }
     // What cargo says is kept for an error message; silence for minutes looks like a hang.
     eprintln!("building {package}");
-    let mut cargo = Command::new("cargo");
+    let mut cargo = cargo();
     cargo
         .args(["build", "--package", package, "--bin", package])
         .args(["--message-format", "json-render-diagnostics"])
