@@ -154,8 +154,6 @@ pub const TESTED: &[&str] = &[
     "a disconnect that waits is not seen",
     "a flood of connections goes first",
     "a check that slept has just ended",
-    "writes overtake who waits for room",
-    "what a patch needs is not kept while it waits for room",
     "the space that stays free is not looked at",
 ];
 

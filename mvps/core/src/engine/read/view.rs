@@ -62,8 +62,6 @@ pub struct OldPage {
     /// The number of the map it was read through: valid as long as that map is the current one
     /// and the page is not buffered.
     pub map: u64,
-    /// Valid through every map as long as this is the last commit.
-    pub as_of: Option<Lsn>,
 }
 
 impl View {
@@ -121,7 +119,6 @@ impl View {
                     page: *page,
                     content,
                     map: self.guard.0,
-                    as_of: None,
                 });
             }
         }

@@ -70,8 +70,7 @@ impl ImageTask {
     /// already. The holder of the lock
     /// overtakes whoever waits for the lock; nobody overtakes for room.
     fn must_wait(&self, request: &Stalled, others_wait: bool, group: &Group) -> bool {
-        let stopped = self.rollback.is_active()
-            || (self.room.is_awaited() && !crate::mutant::is("writes overtake who waits for room"));
+        let stopped = self.rollback.is_active() || self.room.is_awaited();
         match request {
             Stalled::Lock(request) => {
                 // Who waits for a lock that it holds itself waits until it is broken.
@@ -268,7 +267,7 @@ impl ImageTask {
     }
 
     /// What `page` holds after these records of a group.
-    pub(super) fn current_page(
+    fn current_page(
         &self,
         page: PageNumber,
         old_pages: &[OldPage],
@@ -297,10 +296,8 @@ impl ImageTask {
             return Ok(content);
         }
         // Nothing of it is buffered, so it has not changed since the current map was made.
-        let current = |old: &OldPage| {
-            let is_newest = old.map == self.guard.0 || old.as_of == Some(self.lsn);
-            is_newest || crate::mutant::is("stale old page accepted")
-        };
+        let current =
+            |old: &OldPage| old.map == self.guard.0 || crate::mutant::is("stale old page accepted");
         let mut old_pages = old_pages.iter();
         let old = old_pages.find(|old| old.page == page && current(old));
         old.map(|old| old.content.clone())

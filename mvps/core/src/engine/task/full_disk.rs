@@ -9,10 +9,8 @@ use std::time::Duration;
 
 use super::stalled::Stalled;
 use super::state::ImageTask;
-use crate::engine::buffer::Change;
 use crate::engine::buffer::patient::ROOM_PAUSE;
 use crate::engine::disk_budget::BufferLimit;
-use crate::engine::read::OldPage;
 use crate::engine::request::CommitRequest;
 
 /// The log is told no more often: at a limit writes go on and wait in turns.
@@ -23,34 +21,10 @@ impl ImageTask {
     pub(super) fn wait_for_room(&mut self, requests: Vec<CommitRequest>, reason: &str) {
         self.note_held_up(BufferLimit::Disk, reason);
         self.room.retry_at = Some(self.now().after(ROOM_PAUSE));
-        for mut request in requests.into_iter().rev() {
-            self.keep_old_pages(&mut request);
+        for request in requests.into_iter().rev() {
             let request = Stalled::Commit(request);
             self.stalled_bytes += request.bytes();
             self.stalled.push_front(request);
-        }
-    }
-
-    /// What a patch needs is not read again: nothing is committed before it, but a checkpoint may
-    /// move it.
-    fn keep_old_pages(&self, request: &mut CommitRequest) {
-        let mut kept = Vec::new();
-        for change in &request.changes {
-            let Change::Patch { page, .. } = change else {
-                continue;
-            };
-            // What an earlier one of them writes is not there yet; that one comes first again.
-            if let Ok(content) = self.current_page(*page, &request.old_pages, &[]) {
-                kept.push(OldPage {
-                    page: *page,
-                    content,
-                    map: self.guard.0,
-                    as_of: Some(self.lsn),
-                });
-            }
-        }
-        if !crate::mutant::is("what a patch needs is not kept while it waits for room") {
-            request.old_pages = kept;
         }
     }
 
