@@ -128,6 +128,7 @@ pub const FRAME_CACHE: &[&str] = &[
     "second chance for what was removed",
     "a scan drives out what is in use",
     "slabs of another index are kept",
+    "an index that fails is asked again",
 ];
 
 /// Variants of collection, history, fencing and connections that this crate's own tests must fail

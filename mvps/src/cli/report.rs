@@ -377,6 +377,7 @@ mod tests {
             "version 3 with LSN 7",
             "10 GiB, pages of 4 KiB",
             "40 from memory (3 MiB), 30 from the local disk, 20 from the object store",
+            "3 writes wait, held up by a full disk for 65 s",
             "2 MiB of 10 GiB in 9 entries; 31 found, 0 not, 0 damaged",
         ] {
             assert!(text.contains(expected), "{expected} is not in:\n{text}");

@@ -36,7 +36,8 @@ pub async fn make_room(
     let mut allowed = limit_bytes;
     loop {
         clock.sleep(LOOK_EVERY).await;
-        let Some(space) = buffers.space() else {
+        // Some file systems have no size.
+        let Some(space) = buffers.space().filter(|space| space.total_bytes > 0) else {
             continue;
         };
         let used = cache.usage().bytes;

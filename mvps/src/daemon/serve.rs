@@ -136,6 +136,8 @@ async fn serve(settings: &ServerSettings, cores: NonZeroUsize) -> anyhow::Result
     if let Some(disk) = host.disk_cache() {
         // What the last checkpoints wrote: the next start begins warm. It is a cache, so not longer.
         let _ = tokio::time::timeout(DISK_CACHE_PATIENCE, disk.settled()).await;
+        // Nor does the process wait for its database to put things in order.
+        std::mem::forget(Arc::clone(disk));
     }
     // The system releases it when the process has ended, and nothing of it goes on: the next life
     // in this folder relies on that.

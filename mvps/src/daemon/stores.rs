@@ -80,6 +80,7 @@ pub async fn open_disk_cache(
         }),
     };
     if limit_bytes < DISK_CACHE_MIN_BYTES {
+        frame_cache::remove_disk_cache(path).await;
         return None;
     }
     frame_cache::open_disk_cache(path, SlabCacheSettings::new(limit_bytes)).await

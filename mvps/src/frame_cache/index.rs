@@ -12,7 +12,7 @@
 use std::fs;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, Slice};
 use mvps_core::env::{Entropy, EntropyExt as _};
@@ -22,6 +22,9 @@ use mvps_core::ids::PieceKey;
 const KEYSPACE: &str = "cache";
 const INDEX_KEY: &str = "index";
 const ENTRIES_KEY: &str = "entries";
+
+/// In a database's folder: it has failed.
+const DISCARDED_FILE: &str = "discarded";
 
 /// Of what is stored.
 const VERSION: u8 = 1;
@@ -45,6 +48,7 @@ pub struct FjallIndex {
     places: Keyspace,
     identity: u64,
     entries_found: u64,
+    folder: PathBuf,
 }
 
 impl FjallIndex {
@@ -54,12 +58,14 @@ impl FjallIndex {
     /// If it can neither be opened nor made anew, or somebody else has it in spite of that.
     pub fn open(folder: &Path, entropy: &dyn Entropy) -> io::Result<Self> {
         if folder.exists() {
-            // Whatever stored bytes do to fjall is a damaged database.
-            let opened = catch_unwind(AssertUnwindSafe(|| Self::found(folder)));
+            let opened = match folder.join(DISCARDED_FILE).exists() {
+                true => Ok(Ok(None)),
+                false => catch_unwind(AssertUnwindSafe(|| Self::found(folder))),
+            };
             let reason = match opened {
                 Ok(Ok(Some(found))) => return Ok(found),
                 Ok(Err(error @ fjall::Error::Locked)) => return Err(failed(error)),
-                Ok(Ok(None)) => "it is unfinished, or of another version".to_owned(),
+                Ok(Ok(None)) => "it is unfinished, of another version, or has failed".to_owned(),
                 Ok(Err(error)) => error.to_string(),
                 Err(_) => "opening it panics".to_owned(),
             };
@@ -87,6 +93,7 @@ impl FjallIndex {
             places,
             identity,
             entries_found,
+            folder: folder.to_owned(),
         }))
     }
 
@@ -101,6 +108,7 @@ impl FjallIndex {
             places,
             identity,
             entries_found: 0,
+            folder: folder.to_owned(),
         })
     }
 }
@@ -127,7 +135,7 @@ impl CacheIndex for FjallIndex {
     }
 
     fn get(&self, key: &PieceKey) -> io::Result<Option<Place>> {
-        let found = self.places.get(stored_key(key)).map_err(failed)?;
+        let found = guarded(|| self.places.get(stored_key(key)))?;
         Ok(found.and_then(|place| place_of(&place)))
     }
 
@@ -141,7 +149,21 @@ impl CacheIndex for FjallIndex {
         }
         let entries = Slice::from(entries.to_be_bytes());
         batch.insert(&self.places, ENTRIES_KEY, entries);
-        batch.commit().map_err(failed)
+        guarded(|| batch.commit())
+    }
+
+    fn discard(&self) {
+        if let Err(error) = fs::write(self.folder.join(DISCARDED_FILE), []) {
+            tracing::warn!(%error, "the next start may find the index as it is");
+        }
+    }
+}
+
+/// Whatever stored bytes do to fjall is a failure of the database.
+fn guarded<T>(call: impl FnOnce() -> fjall::Result<T>) -> io::Result<T> {
+    match catch_unwind(AssertUnwindSafe(call)) {
+        Ok(done) => done.map_err(failed),
+        Err(_) => Err(io::Error::other("fjall panics")),
     }
 }
 

@@ -2,7 +2,7 @@
 //! in fjall.
 //!
 //! ```text
-//! <cache path>/slabs/lock, slab-…    <cache path>/index/…
+//! <cache path>/mvps-disk-cache/slabs/lock, slab-…    <cache path>/mvps-disk-cache/index/…
 //! ```
 //!
 //! Must never: keep a server from starting. Whatever is wrong with the cache, it goes without.
@@ -32,11 +32,25 @@ const DEFAULT_MAX_BYTES: u64 = 10 << 30;
 /// Nor more than one part in this many of its file system.
 const FILE_SYSTEM_DIVISOR: u64 = 10;
 
+/// What is in it is the cache's, and may be removed; what is beside it may be anybody's.
+const OWN_FOLDER: &str = "mvps-disk-cache";
+
+/// Gives the room of a cache in this folder back that is not used any more.
+pub async fn remove_disk_cache(folder: &Path) {
+    if folder.join(OWN_FOLDER).is_dir()
+        && let Some(cache) = open_disk_cache(folder, SlabCacheSettings::new(0)).await
+    {
+        cache.settled().await;
+        tracing::info!(folder = %folder.display(), "the disk cache is off, and empty");
+    }
+}
+
 /// Opens the cache in this folder; none if that cannot be done.
 pub async fn open_disk_cache(
     folder: &Path,
     settings: SlabCacheSettings,
 ) -> Option<Arc<dyn FrameCache>> {
+    let folder = &folder.join(OWN_FOLDER);
     let files = Arc::new(SystemFiles::new(folder));
     let index = folder.join("index");
     let open_index = move || -> io::Result<Arc<dyn CacheIndex>> {

@@ -81,7 +81,7 @@ async fn one_server_has_it() {
 /// one works.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_damaged_index_begins_anew() {
-    let mut names = vec![Path::new("index").to_owned()];
+    let mut names = vec![Path::new(OWN_FOLDER).join("index")];
     let mut ways = 0;
     while let Some(name) = names.pop() {
         for way in 0..3 {

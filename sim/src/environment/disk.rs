@@ -234,12 +234,12 @@ fn buffer_fault(fault: DiskFault) -> BufferFault {
 }
 
 /// Files on which whatever waits for the disk takes a while.
-struct SlowFiles {
-    files: MemoryFiles,
+pub(super) struct SlowFiles {
+    pub(super) files: MemoryFiles,
     /// Where jobs run; `None` if they run at once.
-    node: Option<NodeHandle>,
-    random: Arc<RandomStream>,
-    longest: Duration,
+    pub(super) node: Option<NodeHandle>,
+    pub(super) random: Arc<RandomStream>,
+    pub(super) longest: Duration,
 }
 
 impl Files for SlowFiles {

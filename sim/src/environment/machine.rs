@@ -14,6 +14,7 @@ use mvps_core::ids::ImageId;
 use super::buffers::{BufferLimits, SimBufferStores};
 use super::clock::SimClock;
 use super::disk::Disk;
+use super::disk_cache::CacheDisk;
 use super::objects::StoreService;
 use super::silence::Silence;
 use super::spawner::SimSpawner;
@@ -50,6 +51,8 @@ pub struct Machine {
     node: NodeId,
     /// Survives every process.
     pub disk: Disk,
+    /// What its disk keeps of the object store.
+    cache: CacheDisk,
     /// How far its wall clock is off.
     wall_offset_ms: Arc<AtomicI64>,
     /// Its wall clock jumped, and nobody has looked at it since.
@@ -72,6 +75,8 @@ pub struct Process {
     pub environment: Environment,
     /// Where its tasks run.
     pub node: NodeHandle,
+    /// What the machine's disk keeps of the object store.
+    pub cache: CacheDisk,
 }
 
 impl Machine {
@@ -84,6 +89,7 @@ impl Machine {
             site: Arc::clone(site),
             node: node.id(),
             disk: watched_disk(name, site),
+            cache: CacheDisk::default(),
             wall_offset_ms: Arc::default(),
             jumped: Arc::default(),
             runs: AtomicBool::new(false),
@@ -142,6 +148,7 @@ impl Machine {
             name,
             environment,
             node,
+            cache: self.cache.clone(),
         }
     }
 
@@ -187,6 +194,9 @@ impl Machine {
         handle.restart(self.node);
         let entropy = SeededEntropy::new(random.bits());
         self.disk.crash(crash, &entropy);
+        if self.site.plan.on_files {
+            self.cache.crash(crash, &entropy);
+        }
         self.site
             .model
             .crashed(&self.name, crash == Crash::PowerCut);

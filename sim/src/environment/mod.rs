@@ -3,6 +3,7 @@
 pub mod buffers;
 pub mod clock;
 pub mod disk;
+pub mod disk_cache;
 pub mod fate;
 pub mod machine;
 pub mod objects;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use mvps_core::engine::{Host, OpenError, open};
+use mvps_core::engine::{DiskLimits, Host, OpenError, open};
 use mvps_core::protocol::OpeningError;
 use mvps_core::store::probe_conditional_create;
 use tokio::sync::watch;
@@ -11,8 +11,35 @@ use super::client::Client;
 use super::history::keep_history;
 use super::nbd_server::serve_nbd;
 use super::orders::{Orders, Status, opening_request, read_back};
+use crate::environment::disk_cache::Opener;
 use crate::environment::machine::{Process, Site};
 use crate::random::RandomStream;
+
+/// A host of this process: with a disk cache and a limit of all buffers, if the machine's disk is one
+/// of files.
+async fn local_host(site: &Site, process: &Process) -> Host {
+    let plan = &site.plan;
+    let (environment, cache_bytes) = (process.environment.clone(), plan.config.cache_bytes);
+    if !plan.on_files {
+        return Host::new(environment, cache_bytes);
+    }
+    let random = RandomStream::new(plan.seed, &format!("local disk of {}", process.name));
+    let limits = match random.chance(300) {
+        true => DiskLimits {
+            total_bytes: plan.config.buffer_limit_bytes / 2,
+            floor_bytes: 0,
+        },
+        false => DiskLimits::default(),
+    };
+    let opener = Opener {
+        server: &process.name,
+        node: &process.node,
+        longest: plan.disk_max,
+        journal: &site.journal,
+    };
+    let cache = process.cache.open(opener, random).await;
+    Host::with_disk_cache(environment, cache_bytes, cache).with_disk_limits(limits)
+}
 
 /// Runs a server on `process` until it ends by itself; reports through `status`.
 pub async fn serve(
@@ -30,8 +57,8 @@ pub async fn serve(
     };
     report(Status::Opening);
     let plan = &site.plan;
-    let mut host = Host::new(process.environment.clone(), plan.config.cache_bytes)
-        .with_root_keys(plan.root_keys());
+    let mut host = local_host(&site, &process).await;
+    host = host.with_root_keys(plan.root_keys());
     host.store = host.store.with_part_bytes(site.plan.part_bytes);
     // As every server does when it starts.
     if let Err(error) = probe_conditional_create(&host.store, false).await {

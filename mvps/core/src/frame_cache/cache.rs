@@ -45,6 +45,8 @@ pub(super) struct State {
     /// The highest number that a slab ever had here.
     pub(super) last_number: u64,
     pub(super) queue: Queue,
+    /// The index has failed: nothing is kept any more.
+    pub(super) is_over: bool,
     /// A job is at work.
     pub(super) is_working: bool,
     /// Who waits for it to end.
@@ -164,7 +166,10 @@ impl SlabCache {
     }
 
     fn change(&self, key: PieceKey, piece: Option<Bytes>) {
-        let taken = self.0.state().queue.push(key, piece);
+        let taken = {
+            let mut state = self.0.state();
+            !state.is_over && state.queue.push(key, piece)
+        };
         if !taken {
             self.0.counts.dropped.add(1);
         }
@@ -175,8 +180,16 @@ impl SlabCache {
 #[async_trait]
 impl FrameCache for SlabCache {
     async fn get(&self, key: PieceKey) -> Option<Bytes> {
-        let queued = self.0.state().queue.get(&key);
+        let queued = {
+            let state = self.0.state();
+            match state.is_over {
+                true => Some(None),
+                false => state.queue.get(&key),
+            }
+        };
         if let Some(queued) = queued {
+            // A copy: what waits may be a slice of a whole part of an upload.
+            let queued = queued.map(|piece| Bytes::copy_from_slice(&piece));
             return self.0.count_look(queued);
         }
         let (sender, receiver) = oneshot::channel();

@@ -37,6 +37,9 @@ pub trait CacheIndex: Send + Sync + 'static {
     /// # Errors
     /// What the system says; any of the changes may have been made.
     fn apply(&self, changes: &[(PieceKey, Option<Place>)], entries: u64) -> io::Result<()>;
+
+    /// It failed, and its slabs are gone: the next opening makes a new one.
+    fn discard(&self);
 }
 
 #[cfg(any(test, feature = "conformance"))]
@@ -45,6 +48,7 @@ pub use memory::MemoryIndex;
 #[cfg(any(test, feature = "conformance"))]
 mod memory {
     use std::collections::BTreeMap;
+    use std::sync::atomic::{AtomicU64, Ordering};
     use std::sync::{Arc, Mutex};
 
     use super::*;
@@ -54,6 +58,8 @@ mod memory {
     pub struct MemoryIndex {
         identity: u64,
         places: Arc<Mutex<BTreeMap<PieceKey, Place>>>,
+        /// Changes that it takes before it fails for good.
+        changes_left: Arc<AtomicU64>,
     }
 
     impl MemoryIndex {
@@ -63,6 +69,19 @@ mod memory {
             Self {
                 identity,
                 places: Arc::default(),
+                changes_left: Arc::new(AtomicU64::new(u64::MAX)),
+            }
+        }
+
+        /// It fails after so many changes, until it is discarded.
+        pub fn fail_after(&self, changes: u64) {
+            self.changes_left.store(changes, Ordering::Relaxed);
+        }
+
+        fn check(&self) -> io::Result<()> {
+            match self.changes_left.load(Ordering::Relaxed) {
+                0 => Err(io::Error::other("the index has failed")),
+                _ => Ok(()),
             }
         }
 
@@ -89,11 +108,21 @@ mod memory {
         }
 
         fn get(&self, key: &PieceKey) -> io::Result<Option<Place>> {
+            self.check()?;
             let places = self.places.lock().expect("nobody panics with this lock");
             Ok(places.get(key).copied())
         }
 
+        fn discard(&self) {
+            self.restore(BTreeMap::new());
+            self.fail_after(u64::MAX);
+        }
+
         fn apply(&self, changes: &[(PieceKey, Option<Place>)], _entries: u64) -> io::Result<()> {
+            self.check()?;
+            if self.changes_left.load(Ordering::Relaxed) < u64::MAX {
+                self.changes_left.fetch_sub(1, Ordering::Relaxed);
+            }
             let mut places = self.places.lock().expect("nobody panics with this lock");
             for (key, place) in changes {
                 match place {

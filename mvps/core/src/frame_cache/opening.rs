@@ -13,7 +13,7 @@ use super::cache::{Counts, Shared, SlabCache, State};
 use super::index::CacheIndex;
 use super::settings::{CacheOpenError, SlabCacheSettings};
 use super::slab::{Slab, is_slab};
-use crate::env::{Entropy, Files};
+use crate::env::{Entropy, Files, is_want_of_room};
 
 impl SlabCache {
     /// Opens the cache. `open_index` is called once nobody else can have it.
@@ -30,7 +30,7 @@ impl SlabCache {
         open_index: I,
     ) -> Result<Self, CacheOpenError>
     where
-        I: FnOnce() -> io::Result<Arc<dyn CacheIndex>> + Send + 'static,
+        I: Fn() -> io::Result<Arc<dyn CacheIndex>> + Send + 'static,
     {
         let is_short = u32::try_from(settings.slab_bytes).is_ok();
         assert!(is_short, "places in slabs have 32 bits");
@@ -49,24 +49,38 @@ fn open(
     files: Arc<dyn Files>,
     entropy: Arc<dyn Entropy>,
     settings: SlabCacheSettings,
-    open_index: impl FnOnce() -> io::Result<Arc<dyn CacheIndex>>,
+    open_index: impl Fn() -> io::Result<Arc<dyn CacheIndex>>,
 ) -> Result<SlabCache, CacheOpenError> {
     let folder = &settings.folder;
     files.make_folder(folder)?;
     let lock = files.lock(folder)?.ok_or_else(|| CacheOpenError::InUse {
         folder: files.location(folder),
     })?;
-    let index = open_index()?;
+    let names = files.names(folder)?;
+    let slabs = names.iter().filter(|name| is_slab(name));
+    let index = open_index().or_else(|error| {
+        // Nothing leads to what is in the slabs, and perhaps it is their room that is missing.
+        tracing::warn!(%error, "the index of the disk cache cannot be opened: its slabs go");
+        for name in slabs.clone() {
+            files.remove(&format!("{folder}/{name}"))?;
+        }
+        open_index()
+    })?;
     let mut state = State {
         limit_bytes: settings.limit_bytes,
         ..State::default()
     };
     let mut removed = 0_u64;
+    let (identity, length_max) = (index.identity(), settings.slab_bytes);
     for name in files.names(folder)?.iter().filter(|name| is_slab(name)) {
-        match Slab::open(&*files, folder, name, index.identity()) {
+        match Slab::open(&*files, folder, name, identity, length_max) {
             Ok(Some(slab)) => {
                 state.last_number = state.last_number.max(slab.number);
                 state.slabs.insert(slab.number, Arc::new(slab));
+            }
+            // It stays, and is found again when there are descriptors.
+            Err(error) if is_want_of_room(&error) => {
+                tracing::warn!(%error, "a slab of the disk cache is left as it is");
             }
             // It cannot be read, or nothing leads to it.
             Ok(None) | Err(_) => {

@@ -82,6 +82,7 @@ impl Slab {
         folder: &str,
         name: &str,
         index: u64,
+        length_max: u64,
     ) -> io::Result<Option<Self>> {
         let file = files.open(&format!("{folder}/{name}"), OpenMode::Existing)?;
         let mut header = [0; HEADER_BYTES];
@@ -90,7 +91,8 @@ impl Slab {
         let header = SlabHeader::decode(&header[..read]);
         let described =
             |it: &SlabHeader| it.index == index || is("slabs of another index are kept");
-        let ours = |it: &SlabHeader| described(it) && name == file_name(it.number);
+        let ours =
+            |it: &SlabHeader| described(it) && name == file_name(it.number) && length <= length_max;
         Ok(header
             .filter(ours)
             .map(|header| Self::new(header, file, length, length)))
@@ -177,10 +179,10 @@ impl Slab {
     }
 
     /// Calls `each` with every entry, in order, up to the first that is damaged.
-    pub fn walk(
+    pub fn walk<E: From<io::Error>>(
         &self,
-        mut each: impl FnMut(PieceKey, Place, Bytes) -> io::Result<()>,
-    ) -> io::Result<()> {
+        mut each: impl FnMut(PieceKey, Place, Bytes) -> Result<(), E>,
+    ) -> Result<(), E> {
         let length = self.length();
         let mut window = Bytes::new();
         let mut at = HEADER_BYTES as u64;

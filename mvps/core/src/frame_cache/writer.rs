@@ -1,8 +1,8 @@
 //! The one that writes: appends what was put, and makes room.
 //!
 //! A job runs while there is something to do, and never two at a time. Its failures are nobody
-//! else's: what could not be written is dropped, and the oldest slab is given up, because most
-//! often the disk is full.
+//! else's. What could not be written is dropped; if there was no room, the oldest slab is given up. An
+//! index that fails ends the cache: nothing leads to what is in it any more, so its room is given back.
 
 use std::io;
 use std::sync::Arc;
@@ -10,12 +10,12 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 
-use super::cache::Shared;
+use super::cache::{Shared, State};
 use super::format::{HEADER_BYTES, SlabHeader};
 use super::index::Place;
-use super::queue::Change;
+use super::queue::{Change, Queue};
 use super::slab::{Slab, file_name};
-use crate::env::EntropyExt;
+use crate::env::{EntropyExt, is_want_of_room};
 use crate::ids::PieceKey;
 use crate::mutant::is;
 
@@ -25,25 +25,57 @@ const BATCH_BYTES: u64 = 1 << 20;
 /// Slabs, each of which is an open file: a cache of 1 TiB, or as many starts of the server.
 const SLABS_MAX: usize = 16 << 10;
 
+/// What failed.
+enum Failed {
+    /// A file of a slab.
+    Disk(io::Error),
+    /// The index; it may have failed for good.
+    Index(io::Error),
+}
+
+/// While it lives a job is at work. A panic of one does not keep others from working.
+struct AtWork<'a>(&'a Shared);
+
+impl Drop for AtWork<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.rest(&mut self.0.state());
+        }
+    }
+}
+
+impl From<io::Error> for Failed {
+    fn from(error: io::Error) -> Self {
+        Self::Disk(error)
+    }
+}
+
 impl Shared {
+    /// No job is at work any more.
+    fn rest(&self, state: &mut State) {
+        state.is_working = false;
+        for waiting in std::mem::take(&mut state.waiting) {
+            // Whoever does not wait any more is not told.
+            let _ = waiting.send(());
+        }
+    }
+
     /// Does what there is to do, and returns when there is nothing.
     pub(super) fn work(&self) {
+        let _at_work = AtWork(self);
         loop {
             self.shrink();
             let batch = {
                 let mut state = self.state();
                 if state.queue.is_empty() && self.used_bytes(&state) <= state.limit_bytes {
-                    state.is_working = false;
-                    for waiting in std::mem::take(&mut state.waiting) {
-                        // Whoever does not wait any more is not told.
-                        let _ = waiting.send(());
-                    }
-                    return;
+                    return self.rest(&mut state);
                 }
                 state.queue.batch(self.batch_bytes())
             };
-            if let Err(error) = self.write(&batch) {
-                self.give_way(&error);
+            match self.write(&batch) {
+                Ok(()) => {}
+                Err(Failed::Disk(error)) => self.give_way(&error),
+                Err(Failed::Index(error)) => self.end(&error),
             }
             self.state().queue.done(&batch);
         }
@@ -55,7 +87,7 @@ impl Shared {
     }
 
     /// Makes changes: first the index forgets what is to go, whatever becomes of the rest.
-    fn write(&self, batch: &[Change]) -> io::Result<()> {
+    fn write(&self, batch: &[Change]) -> Result<(), Failed> {
         let removed = batch.iter().filter(|change| change.piece.is_none());
         let removed: Vec<_> = removed.map(|change| (change.key, None)).collect();
         if !is("cache entry kept after damage") {
@@ -80,31 +112,32 @@ impl Shared {
     }
 
     /// Appends pieces; returns their places.
-    fn append(&self, pieces: &[(PieceKey, Bytes)]) -> io::Result<Vec<(PieceKey, Option<Place>)>> {
+    fn append(&self, pieces: &[(PieceKey, Bytes)]) -> Result<Changes, Failed> {
         if pieces.is_empty() {
             return Ok(Vec::new());
         }
         let bytes = pieces.iter().map(|(_, piece)| entry_bytes(piece)).sum();
-        let places = self.slab_with_room(bytes)?.append(pieces)?;
+        let slab = self.slab_with_room(bytes).map_err(Failed::Disk)?;
+        let places = slab.append(pieces).map_err(Failed::Disk)?;
         let places = places.into_iter().map(Some);
         Ok(pieces.iter().map(|(key, _)| *key).zip(places).collect())
     }
 
     /// Changes the index, and the count of what is in it.
-    fn apply(&self, changes: &[(PieceKey, Option<Place>)]) -> io::Result<()> {
+    fn apply(&self, changes: &[(PieceKey, Option<Place>)]) -> Result<(), Failed> {
         if changes.is_empty() {
             return Ok(());
         }
         let mut entries = self.counts.entries.get();
         for (key, place) in changes {
-            match (self.index.get(key)?, place) {
+            match (self.index.get(key).map_err(Failed::Index)?, place) {
                 (None, Some(_)) => entries += 1,
                 (Some(_), None) => entries = entries.saturating_sub(1),
                 _ => {}
             }
         }
         self.counts.entries.set(entries);
-        self.index.apply(changes, entries)
+        self.index.apply(changes, entries).map_err(Failed::Index)
     }
 
     /// What a new slab may take, and what of the slabs before it is copied to it meanwhile.
@@ -173,21 +206,39 @@ impl Shared {
         }
     }
 
-    /// Something could not be written.
+    /// A slab could not be written.
     fn give_way(&self, error: &io::Error) {
         if !self.counts.is_failing.swap(true, Ordering::Relaxed) {
-            tracing::warn!(%error, "the disk cache cannot be written; its oldest content goes");
+            tracing::warn!(%error, "the disk cache cannot be written");
         }
-        let oldest = self.state().oldest();
-        if let Some(oldest) = oldest {
-            self.give_up(&oldest, &mut 0);
+        if is_want_of_room(error) {
+            // Without telling the index, which needs room, too.
+            let oldest = self.state().oldest();
+            oldest.iter().for_each(|oldest| self.remove(oldest));
         }
     }
 
-    /// Removes a slab. Of what was read of it up to `second_chance_bytes` move to the newest slab.
-    fn give_up(&self, slab: &Slab, second_chance_bytes: &mut u64) {
-        // What the index is not told it finds out when somebody asks.
-        let moved = self.move_on(slab, second_chance_bytes);
+    /// The index failed: whatever is in the slabs is lost, and takes no room.
+    fn end(&self, error: &io::Error) {
+        if is("an index that fails is asked again") {
+            return;
+        }
+        let slabs = {
+            let mut state = self.state();
+            if std::mem::replace(&mut state.is_over, true) {
+                return;
+            }
+            state.queue = Queue::default();
+            state.slabs.clone()
+        };
+        tracing::warn!(%error, "the index of the disk cache fails: no cache until the next start");
+        slabs.values().for_each(|slab| self.remove(slab));
+        self.counts.entries.set(0);
+        self.index.discard();
+    }
+
+    /// Removes a slab's file. The index finds out when somebody asks.
+    fn remove(&self, slab: &Slab) {
         let mut state = self.state();
         state.slabs.remove(&slab.number);
         if state
@@ -199,20 +250,32 @@ impl Shared {
         }
         drop(state);
         let path = format!("{}/{}", self.settings.folder, file_name(slab.number));
-        if let Err(error) = moved.and_then(|()| self.files.remove(&path)) {
-            tracing::debug!(%error, slab = path, "a slab of the disk cache goes with an error");
-            // It was not the removal that failed, or it fails again.
-            let _ = self.files.remove(&path);
+        if let Err(error) = self.files.remove(&path) {
+            tracing::warn!(%error, slab = path, "a slab of the disk cache cannot be removed");
+        }
+    }
+
+    /// Removes a slab. Of what was read of it up to `second_chance_bytes` move to the newest slab.
+    fn give_up(&self, slab: &Slab, second_chance_bytes: &mut u64) {
+        // First, for the room: what is open can be read to its end.
+        self.remove(slab);
+        match self.move_on(slab, second_chance_bytes) {
+            Ok(()) => {}
+            Err(Failed::Disk(error)) => {
+                tracing::debug!(%error, slab = slab.number, "a slab goes whole");
+            }
+            Err(Failed::Index(error)) => self.end(&error),
         }
     }
 
     /// Moves what was read of a slab, and makes the index forget the rest.
-    fn move_on(&self, slab: &Slab, second_chance_bytes: &mut u64) -> io::Result<()> {
+    fn move_on(&self, slab: &Slab, second_chance_bytes: &mut u64) -> Result<(), Failed> {
         let mut moving: Vec<(PieceKey, Bytes)> = Vec::new();
         let mut moving_bytes = 0;
         let mut forgotten = Vec::new();
-        slab.walk(|key, place, piece| {
-            let is_current = self.index.get(&key)? == Some(place);
+        slab.walk::<Failed>(|key, place, piece| {
+            let current = self.index.get(&key).map_err(Failed::Index)?;
+            let is_current = current == Some(place);
             if !is_current && !is("second chance for what was removed") {
                 return Ok(());
             }
@@ -237,6 +300,9 @@ impl Shared {
         self.apply(&forgotten)
     }
 }
+
+/// Pieces with their new places; none for those that are to be forgotten.
+type Changes = Vec<(PieceKey, Option<Place>)>;
 
 /// What a piece takes in a slab.
 fn entry_bytes(piece: &Bytes) -> u64 {

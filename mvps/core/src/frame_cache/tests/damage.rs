@@ -1,8 +1,12 @@
 //! Disks and indexes that say something else than what was written.
 
-use super::player::{PIECE_BYTES, Player, key, now, verifies};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::player::{LIMIT_BYTES, PIECE_BYTES, Player, key, now, open_on, piece, verifies};
 use crate::env::FrameCache;
-use crate::frame_cache::Place;
+use crate::env::memory::SeededEntropy;
+use crate::frame_cache::{CacheIndex, MemoryIndex, Place, SlabCache, SlabCacheSettings};
 
 const HEADER_BYTES: u64 = 40;
 
@@ -146,5 +150,60 @@ impl Player {
             let right = found.is_none_or(|it| verifies(key(number), &it));
             assert!(right, "{number}");
         }
+    }
+}
+
+/// Whenever the index fails, the cache ends: it returns nothing, takes no room, keeps nobody waiting,
+/// and begins anew at the next opening.
+#[test]
+fn an_index_that_fails_ends_the_cache() {
+    for changes in 0..30 {
+        let mut player = Player::default();
+        player.index.fail_after(changes);
+        let cache = player.cache.take().expect("it is open");
+        for number in 0..400 {
+            cache.put(key(number), piece(key(number), PIECE_BYTES));
+            let found = now(cache.get(key(number / 2)));
+            let is_right = |it: &bytes::Bytes| verifies(key(number / 2), it);
+            assert!(found.as_ref().is_none_or(is_right), "{changes}");
+        }
+        now(cache.settled());
+        assert_eq!(cache.usage().bytes, 0, "{changes}: its room is given back");
+        assert_eq!(now(cache.get(key(399))), None);
+        drop(cache);
+        let cache = open_on(Arc::new(player.files.clone()), &player.index, LIMIT_BYTES);
+        let cache = cache.expect("a new index");
+        cache.put(key(1), piece(key(1), PIECE_BYTES));
+        now(cache.settled());
+        assert!(now(cache.get(key(1))).is_some(), "{changes}");
+    }
+}
+
+/// Slabs that no index describes take no room, whether another one can be made or not.
+#[test]
+fn slabs_of_an_index_that_cannot_be_opened_go() {
+    for failures in [1, 2] {
+        let mut player = Player::default();
+        let cache = player.cache.take().expect("it is open");
+        for number in 0..50 {
+            cache.put(key(number), piece(key(number), PIECE_BYTES));
+        }
+        now(cache.settled());
+        drop(cache);
+        assert!(player.files.paths("slabs").len() > 2);
+        let left = AtomicU64::new(failures);
+        let opened = now(SlabCache::open(
+            Arc::new(player.files.clone()),
+            Arc::new(SeededEntropy::new(1)),
+            SlabCacheSettings::new(LIMIT_BYTES),
+            move || match left.fetch_sub(1, Ordering::Relaxed) {
+                0 => Ok(Arc::new(MemoryIndex::new(9)) as Arc<dyn CacheIndex>),
+                _ => Err(std::io::Error::other("no room")),
+            },
+        ));
+        assert_eq!(opened.is_ok(), failures == 1);
+        let paths = player.files.paths("slabs");
+        let slabs = paths.iter().filter(|path| path.contains("slab-"));
+        assert_eq!(slabs.count(), 0, "{paths:?}");
     }
 }

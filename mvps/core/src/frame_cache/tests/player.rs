@@ -59,7 +59,9 @@ pub fn open_on(
     };
     let entropy = Arc::new(SeededEntropy::new(index.places().len() as u64));
     let index: Arc<dyn CacheIndex> = Arc::new(index.clone());
-    now(SlabCache::open(files, entropy, settings, || Ok(index)))
+    now(SlabCache::open(files, entropy, settings, move || {
+        Ok(Arc::clone(&index))
+    }))
 }
 
 /// A disk, an index, and the cache on them.

@@ -204,7 +204,8 @@ impl MapObjectWriter {
         number: LeafNumber,
         leaf: Leaf,
     ) -> Result<(), StoreError> {
-        let mut span = self.write(leaf.encode(self.seed, number)).await?;
+        let stored = leaf.encode(self.seed, number);
+        let mut span = self.write(stored.clone()).await?;
         if let Some(first) = self.leaves.first()
             && crate::mutant::is("all leaves are said to be where the first one is")
         {
@@ -216,7 +217,8 @@ impl MapObjectWriter {
             span,
         };
         // Whoever wrote here is likely to read here.
-        map.leaf_reads().keep(&self.name, &entry, Arc::new(leaf));
+        map.leaf_reads()
+            .keep(&self.name, &entry, Arc::new(leaf), stored);
         self.leaves.push(entry);
         Ok(())
     }

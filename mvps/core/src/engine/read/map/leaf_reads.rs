@@ -67,9 +67,11 @@ impl LeafReads {
         self.cache.get(&object.piece_key(leaf.span.offset))
     }
 
-    /// Keeps a leaf that was just written to `object`.
-    pub fn keep(&self, object: &ObjectName, at: &RootLeaf, leaf: Arc<Leaf>) {
-        self.cache.insert(object.piece_key(at.span.offset), leaf);
+    /// Keeps a leaf that was just written to `object`, where it is `stored` so.
+    pub fn keep(&self, object: &ObjectName, at: &RootLeaf, leaf: Arc<Leaf>, stored: Bytes) {
+        let key = object.piece_key(at.span.offset);
+        self.disk.put(key, stored);
+        self.cache.insert(key, leaf);
     }
 
     /// What the resident leaves take.
