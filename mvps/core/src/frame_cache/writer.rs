@@ -33,13 +33,23 @@ enum Failed {
     Index(io::Error),
 }
 
-/// While it lives a job is at work. A panic of one does not keep others from working.
-struct AtWork<'a>(&'a Shared);
+/// A job at work. A panic of one does not keep others from working.
+struct AtWork<'a> {
+    shared: &'a Shared,
+    has_ended: bool,
+}
+
+impl AtWork<'_> {
+    fn end(mut self, state: &mut State) {
+        self.has_ended = true;
+        self.shared.rest(state);
+    }
+}
 
 impl Drop for AtWork<'_> {
     fn drop(&mut self) {
-        if std::thread::panicking() {
-            self.0.rest(&mut self.0.state());
+        if !self.has_ended {
+            self.shared.rest(&mut self.shared.state());
         }
     }
 }
@@ -62,13 +72,16 @@ impl Shared {
 
     /// Does what there is to do, and returns when there is nothing.
     pub(super) fn work(&self) {
-        let _at_work = AtWork(self);
+        let at_work = AtWork {
+            shared: self,
+            has_ended: false,
+        };
         loop {
             self.shrink();
             let batch = {
                 let mut state = self.state();
                 if state.queue.is_empty() && self.used_bytes(&state) <= state.limit_bytes {
-                    return self.rest(&mut state);
+                    return at_work.end(&mut state);
                 }
                 state.queue.batch(self.batch_bytes())
             };
