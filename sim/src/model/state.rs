@@ -162,7 +162,7 @@ impl Model {
             tenure_limit: slowest(plan.config.tenure_confirmed_for),
             heard_late: heard_late(plan.over_nbd),
             checkpoint_interval: slowest(plan.config.checkpoint_interval),
-            upload_bytes_per_second: upload_bytes_per_second(&plan.config.limits),
+            upload_bytes_per_second: upload_bytes_per_second(&plan.config),
             content_checks,
         }
     }

@@ -2,14 +2,14 @@
 //! landed after the checkpoint interval and [`SLACK`], and who waits for the object store has its
 //! answer after the slack alone.
 //!
-//! Excuses, each with its bound: the bytes that have to land first, at [`BYTES_PER_SECOND_MIN`] and
-//! [`SEGMENTS_PER_SECOND_MIN`]; the time until the last request of the server that went wrong was
+//! Excuses, each with its bound: the bytes that have to land first, at [`BYTES_PER_SECOND_MIN`],
+//! [`SEGMENTS_PER_SECOND_MIN`] and [`SECONDS_PER_GENERATION`]; the time until the last request of the server that went wrong was
 //! over (what a try may take, `Fate::lasts`), a pause of its machine, and a call for which its disk
 //! had no room, begin the wait anew; a disk that failed, and a rollback in place, end it.
 
 use std::time::Duration;
 
-use mvps_core::engine::Limits;
+use mvps_core::engine::EngineConfig;
 use mvps_core::ids::Lsn;
 
 use super::state::{Disk, Model, Server, State, machine_of};
@@ -24,6 +24,9 @@ const BYTES_PER_SECOND_MIN: u64 = 200_000;
 
 /// Where segments are cut smaller: so many of them.
 const SEGMENTS_PER_SECOND_MIN: u64 = 10;
+
+/// Where generations are small: a checkpoint, and the step of cleaning that follows it.
+const SECONDS_PER_GENERATION: u64 = 2;
 
 /// The interval is drawn by up to a tenth longer.
 const JITTER: u32 = 10;
@@ -122,10 +125,11 @@ pub(super) struct Unlanded {
     ahead: u64,
 }
 
-/// What a server with these limits uploads in a second, at least.
-pub(super) fn upload_bytes_per_second(limits: &Limits) -> u64 {
-    let segments = limits.segment_content_bytes * SEGMENTS_PER_SECOND_MIN;
-    segments.min(BYTES_PER_SECOND_MIN)
+/// What a server of this configuration uploads in a second, at least.
+pub(super) fn upload_bytes_per_second(config: &EngineConfig) -> u64 {
+    let segments = config.limits.segment_content_bytes * SEGMENTS_PER_SECOND_MIN;
+    let generations = config.checkpoint_bytes / SECONDS_PER_GENERATION;
+    segments.min(generations).min(BYTES_PER_SECOND_MIN)
 }
 
 /// Whether the server can be expected to publish.

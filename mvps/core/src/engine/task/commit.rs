@@ -43,15 +43,23 @@ pub(super) struct Group {
 impl ImageTask {
     /// Composes a request into the group, or lets it wait, or refuses it.
     pub(super) fn submit(&mut self, request: Stalled, group: &mut Group) {
+        if let Some(request) = self.admit(request, group) {
+            self.stall(request);
+        }
+    }
+
+    /// Composes a request into the group or refuses it; returns it if it has to wait.
+    fn admit(&mut self, request: Stalled, group: &mut Group) -> Option<Stalled> {
         if let Some(error) = self.refusal() {
             request.refuse(error);
         } else if request.is_revoked() {
             request.refuse(REVOKED);
         } else if self.must_wait(&request, !self.stalled.is_empty(), group) {
-            self.stall(request);
+            return Some(request);
         } else {
             self.grant(request, group);
         }
+        None
     }
 
     /// Lets a request wait. Those that nobody waits for any more are forgotten when what was added
@@ -67,8 +75,8 @@ impl ImageTask {
     }
 
     /// Whether `request` has to wait, given whether others wait before it and what the group takes
-    /// already. The holder of the lock
-    /// overtakes whoever waits for the lock; nobody overtakes for room.
+    /// already. The holder of the lock overtakes whoever waits for the lock; nobody overtakes for
+    /// room.
     fn must_wait(&self, request: &Stalled, others_wait: bool, group: &Group) -> bool {
         let stopped = self.rollback.is_active() || self.room.is_awaited();
         match request {
@@ -114,25 +122,13 @@ impl ImageTask {
         let mut group = Group::default();
         let mut waiting = std::mem::take(&mut self.stalled);
         while let Some(request) = waiting.pop_front() {
-            if let Some(error) = self.refusal() {
-                request.refuse(error);
-            } else if request.is_revoked() {
-                request.refuse(REVOKED);
-            } else if self.must_wait(&request, !self.stalled.is_empty(), &group) {
-                self.stalled.push_back(request);
-            } else {
-                // A lock continues on the newest view: what was composed so far must be in it.
-                if matches!(request, Stalled::Lock(_)) || group.bytes >= RECORD_MAX_BYTES {
-                    self.commit(&mut group).await;
-                }
-                if let Some(error) = self.refusal() {
-                    request.refuse(error);
-                } else if self.room.is_awaited() {
-                    self.stalled.push_back(request);
-                } else {
-                    self.grant(request, &mut group);
-                }
+            // A lock continues on the newest view: what was composed so far must be in it. What was
+            // committed may have taken the room.
+            if matches!(request, Stalled::Lock(_)) || group.bytes >= RECORD_MAX_BYTES {
+                self.commit(&mut group).await;
             }
+            let waits = self.admit(request, &mut group);
+            self.stalled.extend(waits);
         }
         self.commit(&mut group).await;
         let next = self.stalled.front().map(Stalled::bytes);
