@@ -19,8 +19,8 @@ use clap::{Parser, Subcommand};
 
 use drivers::{
     advisories, bench, big_image, capture, docs, filesystem, foreground, full_disk, fuzz, gc,
-    gc_crashes, hostile, idle, interop, kill, mkfs, outage, point_in_time, powercut, sim, space,
-    variants,
+    gc_crashes, hostile, idle, interop, kill, memory, mkfs, outage, point_in_time, powercut, sim,
+    space, variants,
 };
 use rig::server::StandInKind;
 use rig::workspace::Binary;
@@ -110,6 +110,13 @@ enum Command {
         binary: Binary,
         #[command(flatten)]
         options: full_disk::Options,
+    },
+    /// What the process takes of the memory under the loads that take most, against its limit.
+    Memory {
+        #[command(flatten)]
+        binary: Binary,
+        #[command(flatten)]
+        options: memory::Options,
     },
     /// What cleaning costs those who write meanwhile.
     Foreground {
@@ -219,6 +226,7 @@ fn run() -> Result<()> {
         Command::Gc { binary } => gc::run(&binary),
         Command::GcCrashes { binary, options } => gc_crashes::run(&binary, &options),
         Command::FullDisk { binary, options } => full_disk::run(&binary, &options),
+        Command::Memory { binary, options } => memory::run(&binary, &options),
         Command::Outage { binary, options } => outage::run(&binary, &options),
         Command::Foreground { binary, options } => foreground::run(&binary, &options),
         Command::PointInTime { binary } => point_in_time::run(&binary),

@@ -18,6 +18,7 @@ pub mod hostile;
 pub mod idle;
 pub mod interop;
 pub mod kill;
+pub mod memory;
 pub mod mkfs;
 pub mod outage;
 pub mod point_in_time;

@@ -156,6 +156,8 @@ pub const TESTED: &[&str] = &[
     "a flood of connections goes first",
     "a check that slept has just ended",
     "the space that stays free is not looked at",
+    "the memory for indexes is not looked at",
+    "the memory of dropped generations is not given back",
 ];
 
 /// Every counterexample of the protocol's models, and what went wrong with readers: its test, which

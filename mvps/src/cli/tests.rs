@@ -28,7 +28,7 @@ fn serve_is_the_default() {
         assert_eq!(args.tuning.checkpoint_interval_ms, 60_000);
         assert_eq!(args.tuning.checkpoint_bytes, ByteSize(256 << 20));
         assert_eq!(args.tuning.buffer_limit_bytes, ByteSize(8 << 30));
-        assert_eq!(args.tuning.cache_bytes, ByteSize(256 << 20));
+        assert_eq!(args.tuning.cache_bytes, None);
         assert_eq!(args.tuning.compression, Compression(Some(1)));
         assert_eq!(args.tuning.durability, DurabilityArg::Local);
         assert_eq!(args.log.log_format, LogFormat::Human);

@@ -12,7 +12,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use mvps_core::engine::{CompactionSettings, DiskLimits, EngineConfig, Host};
 use mvps_core::env::{DiskSpace, Environment, Listener};
-use mvps_core::session::{EngineImages, Security, Server, ServerConfig};
+use mvps_core::session::{EngineImages, PayloadLimits, Security, Server, ServerConfig};
 use mvps_core::store::{Patience, ProbeOutcome, probe_conditional_create};
 use mvps_core::token::TokenKeys;
 
@@ -160,6 +160,10 @@ fn start(
         idle_time: settings.idle_close,
         durability: settings.durability,
         security: security.map(|security| security as Arc<dyn Security>),
+        payload: PayloadLimits {
+            write_bytes: host.memory.write_bytes,
+            read_bytes: host.memory.read_bytes,
+        },
         ..ServerConfig::default()
     };
     let environment = &host.environment;
@@ -195,8 +199,10 @@ async fn probed_host(settings: &ServerSettings, cores: NonZeroUsize) -> anyhow::
     let space = environment.buffers.space();
     let limits = disk_limits(&settings.engine, &settings.image_store, space);
     let disk_cache = open_disk_cache(&settings.disk_cache, &settings.image_store).await;
-    let host = Host::with_disk_cache(environment, settings.engine.cache_bytes, disk_cache);
-    let host = host.with_disk_limits(limits);
+    let memory = settings.engine.memory;
+    tracing::info!(?memory, "shares of the memory");
+    let host = Host::with_disk_cache(environment, memory.cache_bytes, disk_cache);
+    let host = host.with_disk_limits(limits).with_memory(memory);
     if let Some(cache) = host.disk_cache()
         && share_a_disk(&settings.buffer_store_path, &settings.disk_cache.path)
     {
@@ -253,7 +259,7 @@ fn engine_config(settings: &EngineSettings) -> EngineConfig {
         checkpoint_interval: settings.checkpoint_interval,
         checkpoint_bytes: settings.checkpoint_bytes,
         buffer_limit_bytes: settings.buffer_limit_bytes,
-        cache_bytes: settings.cache_bytes,
+        cache_bytes: settings.memory.cache_bytes,
         compression: settings.compression,
         compaction: CompactionSettings {
             cleaning: settings.cleaning,

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use mvps_core::engine::Durability;
+use mvps_core::engine::{Durability, MemoryShares};
 use mvps_core::env::Address;
 
 use crate::runtime::TlsFiles;
@@ -72,8 +72,8 @@ pub struct EngineSettings {
     pub buffer_total_bytes: Option<u64>,
     /// So much stays free on the disk; 2 % of it, at most 1 GiB, if nothing is said.
     pub disk_floor_bytes: Option<u64>,
-    /// Memory for cached object-store data.
-    pub cache_bytes: u64,
+    /// What the parts of the process take of its memory.
+    pub memory: MemoryShares,
     /// zstd's level; off without one.
     pub compression: Option<i32>,
     /// Live pages are copied out of segments that are mostly dead.

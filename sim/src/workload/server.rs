@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use mvps_core::engine::{DiskLimits, Host, OpenError, open};
+use mvps_core::engine::{DiskLimits, Host, MemoryShares, OpenError, open};
 use mvps_core::protocol::OpeningError;
 use mvps_core::store::probe_conditional_create;
 use tokio::sync::watch;
@@ -15,8 +15,8 @@ use crate::environment::disk_cache::Opener;
 use crate::environment::machine::{Process, Site};
 use crate::random::RandomStream;
 
-/// A host of this process: with a disk cache and a limit of all buffers, if the machine's disk is one
-/// of files.
+/// A host of this process: with a disk cache, a limit of all buffers and little memory, if the
+/// machine's disk is one of files.
 async fn local_host(site: &Site, process: &Process) -> Host {
     let plan = &site.plan;
     let (environment, cache_bytes) = (process.environment.clone(), plan.config.cache_bytes);
@@ -31,6 +31,15 @@ async fn local_host(site: &Site, process: &Process) -> Host {
         },
         false => DiskLimits::default(),
     };
+    let memory = match random.chance(300) {
+        // Indexes of a few dozen records, and one upload at a time.
+        true => MemoryShares {
+            index_bytes: random.pick(&[8 << 10, 32 << 10]),
+            upload_bytes: 1 << 20,
+            ..MemoryShares::default()
+        },
+        false => MemoryShares::default(),
+    };
     let opener = Opener {
         server: &process.name,
         node: &process.node,
@@ -38,7 +47,8 @@ async fn local_host(site: &Site, process: &Process) -> Host {
         journal: &site.journal,
     };
     let cache = process.cache.open(opener, random).await;
-    Host::with_disk_cache(environment, cache_bytes, cache).with_disk_limits(limits)
+    let host = Host::with_disk_cache(environment, cache_bytes, cache);
+    host.with_disk_limits(limits).with_memory(memory)
 }
 
 /// Runs a server on `process` until it ends by itself; reports through `status`.

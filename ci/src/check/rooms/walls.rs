@@ -163,17 +163,34 @@ const ENGINE: House = House {
         room("buffer", &["error"]),
         room("read", &["buffer", "error"]),
         room("transaction_budget", &[]),
-        room("disk_budget", &["buffer"]),
+        room("buffer_budget", &["buffer"]),
+        room("memory_shares", &[]),
+        room("upload_budget", &[]),
         room(
             "host",
-            &["buffer", "disk_budget", "read", "transaction_budget"],
+            &[
+                "buffer",
+                "buffer_budget",
+                "memory_shares",
+                "read",
+                "transaction_budget",
+                "upload_budget",
+            ],
         ),
         room(
             "publisher",
-            &["buffer", "error", "host", "limits", "read", "reply"],
+            &[
+                "buffer",
+                "error",
+                "host",
+                "limits",
+                "read",
+                "reply",
+                "upload_budget",
+            ],
         ),
         room("config", &["limits", "publisher"]),
-        room("status", &["disk_budget", "error", "publisher"]),
+        room("status", &["buffer_budget", "error", "publisher"]),
         room(
             "transaction",
             &[
@@ -194,7 +211,7 @@ const ENGINE: House = House {
             &[
                 "buffer",
                 "config",
-                "disk_budget",
+                "buffer_budget",
                 "error",
                 "host",
                 "read",
@@ -210,7 +227,7 @@ const ENGINE: House = House {
             &[
                 "buffer",
                 "config",
-                "disk_budget",
+                "buffer_budget",
                 "error",
                 "handle",
                 "publisher",

@@ -3,9 +3,11 @@
 use std::sync::Arc;
 
 use super::buffer::patient::PatientBuffers;
-use super::disk_budget::{DiskBudget, DiskLimits};
+use super::buffer_budget::{BufferBudget, DiskLimits};
+use super::memory_shares::MemoryShares;
 use super::read::{DiskPieces, FrameReads, LEAF_CACHE_BYTES, LeafReads};
 use super::transaction_budget::TransactionBudget;
+use super::upload_budget::UploadBudget;
 use crate::encryption::RootKeys;
 use crate::env::{Environment, FrameCache};
 use crate::object_reads::ObjectReads;
@@ -22,8 +24,12 @@ pub struct Host {
     pub leaves: Arc<LeafReads>,
     /// Frames of segments.
     pub frames: Arc<FrameReads>,
-    /// The room on the local disk.
-    pub disk_budget: DiskBudget,
+    /// What each part of the process may take of its memory.
+    pub memory: MemoryShares,
+    /// The room for what is buffered.
+    pub buffer_budget: BufferBudget,
+    /// The memory for segments on their way into object storage.
+    pub upload_budget: UploadBudget,
     /// For what open transactions have written.
     pub transaction_budget: TransactionBudget,
     /// What data keys of images are wrapped with.
@@ -57,14 +63,18 @@ impl Host {
         let leaves = LeafReads::new(reads.clone(), leaf_bytes).with_disk(pieces.clone());
         let spawner = Arc::clone(&environment.spawner);
         let frames = FrameReads::new(reads, spawner, cache_bytes - leaf_bytes).with_disk(pieces);
-        let disk_budget = disk_budget(&environment, DiskLimits::default());
+        let memory = MemoryShares::default();
+        let limits = DiskLimits::default();
+        let buffer_budget = buffer_budget(&environment, limits, memory.index_bytes);
         Self {
             environment,
             store,
-            disk_budget,
+            buffer_budget,
+            upload_budget: UploadBudget::new(memory.upload_bytes),
+            transaction_budget: TransactionBudget::of_process(memory.transaction_bytes),
+            memory,
             leaves: Arc::new(leaves),
             frames: Arc::new(frames),
-            transaction_budget: TransactionBudget::default(),
             root_keys: Arc::default(),
         }
     }
@@ -78,8 +88,20 @@ impl Host {
     /// The same host with these limits of the local disk; it begins with none.
     #[must_use]
     pub fn with_disk_limits(mut self, limits: DiskLimits) -> Self {
-        self.disk_budget = disk_budget(&self.environment, limits);
+        let index_bytes = self.memory.index_bytes;
+        self.buffer_budget = buffer_budget(&self.environment, limits, index_bytes);
         self
+    }
+
+    /// The same host with these shares of the memory, but for its caches; it begins with those of
+    /// 1 GiB.
+    #[must_use]
+    pub fn with_memory(mut self, shares: MemoryShares) -> Self {
+        self.memory = shares;
+        self.upload_budget = UploadBudget::new(shares.upload_bytes);
+        self.transaction_budget = TransactionBudget::of_process(shares.transaction_bytes);
+        let limits = self.buffer_budget.limits();
+        self.with_disk_limits(limits)
     }
 
     /// The same host with these root keys; it begins with none.
@@ -90,7 +112,16 @@ impl Host {
     }
 }
 
-fn disk_budget(environment: &Environment, limits: DiskLimits) -> DiskBudget {
+fn buffer_budget(
+    environment: &Environment,
+    limits: DiskLimits,
+    index_limit_bytes: u64,
+) -> BufferBudget {
     let (buffers, clock) = (&environment.buffers, &environment.clock);
-    DiskBudget::new(Arc::clone(buffers), Arc::clone(clock), limits)
+    BufferBudget::new(
+        Arc::clone(buffers),
+        Arc::clone(clock),
+        limits,
+        index_limit_bytes,
+    )
 }

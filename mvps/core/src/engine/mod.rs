@@ -15,12 +15,13 @@
 //! deletes an object. A field is visible in its own room only.
 
 pub mod buffer;
+mod buffer_budget;
 mod config;
-mod disk_budget;
 mod error;
 mod handle;
 mod host;
 mod limits;
+mod memory_shares;
 mod open;
 pub mod publisher;
 pub mod read;
@@ -30,13 +31,15 @@ mod status;
 mod task;
 mod transaction;
 pub mod transaction_budget;
+mod upload_budget;
 
+pub use buffer_budget::{BufferLimit, DiskLimits};
 pub use config::EngineConfig;
-pub use disk_budget::{BufferLimit, DiskLimits};
 pub use error::EngineError;
 pub use handle::{Attachment, Image, PublishedVersion, PublishedVersionError, Transaction};
 pub use host::Host;
 pub use limits::Limits;
+pub use memory_shares::MemoryShares;
 pub use open::{OpenError, open};
 pub use publisher::{CompactionSettings, SpaceStatus};
 pub use read::{Base, Extent, View};

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use tokio::sync::{mpsc, watch};
 
-use super::buffer::GenerationIndex;
 use super::buffer::patient::once_there_is_room;
+use super::buffer::{GenerationIndex, IndexMemory};
 use super::config::EngineConfig;
 use super::handle::{Bases, Gauges, Image, Shared};
 use super::host::Host;
@@ -72,6 +72,7 @@ pub async fn open(
         &*environment.clock,
         recovered,
         &opened,
+        host.buffer_budget.index_memory(),
     )
     .await?;
     let map = Map::open(&opened.manifest, Arc::clone(&host.leaves)).await?;
@@ -94,6 +95,7 @@ pub async fn open(
 struct Buffered {
     active: GenerationIndex,
     sealed: VecDeque<GenerationIndex>,
+    memory: Arc<IndexMemory>,
 }
 
 impl Buffered {
@@ -102,14 +104,17 @@ impl Buffered {
         clock: &dyn Clock,
         recovered: Recovered,
         opened: &Opened,
+        memory: Arc<IndexMemory>,
     ) -> Result<Self, BufferError> {
         let page_size = opened.manifest.page_size;
         let store = recovered.store;
         let mut generations = VecDeque::new();
         for found in recovered.generations {
             // Millions of records take seconds.
+            let memory = Arc::clone(&memory);
             let index = spawner.run(move || {
-                GenerationIndex::recover(found.generation, found.handle, found.records, page_size)
+                let (generation, records) = (found.generation, found.records);
+                GenerationIndex::recover(generation, found.handle, records, page_size, &memory)
             });
             generations.push_back(index.await?);
         }
@@ -126,7 +131,7 @@ impl Buffered {
             once_there_is_room(clock, "sealing", || store.seal()).await?;
             store.drop_generation(active.generation).await?;
             let (generation, handle) = store.active().await?;
-            GenerationIndex::new(generation, handle)
+            GenerationIndex::new(generation, handle, &memory)
         } else {
             active
         };
@@ -136,6 +141,7 @@ impl Buffered {
         Ok(Self {
             active,
             sealed: sealed.collect(),
+            memory,
         })
     }
 
@@ -185,7 +191,8 @@ fn start(host: &Host, config: EngineConfig, opened: Opened, parts: Parts) -> Ima
     let impatient_manifests = ManifestStore::new(host.store.with_patience(patience));
     let (compression, compaction) = (config.compression, config.compaction);
     let limits = config.limits;
-    let disk = host.disk_budget.share(config.buffer_limit_bytes);
+    let limit_bytes = config.buffer_limit_bytes;
+    let buffer_share = host.buffer_budget.share(limit_bytes, buffered.memory);
     let shared = Arc::new(Shared {
         id: manifest.image.clone(),
         page_size: manifest.page_size,
@@ -193,7 +200,7 @@ fn start(host: &Host, config: EngineConfig, opened: Opened, parts: Parts) -> Ima
         environment: host.environment.clone(),
         host: host.clone(),
         gauges: Arc::new(Gauges::default()),
-        disk,
+        buffer_share,
         transaction_budget: host.transaction_budget.of_another_image(),
         bases: Bases::default(),
     });

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::disk_budget::BufferLimit;
+use super::buffer_budget::BufferLimit;
 use super::error::EngineError;
 use super::publisher::SpaceStatus;
 use crate::ids::{Lsn, Tenure, Version};

@@ -6,13 +6,6 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
-/// Most bytes that open transactions of a process hold: four of the largest, or very many of the
-/// usual size, within the memory that a server takes by default.
-pub const OPEN_TRANSACTIONS_MAX_BYTES: u64 = 256 << 20;
-
-/// Most of these of one image, so that its transactions stop no other's.
-pub const IMAGE_TRANSACTIONS_MAX_BYTES: u64 = OPEN_TRANSACTIONS_MAX_BYTES / 2;
-
 /// The budget of one image within that of its process. Clones are the same budget.
 #[derive(Debug, Clone)]
 pub struct TransactionBudget {
@@ -50,13 +43,14 @@ impl Account {
     }
 }
 
-impl Default for TransactionBudget {
-    fn default() -> Self {
-        Self::with_limits(IMAGE_TRANSACTIONS_MAX_BYTES, OPEN_TRANSACTIONS_MAX_BYTES)
-    }
-}
-
 impl TransactionBudget {
+    /// The budget of an image of a process whose open transactions take `bytes` at most. Those of one
+    /// image take half of it, so that they stop no other's.
+    #[must_use]
+    pub fn of_process(bytes: u64) -> Self {
+        Self::with_limits(bytes / 2, bytes)
+    }
+
     /// The budget of an image of another process, with these limits in bytes.
     #[must_use]
     pub fn with_limits(image: u64, process: u64) -> Self {

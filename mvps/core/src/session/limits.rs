@@ -14,8 +14,8 @@ pub const BYTES_IN_FLIGHT_MAX: u64 = 64 * 1024 * 1024;
 /// small ones than a disk keeps busy with.
 pub const IMAGE_PAYLOAD_MAX_BYTES: u64 = 32 * 1024 * 1024;
 
-/// Most payload of writes in flight on all connections of a server, beside the exempt: what the
-/// caches and buffers leave of the memory that a server may take by default.
+/// Most payload of writes in flight on all connections of a server, beside the exempt, unless it is
+/// told otherwise.
 pub const SERVER_PAYLOAD_MAX_BYTES: u64 = 256 * 1024 * 1024;
 
 /// Payload that a connection may have in flight without a reservation, so that it gets on whatever
@@ -26,8 +26,8 @@ pub const PAYLOAD_EXEMPT_BYTES: u64 = 64 * 1024;
 /// the exempt: as many largest reads as a connection may have in flight.
 pub const IMAGE_READS_MAX_BYTES: u64 = 64 * 1024 * 1024;
 
-/// Most content of reads, and extents, in flight on all connections of a server, beside the exempt:
-/// clients that ask and never read hold no more than that.
+/// Most content of reads, and extents, in flight on all connections of a server, beside the exempt,
+/// unless it is told otherwise: clients that ask and never read hold no more than that.
 pub const SERVER_READS_MAX_BYTES: u64 = 256 * 1024 * 1024;
 
 /// Time in which a client that leaves a request's header or payload incomplete, or replies unread,

@@ -40,7 +40,7 @@ pub use ended::Ended;
 pub use engine_images::EngineImages;
 pub use fair_scheduler::FairScheduler;
 pub use images::{ImageFacts, Images, OpenFailure, OpenImage};
-pub use payload_budget::PayloadBudget;
+pub use payload_budget::{PayloadBudget, PayloadLimits};
 pub use security::{Secured, Security, TlsClient};
 pub use served::{Access, ServedDisk, ServedImage, ServedTransaction};
 pub use server::Server;

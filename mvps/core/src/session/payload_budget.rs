@@ -38,36 +38,59 @@ pub struct PayloadBudget {
 struct Budget {
     image: Arc<Semaphore>,
     server: Arc<Semaphore>,
+    /// What each image may take.
+    image_bytes: u64,
 }
 
 /// Bytes that are reserved until this is dropped.
 #[derive(Debug)]
 pub(super) struct PayloadReservation([OwnedSemaphorePermit; 2]);
 
+/// The payload of all connections of a server in flight, beside the exempt, in bytes; each no less
+/// than the largest request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PayloadLimits {
+    /// That of writes.
+    pub write_bytes: u64,
+    /// The content of reads.
+    pub read_bytes: u64,
+}
+
+impl Default for PayloadLimits {
+    fn default() -> Self {
+        Self {
+            write_bytes: SERVER_PAYLOAD_MAX_BYTES,
+            read_bytes: SERVER_READS_MAX_BYTES,
+        }
+    }
+}
+
 impl PayloadBudget {
     /// The budgets of an image of a new server.
     #[must_use]
-    pub fn new() -> Self {
-        let budget = |image, server| Budget {
-            image: semaphore(image),
+    pub fn new(limits: PayloadLimits) -> Self {
+        let budget = |image: u64, server: u64| Budget {
+            image: semaphore(image.min(server)),
             server: semaphore(server),
+            image_bytes: image.min(server),
         };
         Self {
-            writes: budget(IMAGE_PAYLOAD_MAX_BYTES, SERVER_PAYLOAD_MAX_BYTES),
-            reads: budget(IMAGE_READS_MAX_BYTES, SERVER_READS_MAX_BYTES),
+            writes: budget(IMAGE_PAYLOAD_MAX_BYTES, limits.write_bytes),
+            reads: budget(IMAGE_READS_MAX_BYTES, limits.read_bytes),
         }
     }
 
     /// The budgets of another image of the same server.
     #[must_use]
     pub fn of_another_image(&self) -> Self {
-        let budget = |image, of: &Budget| Budget {
-            image: semaphore(image),
+        let budget = |of: &Budget| Budget {
+            image: semaphore(of.image_bytes),
             server: Arc::clone(&of.server),
+            image_bytes: of.image_bytes,
         };
         Self {
-            writes: budget(IMAGE_PAYLOAD_MAX_BYTES, &self.writes),
-            reads: budget(IMAGE_READS_MAX_BYTES, &self.reads),
+            writes: budget(&self.writes),
+            reads: budget(&self.reads),
         }
     }
 }
@@ -114,7 +137,7 @@ fn semaphore(bytes: u64) -> Arc<Semaphore> {
 
 impl Default for PayloadBudget {
     fn default() -> Self {
-        Self::new()
+        Self::new(PayloadLimits::default())
     }
 }
 
@@ -241,7 +264,7 @@ mod tests {
     fn a_full_image_stops_neither_others_nor_small_writes() {
         let waker = noop_waker();
         let mut context = Context::from_waker(&waker);
-        let budget = PayloadBudget::new();
+        let budget = PayloadBudget::default();
         let (mut one, mut two) = (
             PayloadQueue::new(budget.clone()),
             PayloadQueue::new(budget.clone()),
@@ -274,7 +297,7 @@ mod tests {
     fn reads_have_a_budget_of_their_own_and_give_it_back() {
         let waker = noop_waker();
         let mut context = Context::from_waker(&waker);
-        let budget = PayloadBudget::new();
+        let budget = PayloadBudget::default();
         let mut queues: Vec<_> = (0..6).map(|_| PayloadQueue::new(budget.clone())).collect();
         // Two connections take all that the image has; a third must wait.
         for queue in &mut queues[..2] {
@@ -310,7 +333,7 @@ mod tests {
     fn who_leaves_the_queue_keeps_no_reservation() {
         let waker = noop_waker();
         let mut context = Context::from_waker(&waker);
-        let budget = PayloadBudget::new();
+        let budget = PayloadBudget::default();
         let (mut one, mut two) = (PayloadQueue::new(budget.clone()), PayloadQueue::new(budget));
         let first = one.poll_reserve(&mut context, IMAGE_PAYLOAD_MAX_BYTES, 0);
         assert!(one.poll_reserve(&mut context, MIB, 0).is_pending());

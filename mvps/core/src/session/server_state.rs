@@ -14,7 +14,7 @@ use super::connection_limiter::ConnectionLimiter;
 use super::images::{Images, OpenImage};
 use super::limits::{CLIENTS_LOG_LINES_MAX, CONNECTIONS_MAX, UNAUTHENTICATED_LOG_LINES_MAX};
 use super::log_budget::LogBudget;
-use super::payload_budget::PayloadBudget;
+use super::payload_budget::{PayloadBudget, PayloadLimits};
 use super::security::Security;
 use crate::engine::Durability;
 use crate::env::{Clock, Spawner};
@@ -37,6 +37,8 @@ pub struct ServerConfig {
     /// Connections of one image that go on at a time, of many that could: as many as there are
     /// threads that tasks run on.
     pub scheduler_permits: usize,
+    /// Payload in flight.
+    pub payload: PayloadLimits,
 }
 
 impl Default for ServerConfig {
@@ -47,6 +49,7 @@ impl Default for ServerConfig {
             durability: Durability::default(),
             security: None,
             scheduler_permits: 1,
+            payload: PayloadLimits::default(),
         }
     }
 }
@@ -105,8 +108,8 @@ impl<M: Images> ServerState<M> {
             actor_ended: Notify::new(),
             keys,
             limiter: ConnectionLimiter::new(config.connections_max),
+            budget: PayloadBudget::new(config.payload),
             config,
-            budget: PayloadBudget::new(),
             unauthenticated_log: LogBudget::new(
                 "connections without a token",
                 UNAUTHENTICATED_LOG_LINES_MAX,

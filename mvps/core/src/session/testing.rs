@@ -384,7 +384,7 @@ impl OneDisk {
             read_only: false,
             durability: Durability::Local,
             orders: watch::Sender::new(Order::Serve),
-            budget: PayloadBudget::new(),
+            budget: PayloadBudget::default(),
             scheduler: FairScheduler::new(1),
         }
     }

@@ -10,7 +10,7 @@ use super::ended::Ended;
 use super::limits::{
     BYTES_IN_FLIGHT_MAX, HANDSHAKE_TIME_MAX, PAYLOAD_EXEMPT_BYTES, REQUESTS_IN_FLIGHT_MAX,
 };
-use super::payload_budget::PayloadBudget;
+use super::payload_budget::{PayloadBudget, PayloadLimits};
 use super::testing::{MemoryDisk, OneDisk};
 use crate::engine::{Durability, EngineError};
 use crate::env::memory::ManualClock;

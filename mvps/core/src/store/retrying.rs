@@ -114,7 +114,9 @@ impl RetryingStore {
         }
     }
 
-    pub(super) fn part_bytes(&self) -> usize {
+    /// Bytes of the parts that a large object is uploaded in.
+    #[must_use]
+    pub fn part_bytes(&self) -> usize {
         self.part_bytes
     }
 

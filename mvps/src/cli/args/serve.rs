@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::Args;
 use clap::builder::BoolishValueParser;
+use mvps_core::engine::MemoryShares;
 use mvps_core::env::Address;
 
 use super::object_store::{ContradictoryFlags, ObjectStoreArgs};
@@ -69,7 +70,7 @@ impl ServeArgs {
             requires_encryption: self.encryption.require_encryption,
             buffer_store_path: self.buffer.buffer_store_path.clone(),
             disk_cache: self.disk_cache.settings(&self.buffer.buffer_store_path),
-            engine: self.tuning.engine_settings(),
+            engine: self.tuning.engine_settings()?,
             durability: self.tuning.durability.into(),
             idle_close: Duration::from_millis(self.tuning.idle_close_ms),
             shutdown_patience: Duration::from_millis(self.tuning.shutdown_patience_ms),
@@ -244,14 +245,19 @@ pub struct TuningArgs {
     /// nothing is said, 2 % of the file system (with a local object store an eighth), at most 1 GiB.
     #[arg(long, env = "MVPS_TE_DISK_FLOOR_BYTES", value_name = "SIZE")]
     pub disk_floor_bytes: Option<ByteSize>,
-    /// Memory for cached object-store data.
+    /// What the process may take of the memory, at least 256 MiB. Caches, indexes of what is buffered,
+    /// uploads, transactions and payload each have a share; where one ends, somebody waits
+    /// [default: 1GiB].
     #[arg(
         long,
-        env = "MVPS_TE_CACHE_BYTES",
+        env = "MVPS_TE_MEMORY_LIMIT",
         value_name = "SIZE",
-        default_value = "256MiB"
+        value_parser = memory_limit
     )]
-    pub cache_bytes: ByteSize,
+    pub memory_limit: Option<ByteSize>,
+    /// Memory for cached object-store data [default: a quarter of the memory limit].
+    #[arg(long, env = "MVPS_TE_CACHE_BYTES", value_name = "SIZE")]
+    pub cache_bytes: Option<ByteSize>,
     /// Copy live pages out of segments that are mostly dead, so that the collector can free those.
     #[arg(
         long,
@@ -298,16 +304,47 @@ pub struct TuningArgs {
 }
 
 impl TuningArgs {
-    fn engine_settings(&self) -> EngineSettings {
-        EngineSettings {
+    fn engine_settings(&self) -> Result<EngineSettings, ContradictoryFlags> {
+        Ok(EngineSettings {
             checkpoint_interval: Duration::from_millis(self.checkpoint_interval_ms),
             checkpoint_bytes: self.checkpoint_bytes.0,
             buffer_limit_bytes: self.buffer_limit_bytes.0,
             buffer_total_bytes: self.buffer_total_bytes.map(|size| size.0),
             disk_floor_bytes: self.disk_floor_bytes.map(|size| size.0),
-            cache_bytes: self.cache_bytes.0,
+            memory: self.memory()?,
             compression: self.compression.0,
             cleaning: self.cleaning,
+        })
+    }
+
+    fn memory(&self) -> Result<MemoryShares, ContradictoryFlags> {
+        let cache_bytes = self.cache_bytes.map(|size| size.0);
+        let limit_bytes = self.memory_limit.map(|size| size.0);
+        match (limit_bytes, cache_bytes) {
+            (None, None) => Ok(MemoryShares::default()),
+            (Some(limit), None) => Ok(MemoryShares::of(limit)),
+            // The others take what they take by default.
+            (None, Some(cache)) => Ok(MemoryShares {
+                cache_bytes: cache,
+                ..MemoryShares::default()
+            }),
+            (Some(limit), Some(cache)) => {
+                MemoryShares::with_cache(limit, cache).ok_or(ContradictoryFlags(
+                    "--cache-bytes leaves the others too little of --memory-limit, 192 MiB at \
+                     least: raise the limit, or leave --cache-bytes out",
+                ))
+            }
         }
     }
+}
+
+fn memory_limit(text: &str) -> Result<ByteSize, String> {
+    let size: ByteSize = text.parse()?;
+    if size.0 < MemoryShares::LIMIT_MIN_BYTES {
+        return Err(format!(
+            "less than {} MiB would not hold the largest requests",
+            MemoryShares::LIMIT_MIN_BYTES >> 20
+        ));
+    }
+    Ok(size)
 }

@@ -9,6 +9,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::index_memory::{IndexMemory, IndexReservation};
 use super::range_map::{Advance, RangeMap};
 use crate::env::{
     BufferError, BufferHandle, BufferRecord, PageRun, RecordEntry, RecordHeader, RecordRef,
@@ -57,21 +58,27 @@ pub struct GenerationIndex {
     pub last_lsn: Lsn,
     /// Bytes of the records committed to it, overwritten ones included, with their overhead.
     pub bytes: u64,
+    memory: Arc<IndexReservation>,
 }
 
 /// What a record costs besides its content: key, header, checksums, memory of the index.
 pub const RECORD_OVERHEAD_BYTES: u64 = 128;
 
 impl GenerationIndex {
-    /// The index of an empty generation.
+    /// The index of an empty generation, which counts in `memory`.
     #[must_use]
-    pub fn new(generation: Generation, handle: Arc<dyn BufferHandle>) -> Self {
+    pub fn new(
+        generation: Generation,
+        handle: Arc<dyn BufferHandle>,
+        memory: &Arc<IndexMemory>,
+    ) -> Self {
         Self {
             generation,
             handle,
             records: RangeMap::new(),
             last_lsn: Lsn(0),
             bytes: 0,
+            memory: Arc::new(IndexReservation::new(Arc::clone(memory))),
         }
     }
 
@@ -84,8 +91,9 @@ impl GenerationIndex {
         handle: Arc<dyn BufferHandle>,
         mut entries: Vec<RecordEntry>,
         page_size: PageSize,
+        memory: &Arc<IndexMemory>,
     ) -> Result<Self, BufferError> {
-        let mut index = Self::new(generation, handle);
+        let mut index = Self::new(generation, handle, memory);
         entries.sort_by_key(|entry| entry.at.lsn);
         for entry in entries {
             let (pages, content_bytes) = match entry.header {
@@ -131,6 +139,7 @@ impl GenerationIndex {
         self.records.insert(at.first..end, value);
         self.last_lsn = self.last_lsn.max(at.lsn);
         self.bytes += content_bytes + RECORD_OVERHEAD_BYTES;
+        self.memory.add_record(content_bytes);
     }
 
     /// Whether nothing was committed to it.

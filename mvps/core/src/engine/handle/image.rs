@@ -163,7 +163,7 @@ impl Image {
     /// Delays a write of `bytes` as the buffer's fill asks for. At the limit it does not wait here:
     /// the task holds it, in order.
     pub(super) async fn slow_down(&self, bytes: u64) {
-        if let Admission::After(delay) = backpressure::admit(self.shared.disk.fill(), bytes)
+        if let Admission::After(delay) = backpressure::admit(self.shared.buffer_share.fill(), bytes)
             && !delay.is_zero()
         {
             self.shared.environment.clock.sleep(delay).await;

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use super::bases::Bases;
+use crate::engine::buffer_budget::BufferShare;
 use crate::engine::config::EngineConfig;
-use crate::engine::disk_budget::DiskShare;
 use crate::engine::host::Host;
 use crate::engine::transaction_budget::TransactionBudget;
 use crate::env::Environment;
@@ -26,8 +26,8 @@ pub(in crate::engine) struct Shared {
     pub(in crate::engine) environment: Environment,
     pub(in crate::engine) host: Host,
     pub(in crate::engine) gauges: Arc<Gauges>,
-    /// The image's share of the local disk.
-    pub(in crate::engine) disk: DiskShare,
+    /// The image's share of the room for what is buffered.
+    pub(in crate::engine) buffer_share: BufferShare,
     pub(in crate::engine) transaction_budget: TransactionBudget,
     pub(in crate::engine) bases: Bases,
 }

@@ -84,6 +84,7 @@ pub(super) async fn write_checkpoint(
     publisher: &Publisher,
     generation: &GenerationIndex,
 ) -> Result<Written, CheckpointError> {
+    let _memory = publisher.memory_for(generation.bytes).await;
     let segments = write_segments(publisher, generation).await?;
     apply(publisher, segments).await
 }

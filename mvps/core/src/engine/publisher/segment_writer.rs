@@ -24,7 +24,7 @@ use crate::format::manifest::{ByteSpan, SegmentEntry, SegmentId};
 use crate::format::object_name::ObjectName;
 use crate::format::segment::{PageSpan, SegmentFooter, SegmentHeader, SegmentIndex};
 use crate::ids::{PageNumber, PageSize};
-use crate::store::{RetryingStore, UploadWriter};
+use crate::store::{PARTS_IN_FLIGHT_MAX, RetryingStore, UploadWriter};
 
 mod batch;
 
@@ -35,6 +35,14 @@ pub const COMPRESSION_LEVEL: i32 = 1;
 
 /// Batches that are being encoded or wait to be uploaded: enough to use a few cores.
 const BATCHES_IN_FLIGHT_MAX: usize = 4;
+
+/// What a writer of so much content holds in memory at most.
+pub(super) fn memory_bytes(limits: &Limits, part_bytes: usize, content_bytes: u64) -> u64 {
+    // Content, and what it is encoded to; and the batch that is being filled.
+    let batches = (2 * BATCHES_IN_FLIGHT_MAX + 1) * limits.segment_batch_bytes;
+    let parts = (PARTS_IN_FLIGHT_MAX + 1) * part_bytes;
+    (3 * content_bytes).min((batches + parts) as u64)
+}
 
 /// What segments are like.
 #[derive(Debug, Clone)]

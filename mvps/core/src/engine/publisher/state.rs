@@ -8,10 +8,12 @@ use super::cleaning::plan::Urgency;
 use super::cleaning::{Cleaning, CompactionSettings, SpaceStatus, own_reader};
 use super::names::ObjectNames;
 use super::retirement::Retirement;
+use super::segment_writer::memory_bytes;
 use crate::encryption::ImageKeys;
 use crate::engine::host::Host;
 use crate::engine::limits::Limits;
 use crate::engine::read::{FrameReader, Map, MapGuard};
+use crate::engine::upload_budget::UploadReservation;
 use crate::env::{BufferStore, Moment};
 use crate::format::buffer_metadata::BufferMetadata;
 use crate::format::manifest::Manifest;
@@ -114,6 +116,13 @@ impl Publisher {
     /// What is in object storage, and how cleaning goes.
     pub(in crate::engine) fn space(&self) -> SpaceStatus {
         self.cleaning.status(&self.newest)
+    }
+
+    /// Memory to write so much content with, once uploads of the process leave it.
+    pub(super) async fn memory_for(&self, content_bytes: u64) -> UploadReservation {
+        let part_bytes = self.host.store.part_bytes();
+        let bytes = memory_bytes(&self.limits, part_bytes, content_bytes);
+        self.host.upload_budget.reserve(bytes).await
     }
 
     /// Whether the image's task is gone: nothing is published any more then.

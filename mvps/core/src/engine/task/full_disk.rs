@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::stalled::Stalled;
 use super::state::ImageTask;
 use crate::engine::buffer::patient::ROOM_PAUSE;
-use crate::engine::disk_budget::BufferLimit;
+use crate::engine::buffer_budget::BufferLimit;
 use crate::engine::request::CommitRequest;
 
 /// The log is told no more often: at a limit writes go on and wait in turns.

@@ -8,7 +8,7 @@ use super::plans::jittered;
 use super::state::ImageTask;
 use crate::engine::buffer::GenerationIndex;
 use crate::engine::buffer::patient::once_there_is_room;
-use crate::env::BufferError;
+use crate::env::{BufferError, BufferHandle};
 use crate::ids::Generation;
 
 impl ImageTask {
@@ -16,7 +16,15 @@ impl ImageTask {
         let clock = &*self.shared.environment.clock;
         once_there_is_room(clock, "sealing", || self.buffer.seal()).await?;
         let (generation, handle) = self.buffer.active().await?;
-        Ok(GenerationIndex::new(generation, handle))
+        Ok(self.empty_generation(generation, handle))
+    }
+
+    fn empty_generation(
+        &self,
+        generation: Generation,
+        handle: Arc<dyn BufferHandle>,
+    ) -> GenerationIndex {
+        GenerationIndex::new(generation, handle, self.shared.buffer_share.index_memory())
     }
 
     pub(super) async fn seal(&mut self) {
@@ -27,7 +35,7 @@ impl ImageTask {
         };
         match active {
             Ok((generation, handle)) => {
-                let next = GenerationIndex::new(generation, handle);
+                let next = self.empty_generation(generation, handle);
                 let mut sealed = std::mem::replace(&mut self.active, next);
                 if crate::mutant::is("seal loses in-flight writes")
                     && let Some((pages, _)) = sealed.records.iter().last()

@@ -1,6 +1,6 @@
 //! What is known of the room on the buffer store's disk; part of the task's state.
 
-use crate::engine::disk_budget::BufferLimit;
+use crate::engine::buffer_budget::BufferLimit;
 use crate::engine::status::HeldUp;
 use crate::env::Moment;
 

@@ -104,7 +104,7 @@ impl ImageTask {
                 || asked
                 || self.is_full(0)
                 || self.room.is_awaited()
-                || self.shared.disk.gives_way(),
+                || self.shared.buffer_share.gives_way(),
             no_room: self.room.forbids_seal(now),
             grow: !schedule.grow.is_empty(),
             rollback_wanted: self.rollback.is_wanted(),

@@ -12,8 +12,8 @@ use super::room::Room;
 use super::stalled::Stalled;
 use super::waiting::Acknowledgements;
 use crate::engine::buffer::GenerationIndex;
+use crate::engine::buffer_budget::BufferLimit;
 use crate::engine::config::{EngineConfig, SEALED_IN_MEMORY_MAX};
-use crate::engine::disk_budget::BufferLimit;
 use crate::engine::error::EngineError;
 use crate::engine::handle::Shared;
 use crate::engine::publisher::Publisher;
@@ -200,11 +200,11 @@ impl ImageTask {
     /// The limit that leaves no room for `more` bytes, if one does.
     pub(super) fn full_by(&self, more: usize) -> Option<BufferLimit> {
         self.gauge();
-        self.shared.disk.full_by(more as u64)
+        self.shared.buffer_share.full_by(more as u64)
     }
 
     pub(super) fn gauge(&self) {
-        self.shared.disk.set(self.buffered_bytes());
+        self.shared.buffer_share.set(self.buffered_bytes());
     }
 
     /// Whether the active generation is full and the one before it still fills the memory.

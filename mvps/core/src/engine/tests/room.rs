@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::world::{FLUSHED, World, config, page, read_all, settle, write};
 use crate::engine::{
     Acknowledge, Attachment, BufferLimit, DiskLimits, Durability, EngineConfig, EngineError, Image,
+    MemoryShares,
 };
 use crate::env::Files;
 use crate::env::memory::{DiskFault, MemoryFiles, Verdict};
@@ -249,10 +250,10 @@ async fn an_image_opens_on_a_full_disk() {
 }
 
 /// Two images on one disk, the object store away: which limit stops them, and how much is free then.
-async fn stopped_by(limits: DiskLimits) -> (BufferLimit, u64) {
+async fn stopped_by(limits: DiskLimits, memory: MemoryShares) -> (BufferLimit, u64) {
     let (world, files) = (World::new(), MemoryFiles::new());
     let mut machine = world.machine_on(1, &files);
-    machine.host = machine.host.with_disk_limits(limits);
+    machine.host = machine.host.with_disk_limits(limits).with_memory(memory);
     let named = |name: &str| ImageId::parse(name).expect("a valid name");
     let mut disks = Vec::new();
     for name in ["one", "two"] {
@@ -283,7 +284,7 @@ async fn what_must_stay_free_stays_free() {
         floor_bytes: 2 << 20,
         ..DiskLimits::default()
     };
-    let (by, free) = stopped_by(limits).await;
+    let (by, free) = stopped_by(limits, MemoryShares::default()).await;
     assert_eq!(by, BufferLimit::FreeSpace);
     assert!((1 << 20..3 << 20).contains(&free), "{free} bytes are free");
 }
@@ -294,7 +295,40 @@ async fn all_images_share_one_limit() {
         total_bytes: 3 << 20,
         ..DiskLimits::default()
     };
-    let (by, free) = stopped_by(limits).await;
+    let (by, free) = stopped_by(limits, MemoryShares::default()).await;
     assert_eq!(by, BufferLimit::Total);
     assert!((4 << 20..6 << 20).contains(&free), "{free} bytes are free");
+}
+
+/// Room for the indexes of some 300 records.
+fn little_memory() -> MemoryShares {
+    MemoryShares {
+        index_bytes: 50_000,
+        ..MemoryShares::default()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn all_images_share_the_memory_for_indexes() {
+    let (by, free) = stopped_by(DiskLimits::default(), little_memory()).await;
+    assert_eq!(by, BufferLimit::Memory);
+    assert!(free > 4 << 20, "{free} bytes are free");
+}
+
+/// What a transaction reads of generations that were dropped is in memory until it ends.
+#[tokio::test(start_paused = true)]
+async fn a_transaction_that_holds_the_memory_for_indexes_is_aborted() {
+    let (world, files) = (World::new(), MemoryFiles::new());
+    let mut machine = world.machine_on(1, &files);
+    machine.host = machine.host.with_memory(little_memory());
+    let disk = machine.try_open(config()).await.expect("it opens").attach();
+    assert_eq!(fill(&disk, 150).await, 150);
+    let reads = disk.begin().await.expect("it begins");
+    assert_eq!(fill(&disk, 1000).await, 1000, "writes go on");
+    let read = reads.read(0, 4096).await;
+    assert!(
+        matches!(&read, Err(EngineError::Aborted { .. })),
+        "{read:?}"
+    );
+    assert_healthy(&disk).await;
 }

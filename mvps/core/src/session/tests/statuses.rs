@@ -41,7 +41,7 @@ impl Wire {
 async fn clients_that_never_read_hold_no_more_statuses_than_their_image_may() {
     let disk = MemoryDisk::new();
     disk.fragment();
-    let budget = PayloadBudget::new();
+    let budget = PayloadBudget::default();
     let admission = || OneDisk {
         budget: budget.clone(),
         ..OneDisk::new(&disk)

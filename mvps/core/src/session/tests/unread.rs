@@ -47,7 +47,7 @@ async fn a_client_that_never_reads_short_replies_is_held_back() {
 #[tokio::test(start_paused = true)]
 async fn a_client_that_never_reads_holds_no_more_than_its_image_may() {
     let disk = MemoryDisk::new();
-    let budget = PayloadBudget::new();
+    let budget = PayloadBudget::default();
     let admission = || OneDisk {
         budget: budget.clone(),
         ..OneDisk::new(&disk)
@@ -69,4 +69,28 @@ async fn a_client_that_never_reads_holds_no_more_than_its_image_may() {
     other.send(&[(99, read(0, 8 << 20))]).await;
     assert_eq!(other.reply().await.cookie, Cookie(99));
     assert_eq!(deaf.session.await.unwrap(), Ended::Stalled);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_least_budget_lets_the_largest_reads_through() {
+    const LARGEST: u32 = 4 << 20;
+    let disk = MemoryDisk::new();
+    let least = PayloadLimits {
+        write_bytes: u64::from(LARGEST),
+        read_bytes: u64::from(LARGEST),
+    };
+    let mut wire = Wire::attach(OneDisk {
+        budget: PayloadBudget::new(least),
+        ..OneDisk::new(&disk)
+    })
+    .await;
+    let lengths = [LARGEST / 2, LARGEST / 2, LARGEST, 4096, LARGEST];
+    let requests: Vec<_> = (0..).zip(lengths.map(|bytes| read(0, bytes))).collect();
+    wire.send(&requests).await;
+    let mut content = vec![0; LARGEST as usize];
+    for _ in lengths {
+        let Cookie(cookie) = wire.reply().await.cookie;
+        let bytes = lengths[usize::try_from(cookie).unwrap()] as usize;
+        wire.stream.read_exact(&mut content[..bytes]).await.unwrap();
+    }
 }

@@ -160,9 +160,10 @@ impl Publisher {
         hurry: &Hurry,
     ) -> Result<Vec<WrittenSegment>, CheckpointError> {
         let clock = Arc::clone(&self.host.environment.clock);
+        let step_bytes = self.cleaning.settings.step_bytes;
+        let _memory = self.memory_for(step_bytes.min(round.left_bytes())).await;
         let mut writer = segment_writer(self);
         let mut copied_bytes = 0;
-        let step_bytes = self.cleaning.settings.step_bytes;
         while !round.is_done() && copied_bytes < step_bytes {
             let began = clock.now();
             let left_pages = (step_bytes - copied_bytes) >> self.newest.page_size.bits();
