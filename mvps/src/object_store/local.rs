@@ -9,6 +9,7 @@
 //! not synced; the object is, when it is complete. The file `key` goes first when an upload ends,
 //! so that a part that is missing under it was really never uploaded.
 
+mod at_once;
 mod upload;
 
 use std::io;
@@ -26,6 +27,7 @@ use object_store::path::Path;
 use object_store::{ObjectStore as _, ObjectStoreExt as _, PutMode, PutPayload};
 
 use crate::files::sync_folder;
+use at_once::ReadsAtOnce;
 use upload::UploadFolder;
 
 /// Holds uploads; no key begins with it.
@@ -35,6 +37,7 @@ const UPLOADS: &str = ".uploads";
 pub struct LocalObjectStore {
     objects: LocalFileSystem,
     uploads: LocalFileSystem,
+    at_once: ReadsAtOnce,
     /// Makes the name of a key durable that another request may just have made.
     root: std::path::PathBuf,
 }
@@ -56,6 +59,7 @@ impl LocalObjectStore {
         Ok(Self {
             objects: files.clone().with_fsync(true),
             uploads: files,
+            at_once: ReadsAtOnce::below(&root)?,
             root,
         })
     }
@@ -152,6 +156,9 @@ impl LocalObjectStore {
 
     async fn read_range(&self, key: &str, range: Range<u64>) -> Result<Bytes, StoreError> {
         let path = path(key)?;
+        if let Some(read) = self.at_once.read(path.as_ref(), &range) {
+            return Ok(read);
+        }
         let wanted = range.end.saturating_sub(range.start);
         let found = self.objects.get_range(&path, range.clone()).await;
         let read = found.map_err(|error| translate(key, error));
