@@ -108,7 +108,7 @@ impl ObjectReads {
     ) -> Result<T, ReadError> {
         // What is decoded may be kept, and must not keep the whole buffer that a client received
         // into.
-        self.read_body(piece, |seed, body| decode(seed, body.copied()))
+        self.read_body(piece, |seed, body| decode(seed, body.kept()))
             .await
     }
 

@@ -388,7 +388,7 @@ impl ObjectStore for LocalObjectStore {
             GetRange::Whole => self.read_whole(key).await,
             GetRange::Bytes(range) => self.read_range(key, range).await,
         };
-        read.map(ObjectBody::from)
+        read.map(ObjectBody::alone)
     }
 
     async fn list(

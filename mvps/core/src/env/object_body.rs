@@ -31,9 +31,20 @@ impl GetRange {
 #[derive(Debug, Clone, Default)]
 pub struct ObjectBody {
     pieces: Vec<Bytes>,
+    /// The only piece is a buffer of its own.
+    is_alone: bool,
 }
 
 impl ObjectBody {
+    /// A body in a buffer that holds nothing else.
+    #[must_use]
+    pub fn alone(bytes: Bytes) -> Self {
+        Self {
+            pieces: vec![bytes],
+            is_alone: true,
+        }
+    }
+
     /// Number of bytes.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -59,28 +70,32 @@ impl ObjectBody {
         match self.pieces.len() {
             0 => Bytes::new(),
             1 => self.pieces.swap_remove(0),
-            _ => self.copied(),
+            _ => Bytes::from(self.pieces.concat()),
         }
     }
 
-    /// A copy of the bytes that keeps nothing else in memory, for who keeps it.
+    /// The bytes for who keeps them: a copy, unless nothing else is kept in memory with them.
     #[must_use]
-    pub fn copied(&self) -> Bytes {
-        Bytes::from(self.pieces.concat())
+    pub fn kept(self) -> Bytes {
+        match self.is_alone {
+            true => self.joined(),
+            false => Bytes::from(self.pieces.concat()),
+        }
     }
 }
 
 impl From<Bytes> for ObjectBody {
     fn from(bytes: Bytes) -> Self {
-        Self {
-            pieces: vec![bytes],
-        }
+        Self::from(vec![bytes])
     }
 }
 
 impl From<Vec<Bytes>> for ObjectBody {
     fn from(pieces: Vec<Bytes>) -> Self {
-        Self { pieces }
+        Self {
+            pieces,
+            is_alone: false,
+        }
     }
 }
 
@@ -104,7 +119,7 @@ mod tests {
             let body = body(pieces);
             assert_eq!(body.len(), joined.len());
             assert_eq!(body.is_empty(), joined.is_empty());
-            assert_eq!(body.copied(), joined);
+            assert_eq!(body.clone().kept(), joined);
             assert_eq!(body.joined(), joined);
         }
     }
@@ -113,7 +128,9 @@ mod tests {
     fn one_piece_is_joined_without_a_copy_and_copied_when_it_is_kept() {
         let piece = Bytes::from(vec![7; 100]);
         let body = ObjectBody::from(piece.clone());
-        assert_ne!(body.copied().as_ptr(), piece.as_ptr());
+        assert_ne!(body.clone().kept().as_ptr(), piece.as_ptr());
+        let alone = ObjectBody::alone(piece.clone());
+        assert_eq!(alone.kept().as_ptr(), piece.as_ptr());
         assert_eq!(body.joined().as_ptr(), piece.as_ptr());
     }
 }
