@@ -321,13 +321,6 @@ impl BufferStore for SimBufferStore {
         self.store.active().await
     }
 
-    async fn spill(&self, generation: Generation) -> Result<(), BufferError> {
-        self.pause().await;
-        let outcome = self.store.spill(generation).await;
-        self.note(&format!("spill generation {generation}"), &outcome);
-        outcome
-    }
-
     async fn drop_generation(&self, generation: Generation) -> Result<(), BufferError> {
         self.pass(DROP).await;
         let last = self.state().last.get(&generation).copied();

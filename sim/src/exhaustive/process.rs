@@ -432,13 +432,6 @@ impl BufferStore for GatedBuffer {
         self.gate.local(what, false, self.store.active()).await
     }
 
-    async fn spill(&self, generation: Generation) -> Result<(), BufferError> {
-        let what = || format!("buffer spill {generation}");
-        self.gate
-            .local(what, true, self.store.spill(generation))
-            .await
-    }
-
     async fn drop_generation(&self, generation: Generation) -> Result<(), BufferError> {
         let what = || format!("buffer drop {generation}");
         let drop = self.store.drop_generation(generation);

@@ -413,11 +413,6 @@ impl BufferStore for LogBufferStore {
         Ok((active.number, active))
     }
 
-    async fn spill(&self, _generation: Generation) -> Result<(), BufferError> {
-        // It is on the disk.
-        self.0.check()
-    }
-
     async fn drop_generation(&self, generation: Generation) -> Result<(), BufferError> {
         let drop = move |shared: &Arc<Shared>| shared.drop_file(generation);
         self.0.aside(drop).await

@@ -10,16 +10,6 @@ const KIB: u64 = 1 << 10;
 const MIB: u64 = KIB << 10;
 const GIB: u64 = MIB << 10;
 
-/// Sealed generations that stay in memory while they wait for their checkpoint. Beside the active
-/// one there is one: as long as uploads keep up nothing is written to the local disk twice, and if
-/// they do not, memory is bounded all the same, by spilling to the disk.
-pub(super) const SEALED_IN_MEMORY_MAX: usize = 1;
-
-/// The active generation's fill, in quarters of `checkpoint_bytes`, at which an earlier one that is
-/// still in memory is spilled: late enough that uploads which keep up never cause it, early enough
-/// that writers do not wait for all of it.
-pub(super) const SPILL_AT_QUARTERS: u64 = 3;
-
 /// How often deadlines (checkpoint interval, transaction age, lock age) are looked at while there
 /// are any.
 pub(super) const TICK: Duration = Duration::from_millis(250);

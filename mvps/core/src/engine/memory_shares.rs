@@ -24,11 +24,8 @@ pub struct MemoryShares {
 /// What a process takes unless it is told otherwise.
 const DEFAULT_LIMIT_BYTES: u64 = 1 << 30;
 
-/// The largest request and a little.
-const PAYLOAD_MIN_BYTES: u64 = 32 << 20;
-
 impl MemoryShares {
-    /// The least limit: with less, requests of the largest size would wait for ever.
+    /// The least limit: with less, requests of the largest size (32 MiB) would wait for ever.
     pub const LIMIT_MIN_BYTES: u64 = 256 << 20;
 
     /// The shares of a process that is to take no more than `limit_bytes`, at least
@@ -37,12 +34,12 @@ impl MemoryShares {
     pub fn of(limit_bytes: u64) -> Self {
         let share = |sixteenths: u64| limit_bytes / 16 * sixteenths;
         Self {
-            cache_bytes: share(4),
+            cache_bytes: share(3),
             index_bytes: share(3),
             upload_bytes: share(3),
             transaction_bytes: share(2),
-            write_bytes: (share(3) / 2).max(PAYLOAD_MIN_BYTES),
-            read_bytes: (share(3) / 2).max(PAYLOAD_MIN_BYTES),
+            write_bytes: share(2),
+            read_bytes: share(2),
         }
     }
 
@@ -50,8 +47,9 @@ impl MemoryShares {
     /// than they have of the least limit.
     #[must_use]
     pub fn with_cache(limit_bytes: u64, cache_bytes: u64) -> Option<Self> {
-        // A quarter would be the cache's.
-        let others_of = limit_bytes.saturating_sub(cache_bytes) / 3 * 4;
+        // Three sixteenths would be the cache's.
+        let rest_bytes = limit_bytes.saturating_sub(cache_bytes);
+        let others_of = (rest_bytes / 13).saturating_mul(16);
         (others_of >= Self::LIMIT_MIN_BYTES).then(|| Self {
             cache_bytes,
             ..Self::of(others_of)
@@ -72,7 +70,7 @@ mod tests {
 
     #[test]
     fn the_shares_leave_something_to_nobody() {
-        for limit in [1 << 30, 4 << 30, 16 << 30] {
+        for limit in [MemoryShares::LIMIT_MIN_BYTES, 1 << 30, 16 << 30] {
             let shares = MemoryShares::of(limit);
             let sum = shares.cache_bytes
                 + shares.index_bytes
@@ -83,10 +81,11 @@ mod tests {
             assert_eq!(sum, limit / 16 * 15);
         }
         let least = MemoryShares::of(MemoryShares::LIMIT_MIN_BYTES);
-        assert_eq!(least.write_bytes, PAYLOAD_MIN_BYTES);
+        assert_eq!(least.write_bytes, 32 << 20);
         let mib = 1 << 20;
-        let equal = MemoryShares::with_cache(1024 * mib, 256 * mib);
+        let equal = MemoryShares::with_cache(1024 * mib, 192 * mib);
         assert_eq!(equal, Some(MemoryShares::default()));
-        assert_eq!(MemoryShares::with_cache(1024 * mib, 833 * mib), None);
+        assert_eq!(MemoryShares::with_cache(1024 * mib, 817 * mib), None);
+        assert!(MemoryShares::with_cache(u64::MAX, 0).is_some());
     }
 }

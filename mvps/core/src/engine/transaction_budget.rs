@@ -6,6 +6,9 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
+/// The largest transaction, with what its parts take beside their content.
+const LARGEST_BYTES: u64 = 80 << 20;
+
 /// The budget of one image within that of its process. Clones are the same budget.
 #[derive(Debug, Clone)]
 pub struct TransactionBudget {
@@ -45,10 +48,10 @@ impl Account {
 
 impl TransactionBudget {
     /// The budget of an image of a process whose open transactions take `bytes` at most. Those of one
-    /// image take half of it, so that they stop no other's.
+    /// image take half of it, so that they stop no other's, or one transaction of the largest size.
     #[must_use]
     pub fn of_process(bytes: u64) -> Self {
-        Self::with_limits(bytes / 2, bytes)
+        Self::with_limits((bytes / 2).max(LARGEST_BYTES).min(bytes), bytes)
     }
 
     /// The budget of an image of another process, with these limits in bytes.

@@ -6,6 +6,7 @@
 //! those with much.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -26,6 +27,17 @@ pub struct UploadBudget {
 struct Lane {
     free: Arc<Semaphore>,
     units: u32,
+    /// How many wait.
+    waiting: Arc<AtomicUsize>,
+}
+
+/// Counts who waits, also one who stops waiting.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// What a job has of the budget, until dropped.
@@ -56,6 +68,12 @@ impl UploadBudget {
         };
         lane.reserve(units).await
     }
+
+    /// Whether a large job waits: who can end early does.
+    #[must_use]
+    pub fn is_awaited(&self) -> bool {
+        self.large.waiting.load(Ordering::Relaxed) > 0
+    }
 }
 
 impl Lane {
@@ -64,11 +82,14 @@ impl Lane {
         Self {
             free: Arc::new(Semaphore::new(units as usize)),
             units,
+            waiting: Arc::default(),
         }
     }
 
     async fn reserve(&self, units: u32) -> UploadReservation {
         let units = units.clamp(1, self.units);
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        let _waiting = Waiting(&self.waiting);
         let permit = Arc::clone(&self.free).acquire_many_owned(units).await;
         UploadReservation {
             _permit: permit.expect("the semaphore is never closed"),
@@ -89,7 +110,9 @@ mod tests {
         let budget = UploadBudget::new(64 * MIB);
         let first = budget.reserve(1 << 40).await;
         let mut second = Box::pin(budget.reserve(30 * MIB));
+        assert!(!budget.is_awaited());
         assert!((&mut second).now_or_never().is_none());
+        assert!(budget.is_awaited());
         let small = budget.reserve(8 * MIB).await;
         let other = budget.reserve(8 * MIB).await;
         assert!(budget.reserve(MIB).now_or_never().is_none());
@@ -97,5 +120,6 @@ mod tests {
         assert!(budget.reserve(0).now_or_never().is_some());
         drop((first, other));
         second.await;
+        assert!(!budget.is_awaited());
     }
 }

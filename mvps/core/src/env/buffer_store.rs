@@ -20,7 +20,7 @@ use crate::ids::{Generation, ImageId, Lsn, PageNumber};
 pub const CHECKSUM_UNIT_BYTES: usize = 4096;
 
 /// Largest content of one record. Longer runs are split by the engine; larger values would make
-/// reads of a spilled record dearer without making commits cheaper.
+/// reads of a part of a record dearer without making commits cheaper.
 pub const RECORD_MAX_BYTES: usize = 128 * 1024;
 
 /// What went wrong, by what the caller does next.
@@ -195,12 +195,8 @@ pub trait BufferStore: Send + Sync + 'static {
     /// The generation that takes the next commits.
     async fn active(&self) -> Result<(Generation, Arc<dyn BufferHandle>), BufferError>;
 
-    /// Moves a sealed generation out of memory to the disk. Reads go on meanwhile.
-    async fn spill(&self, generation: Generation) -> Result<(), BufferError>;
-
     /// Deletes a sealed generation. Handles to it stay readable. Survives a power cut no later
-    /// than the next `sync`; until then the generation may come back whole. Not called while the
-    /// generation is being spilled.
+    /// than the next `sync`; until then the generation may come back whole.
     async fn drop_generation(&self, generation: Generation) -> Result<(), BufferError>;
 
     /// Replaces the metadata, atomically, and syncs it. It is small (below 64 KiB).

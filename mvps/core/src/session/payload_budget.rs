@@ -149,7 +149,8 @@ pub(super) struct PayloadQueue {
     waiting: Option<Waiting>,
     /// For the content of reads that is under way or on its way out.
     reads: Option<PayloadReservation>,
-    reads_waiting: Option<Waiting>,
+    /// For so many units.
+    reads_waiting: Option<(u32, Waiting)>,
 }
 
 impl PayloadQueue {
@@ -174,11 +175,13 @@ impl PayloadQueue {
         let units =
             u32::try_from(missing.div_ceil(UNIT_BYTES)).expect("what is under way is bounded");
         let budget = &self.budget.reads;
+        // Something was given back meanwhile: who asks for more than it needs may wait for itself.
+        self.reads_waiting = self.reads_waiting.take().filter(|(of, _)| *of <= units);
         let more = match (&mut self.reads_waiting, budget.try_reserve(units)) {
             (None, Ok(reservation)) => reservation,
             (waiting, _) => {
-                let waiting =
-                    waiting.get_or_insert_with(|| Box::pin(budget.clone().reserve(units)));
+                let (_, waiting) =
+                    waiting.get_or_insert_with(|| (units, Box::pin(budget.clone().reserve(units))));
                 let Poll::Ready(reservation) = waiting.as_mut().poll(context) else {
                     return Poll::Pending;
                 };

@@ -69,6 +69,8 @@ struct Ticket {
     to: ReplyTo,
     /// What it counts towards `BYTES_IN_FLIGHT_MAX`.
     bytes: u64,
+    /// What of that it is answered with.
+    answer_bytes: u64,
     /// Whether the open transaction must not commit without it.
     is_part: bool,
     /// Whether it goes through the map.
@@ -151,6 +153,8 @@ pub(super) struct Transmission<'a, S, D: Disk> {
     terms: Terms,
     in_flight: FuturesUnordered<Operation<'a>>,
     in_flight_bytes: u64,
+    /// What of these answers will have.
+    answer_bytes: u64,
     arriving: Arriving,
     /// Headers that arrived.
     headers: u64,
@@ -186,6 +190,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, D: Disk> Transmission<'a, S, D> {
             terms,
             in_flight: FuturesUnordered::new(),
             in_flight_bytes: 0,
+            answer_bytes: 0,
             arriving: Arriving::Header,
             headers: 0,
             walks: 0,
@@ -248,7 +253,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, D: Disk> Transmission<'a, S, D> {
                 Poll::Ready(Err(error)) => return Poll::Ready(Ended::Lost(error.kind())),
                 Poll::Pending => false,
             };
-            self.payload.settle_at(self.occupied_bytes());
+            self.payload.settle_at(self.answering_bytes());
             if self.closing.is_some() {
                 self.payload.leave();
                 return if sent && self.is_idle() {
@@ -304,6 +309,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, D: Disk> Transmission<'a, S, D> {
     fn finish(&mut self, done: Done) {
         let Done { ticket, result } = done;
         self.in_flight_bytes -= ticket.bytes;
+        self.answer_bytes -= ticket.answer_bytes;
         self.walking -= u64::from(ticket.is_walk);
         match result {
             Ok(answer) => self.reply(ticket.to, answer),
@@ -340,6 +346,11 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, D: Disk> Transmission<'a, S, D> {
         self.in_flight_bytes + self.transport.output().len_bytes() as u64
     }
 
+    /// What of that the budget for answers is for: writes may wait for long, and keep nobody's reads.
+    fn answering_bytes(&self) -> u64 {
+        self.answer_bytes + self.transport.output().len_bytes() as u64
+    }
+
     /// Polls an operation for the first time, which is what gives it its place in the order. The
     /// task itself is woken when it can go on, so `in_flight` need not be polled before that.
     fn start(
@@ -349,6 +360,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, D: Disk> Transmission<'a, S, D> {
         operation: impl Future<Output = Result<Answer, EngineError>> + Send + 'a,
     ) {
         self.in_flight_bytes += ticket.bytes;
+        self.answer_bytes += ticket.answer_bytes;
         self.walks += u64::from(ticket.is_walk);
         self.walking += u64::from(ticket.is_walk);
         let mut operation: Operation<'a> = Box::pin(async move {

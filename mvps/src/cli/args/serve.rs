@@ -255,7 +255,7 @@ pub struct TuningArgs {
         value_parser = memory_limit
     )]
     pub memory_limit: Option<ByteSize>,
-    /// Memory for cached object-store data [default: a quarter of the memory limit].
+    /// Memory for cached object-store data [default: 3/16 of the memory limit].
     #[arg(long, env = "MVPS_TE_CACHE_BYTES", value_name = "SIZE")]
     pub cache_bytes: Option<ByteSize>,
     /// Copy live pages out of segments that are mostly dead, so that the collector can free those.
@@ -330,7 +330,7 @@ impl TuningArgs {
             }),
             (Some(limit), Some(cache)) => {
                 MemoryShares::with_cache(limit, cache).ok_or(ContradictoryFlags(
-                    "--cache-bytes leaves the others too little of --memory-limit, 192 MiB at \
+                    "--cache-bytes leaves the others too little of --memory-limit, 208 MiB at \
                      least: raise the limit, or leave --cache-bytes out",
                 ))
             }

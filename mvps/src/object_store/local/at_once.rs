@@ -8,18 +8,25 @@ use std::io::{self, IoSliceMut};
 use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::{Bytes, BytesMut};
-use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
-use rustix::io::{ReadWriteFlags, preadv2};
+use rustix::fs::{Mode, OFlags, ResolveFlags, fstatfs, openat2};
+use rustix::io::{Errno, ReadWriteFlags, preadv2};
 
 /// The longest such read: a frame as it is stored, a few times over. Copying more than that holds an
 /// executor's thread for longer than a hand-over takes.
 const LENGTH_MAX: u64 = 256 << 10;
 
+/// File systems on which opening and closing a file waits for nobody else, and reads can be asked not to
+/// wait: ext4, XFS, Btrfs, tmpfs. Others are served by processes or machines that may be away.
+const LOCAL_FILE_SYSTEMS: [u64; 4] = [0xEF53, 0x5846_5342, 0x9123_683E, 0x0102_1994];
+
 /// A folder whose files are read.
 pub(super) struct ReadsAtOnce {
     folder: OwnedFd,
+    /// The system has what it takes.
+    is_possible: AtomicBool,
 }
 
 impl ReadsAtOnce {
@@ -29,8 +36,11 @@ impl ReadsAtOnce {
     /// If it cannot be opened.
     pub(super) fn below(folder: &Path) -> io::Result<Self> {
         let folder = std::fs::File::open(folder)?;
+        // The type of the field differs between platforms.
+        let file_system = fstatfs(&folder)?.f_type as u64;
         Ok(Self {
             folder: folder.into(),
+            is_possible: AtomicBool::new(LOCAL_FILE_SYSTEMS.contains(&file_system)),
         })
     }
 
@@ -38,22 +48,30 @@ impl ReadsAtOnce {
     /// whatever error there is, which the caller meets again.
     pub(super) fn read(&self, path: &str, range: &Range<u64>) -> Option<Bytes> {
         let length = range.end.checked_sub(range.start)?;
-        if length == 0 || length > LENGTH_MAX {
+        if length == 0 || length > LENGTH_MAX || !self.is_possible.load(Ordering::Relaxed) {
             return None;
         }
-        // Systems before Linux 5.12, and some sandboxes, refuse this.
         let file = openat2(
             &self.folder,
             path,
-            OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW,
+            OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK,
             Mode::empty(),
             ResolveFlags::CACHED | ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS,
         );
-        let file = file.ok()?;
+        let file = self.possible(file)?;
         let mut content = BytesMut::zeroed(usize::try_from(length).ok()?);
         let mut buffers = [IoSliceMut::new(&mut content)];
         let read = preadv2(&file, &mut buffers, range.start, ReadWriteFlags::NOWAIT);
-        (read.ok()? == content.len()).then(|| content.freeze())
+        (self.possible(read)? == content.len()).then(|| content.freeze())
+    }
+
+    /// The result, if it is one. A call that the system does not have is not made again: before Linux
+    /// 5.12, and in some sandboxes.
+    fn possible<T>(&self, result: rustix::io::Result<T>) -> Option<T> {
+        if let Err(Errno::NOSYS | Errno::INVAL | Errno::PERM | Errno::OPNOTSUPP) = result {
+            self.is_possible.store(false, Ordering::Relaxed);
+        }
+        result.ok()
     }
 }
 

@@ -142,6 +142,12 @@ impl GenerationIndex {
         self.memory.add_record(content_bytes);
     }
 
+    /// What it takes of the memory, in bytes.
+    #[must_use]
+    pub fn memory_bytes(&self) -> u64 {
+        self.memory.bytes()
+    }
+
     /// Whether nothing was committed to it.
     #[must_use]
     pub fn is_empty(&self) -> bool {

@@ -113,10 +113,6 @@ impl BufferStore for PatientStore {
         self.store.active().await
     }
 
-    async fn spill(&self, generation: Generation) -> Result<(), BufferError> {
-        self.store.spill(generation).await
-    }
-
     async fn drop_generation(&self, generation: Generation) -> Result<(), BufferError> {
         let drop = || self.store.drop_generation(generation);
         once_there_is_room(&*self.clock, "dropping a generation", drop).await

@@ -84,8 +84,9 @@ pub(super) async fn write_checkpoint(
     publisher: &Publisher,
     generation: &GenerationIndex,
 ) -> Result<Written, CheckpointError> {
-    let _memory = publisher.memory_for(generation.bytes).await;
+    let memory = publisher.memory_for(generation.bytes).await;
     let segments = write_segments(publisher, generation).await?;
+    drop(memory);
     apply(publisher, segments).await
 }
 
@@ -214,6 +215,7 @@ async fn compact_map(
     next: &mut Manifest,
     plan: &MapCompactionPlan,
 ) -> Result<Map, CheckpointError> {
+    let _memory = publisher.memory_for(plan.leaf_bytes()).await;
     let name = publisher.names.name(ObjectKind::Map);
     let spawner = Arc::clone(&publisher.host.environment.spawner);
     let upload = UploadWriter::new(publisher.host.store.clone(), spawner, name.key());

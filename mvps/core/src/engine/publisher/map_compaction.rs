@@ -222,6 +222,12 @@ impl MapCompactionPlan {
         }
     }
 
+    /// About how much is written.
+    #[must_use]
+    pub fn leaf_bytes(&self) -> u64 {
+        self.leaf_bytes
+    }
+
     /// The leaves to be written, ascending.
     fn written(&self) -> BTreeSet<LeafNumber> {
         self.changed.union(&self.moved).copied().collect()

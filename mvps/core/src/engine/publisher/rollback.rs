@@ -20,12 +20,10 @@ use crate::format::manifest::Manifest;
 use crate::ids::{Lsn, Tenure, Version};
 use crate::protocol::{Outcome, compose_rollback, next_tenure, own_publication};
 
-/// Completes when the task wants what is being uploaded abandoned.
+/// Completes when the task wants what is being uploaded abandoned, or is gone: nothing is published
+/// any more then.
 pub(super) async fn abandoned(order: &mut watch::Receiver<bool>) {
-    if order.wait_for(|abandon| *abandon).await.is_err() {
-        // The image is gone, and this with it.
-        std::future::pending().await
-    }
+    let _gone = order.wait_for(|abandon| *abandon).await.is_err();
 }
 
 impl Publisher {

@@ -98,7 +98,6 @@ impl ImageTask {
                     || self.transactions.is_locked_against(by)
                     || (self.is_full(group.bytes)
                         && !crate::mutant::is("a full buffer takes writes"))
-                    || self.is_memory_full()
             }
         }
     }

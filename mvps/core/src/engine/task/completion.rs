@@ -2,7 +2,7 @@
 
 use crate::engine::publisher::JobDone;
 use crate::env::BufferError;
-use crate::ids::{Generation, Lsn};
+use crate::ids::Lsn;
 use crate::protocol::TenureFinding;
 
 /// What background work reports.
@@ -13,8 +13,6 @@ pub enum Completion {
     Job(Box<JobDone>),
     /// A look at the newest manifest ended: still ours (or nobody could say), or fenced.
     Tenure(TenureFinding),
-    /// A generation was spilled to the local disk.
-    Spilled(Result<(), BufferError>),
     /// A drained generation was dropped.
-    Dropped(Generation, Result<(), BufferError>),
+    Dropped(Result<(), BufferError>),
 }

@@ -1,5 +1,5 @@
-//! Upkeep of the buffer's generations: sealing the active one, spilling sealed ones to the local
-//! disk, dropping those that are published.
+//! Upkeep of the buffer's generations: sealing the active one, dropping those that are
+//! published.
 
 use std::sync::Arc;
 
@@ -54,48 +54,15 @@ impl ImageTask {
         }
     }
 
-    pub(super) fn spill(&mut self, generation: Generation) {
-        self.schedule.spilling = Some(generation);
-        let (buffer, report) = (Arc::clone(&self.buffer), self.report.clone());
-        let spill = async move {
-            let outcome = buffer.spill(generation).await;
-            drop(buffer);
-            // An image that is gone does not wait for it.
-            let _ = report.send(Completion::Spilled(outcome)).await;
-        };
-        self.shared
-            .environment
-            .spawner
-            .spawn("spill generation", Box::pin(spill));
-    }
-
-    /// Drops a generation that nothing needs any more, now or once it is spilled.
-    pub(super) fn drop_drained(&mut self, generation: Generation) {
-        if self.schedule.spilling == Some(generation) {
-            self.schedule.drop_after_spill = true;
-        } else {
-            self.drop_generation(generation);
-        }
-    }
-
-    pub(super) fn spilled(&mut self) {
-        let generation = self.schedule.spilling.take();
-        if std::mem::take(&mut self.schedule.drop_after_spill) {
-            self.drop_generation(generation.expect("what is to be dropped was being spilled"));
-        } else {
-            self.schedule.spilled.extend(generation);
-        }
-        self.gauge();
-    }
-
-    fn drop_generation(&mut self, generation: Generation) {
+    /// Drops a generation that nothing needs any more.
+    pub(super) fn drop_generation(&mut self, generation: Generation) {
         self.schedule.dropping += 1;
         let (buffer, report) = (Arc::clone(&self.buffer), self.report.clone());
         let dropping = async move {
             let outcome: Result<(), BufferError> = buffer.drop_generation(generation).await;
             drop(buffer);
             // An image that is gone does not wait for it.
-            let _ = report.send(Completion::Dropped(generation, outcome)).await;
+            let _ = report.send(Completion::Dropped(outcome)).await;
         };
         self.shared
             .environment

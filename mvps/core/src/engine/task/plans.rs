@@ -1,5 +1,5 @@
 //! What the image's task remembers about its plans: who waits for a checkpoint or for growth, which
-//! generations are being spilled, how cleaning stands.
+//! generations are being dropped, how cleaning stands.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use crate::engine::error::EngineError;
 use crate::engine::publisher::{Hurry, SpaceStatus, Urgency};
 use crate::engine::reply::{Reply, answer};
 use crate::env::{Entropy, EntropyExt, Moment};
-use crate::ids::{Generation, Lsn, Version};
+use crate::ids::{Lsn, Version};
 use crate::protocol::ManifestStore;
 
 /// What the task remembers about its plans.
@@ -24,12 +24,6 @@ pub(super) struct Schedule {
     pub(super) grow: VecDeque<(u64, Reply<()>)>,
     /// Not before this moment after a refused job.
     pub(super) retry_at: Option<Moment>,
-    /// Sealed generations that were spilled.
-    pub(super) spilled: Vec<Generation>,
-    /// The one that is being spilled.
-    pub(super) spilling: Option<Generation>,
-    /// It was published meanwhile: it is dropped once it is spilled.
-    pub(super) drop_after_spill: bool,
     /// Drained generations that are being dropped.
     pub(super) dropping: usize,
     /// What the publisher said about cleaning when it was last here.
@@ -50,9 +44,6 @@ impl Schedule {
             checkpoints: Vec::new(),
             grow: VecDeque::new(),
             retry_at: None,
-            spilled: Vec::new(),
-            spilling: None,
-            drop_after_spill: false,
             dropping: 0,
             cleaning: CleaningOutlook::default(),
             impatient_manifests,

@@ -93,7 +93,7 @@ impl ImageTask {
         self.acknowledgements.fail(&ROLLED_BACK);
         // First, so that the next generation finds room.
         for dropped in std::mem::take(&mut self.sealed) {
-            self.drop_drained(dropped.generation);
+            self.drop_generation(dropped.generation);
         }
         let next = match self.next_generation().await {
             Ok(next) => next,
@@ -118,7 +118,7 @@ impl ImageTask {
         self.transactions.abort_all("the image was rolled back");
         self.publish_view();
         self.schedule.answer_checkpoints(done.version, done.lsn);
-        self.drop_drained(active.generation);
+        self.drop_generation(active.generation);
         tracing::warn!(
             image = %self.shared.id, version = %done.version, lsn = %done.lsn,
             "rolled back; the version before is {}", done.undo_version

@@ -9,6 +9,7 @@ use tokio::select;
 use super::commit::Group;
 use super::stalled::Stalled;
 use super::state::ImageTask;
+use crate::engine::buffer_budget::BufferLimit;
 use crate::engine::config::TICK;
 use crate::engine::error::EngineError;
 use crate::engine::read::View;
@@ -152,10 +153,16 @@ impl ImageTask {
     fn tick(&mut self) {
         let now = self.now();
         self.transactions.expire(now, &self.shared.config);
-        let is_full = self.is_full(0) || self.room.is_awaited();
-        if is_full && self.transactions.pins_map_before(self.guard.0) {
-            self.transactions
-                .abort_oldest("it kept data on the full buffer store");
+        let by = self.full_by(0);
+        let by = by.or(self.room.is_awaited().then_some(BufferLimit::Disk));
+        let keeps = match by {
+            None => return,
+            Some(BufferLimit::Memory) if !self.past_fills_memory() => return,
+            Some(BufferLimit::Memory) => "what it reads filled the memory",
+            Some(_) => "it kept data on the full buffer store",
+        };
+        if self.transactions.pins_map_before(self.guard.0) {
+            self.transactions.abort_oldest(keeps);
         }
     }
 

@@ -1,4 +1,4 @@
-//! When to seal a generation, checkpoint it, spill it, clean segments, grow the image, or close it.
+//! When to seal a generation, checkpoint it, clean segments, grow the image, or close it.
 //!
 //! [`next_action`] decides purely from a picture of the task's state; the task carries it out and
 //! asks again. The publisher does one job at a time: whoever holds it may publish.
@@ -40,7 +40,6 @@ impl ImageTask {
             };
             match action {
                 Action::Seal => self.seal().await,
-                Action::Spill(generation) => self.spill(generation),
                 Action::Checkpoint => self.start_job(Job::Checkpoint(self.sealed[0].clone())),
                 Action::Clean => {
                     let hurry = self.schedule.cleaning.hurry.clone();
@@ -85,18 +84,12 @@ impl ImageTask {
             .is_some_and(|since| now.since(since) >= schedule.interval);
         let asked = (!schedule.checkpoints.is_empty() || self.acknowledgements.wants_publication())
             && !is("who waits for the store waits for the interval");
-        let spilling = schedule.spilling;
         Picture {
             failed: self.failure.is_some(),
             closing: self.closing.is_some(),
             active_bytes: self.active.bytes,
             checkpoint_bytes: self.config().checkpoint_bytes,
             sealed: self.sealed.len(),
-            in_memory: self.sealed_in_memory().count(),
-            unspilled: self
-                .sealed_in_memory()
-                .next()
-                .filter(|_| spilling.is_none()),
             publisher_idle: self.publisher.is_some()
                 && schedule.retry_at.is_none_or(|retry_at| now >= retry_at),
             // A full buffer waits for no timer.
@@ -113,9 +106,7 @@ impl ImageTask {
             cleaned_last: schedule.cleaning.last,
             release: schedule.cleaning.release && !self.reads_earlier_map(),
             views_closed: self.views_closed(),
-            buffer_in_use: schedule.spilling.is_some()
-                || schedule.dropping > 0
-                || self.acknowledgements.is_syncing(),
+            buffer_in_use: schedule.dropping > 0 || self.acknowledgements.is_syncing(),
         }
     }
 
@@ -168,18 +159,14 @@ impl ImageTask {
             Completion::Synced(lsn, Err(_)) if is("failed sync answered as success") => {
                 self.synced(lsn);
             }
-            Completion::Spilled(Ok(())) => self.spilled(),
-            Completion::Dropped(generation, Ok(())) => {
+            Completion::Dropped(Ok(())) => {
                 self.schedule.dropping -= 1;
                 self.room.made();
-                self.schedule
-                    .spilled
-                    .retain(|spilled| *spilled != generation);
                 self.gauge();
             }
-            Completion::Synced(_, Err(error))
-            | Completion::Spilled(Err(error))
-            | Completion::Dropped(_, Err(error)) => self.fail(error.into()),
+            Completion::Synced(_, Err(error)) | Completion::Dropped(Err(error)) => {
+                self.fail(error.into());
+            }
             Completion::Tenure(finding) if self.tenure_of_rollback(&finding).is_some() => {
                 let outcome = self.tenure_of_rollback(&finding);
                 self.tenure_checked(outcome.expect("it was asked just now"), None);
@@ -276,7 +263,7 @@ impl ImageTask {
         self.publish_view();
         self.published_up_to(drained.last_lsn);
         self.schedule.answer_checkpoints(version, drained.last_lsn);
-        self.drop_drained(drained.generation);
+        self.drop_generation(drained.generation);
     }
 }
 

@@ -13,7 +13,7 @@ use super::stalled::Stalled;
 use super::waiting::Acknowledgements;
 use crate::engine::buffer::GenerationIndex;
 use crate::engine::buffer_budget::BufferLimit;
-use crate::engine::config::{EngineConfig, SEALED_IN_MEMORY_MAX};
+use crate::engine::config::EngineConfig;
 use crate::engine::error::EngineError;
 use crate::engine::handle::Shared;
 use crate::engine::publisher::Publisher;
@@ -22,7 +22,7 @@ use crate::engine::reply::Reply;
 use crate::engine::request::Event;
 use crate::engine::transaction::Transactions;
 use crate::env::{BufferStore, Moment};
-use crate::ids::{Generation, Lsn, Tenure, Version};
+use crate::ids::{Lsn, Tenure, Version};
 use crate::protocol::{ManifestStore, TenureCheck};
 
 /// Background reports that may wait; there are at most a handful of background tasks.
@@ -156,6 +156,7 @@ impl ImageTask {
         }
         tracing::error!(image = %self.shared.id, %error, "the image takes no more writes");
         self.failure = Some(error.clone());
+        self.shared.buffer_share.index_memory().leave();
         self.transactions.abort_all("the image failed");
         self.refuse_stalled(&error);
         self.acknowledgements.fail(&error);
@@ -203,20 +204,21 @@ impl ImageTask {
         self.shared.buffer_share.full_by(more as u64)
     }
 
+    /// Whether a good part of the memory that the image's indexes take is that of dropped generations,
+    /// which only views of the past still read.
+    pub(super) fn past_fills_memory(&self) -> bool {
+        let current = self
+            .sealed
+            .iter()
+            .map(GenerationIndex::memory_bytes)
+            .sum::<u64>()
+            + self.active.memory_bytes();
+        let all = self.shared.buffer_share.index_memory().bytes();
+        all.saturating_sub(current) > all / 4
+    }
+
     pub(super) fn gauge(&self) {
         self.shared.buffer_share.set(self.buffered_bytes());
-    }
-
-    /// Whether the active generation is full and the one before it still fills the memory.
-    pub(super) fn is_memory_full(&self) -> bool {
-        let is_full = self.active.bytes >= self.config().checkpoint_bytes;
-        is_full && self.sealed_in_memory().count() >= SEALED_IN_MEMORY_MAX
-    }
-
-    /// Sealed generations that are not on the local disk, oldest first.
-    pub(super) fn sealed_in_memory(&self) -> impl Iterator<Item = Generation> {
-        let sealed = self.sealed.iter().map(|sealed| sealed.generation);
-        sealed.filter(|generation| !self.schedule.spilled.contains(generation))
     }
 
     pub(super) fn refuse_stalled(&mut self, error: &EngineError) {

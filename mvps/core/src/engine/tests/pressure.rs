@@ -25,7 +25,7 @@ async fn a_full_buffer_is_checkpointed_before_its_time() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_generation_is_not_dropped_while_it_is_being_spilled() {
+async fn generations_that_pile_up_are_all_dropped() {
     let world = World::new();
     let machine = world.machine(1);
     let small = EngineConfig {

@@ -43,7 +43,6 @@ enum Step {
     Commit(Vec<BufferRecord>, Lsn),
     Sync,
     Seal,
-    Spill(u64),
     Drop(u64),
     Metadata(Bytes),
     /// Closed and opened again.
@@ -102,8 +101,7 @@ fn draw(entropy: &SeededEntropy, last: &mut Lsn) -> Step {
     match entropy.below(16) {
         0..=7 => batch(entropy, last),
         8..=9 => Step::Sync,
-        10 => Step::Seal,
-        11 => Step::Spill(entropy.u64()),
+        10..=11 => Step::Seal,
         12 => Step::Drop(entropy.u64()),
         13 => {
             let length = usize::try_from(entropy.below(5000)).expect("small");
@@ -182,10 +180,6 @@ impl Player<'_> {
                     "sealed".to_owned()
                 }
                 Err(error) => format!("{error:?}"),
-            },
-            Step::Spill(which) => match self.nth_sealed(*which) {
-                None => "nothing is sealed".to_owned(),
-                Some(generation) => outcome(self.store().spill(generation).await),
             },
             Step::Drop(which) => match self.nth_sealed(*which) {
                 None => "nothing is sealed".to_owned(),
@@ -341,7 +335,7 @@ mod tests {
             all.push_str(&answers.to_string());
         }
         for step in [
-            "commit", "Sync", "Seal", "Spill", "Drop", "metadata", "Reopen", "Kill",
+            "commit", "Sync", "Seal", "Drop", "metadata", "Reopen", "Kill",
         ] {
             assert!(all.contains(step), "{step} was never drawn");
         }

@@ -27,7 +27,7 @@ pub async fn check_buffer_stores(stores: &dyn Fn() -> Arc<dyn BufferStores>) {
     generations_are_sealed(stores).await;
     empty_generations_can_be_sealed(stores).await;
     dropped_generations_stay_readable(stores).await;
-    spilled_generations_are_read(stores).await;
+    sealed_generations_are_read(stores).await;
     second_opening_is_refused(stores).await;
     images_are_separate(stores).await;
     large_batches_are_whole(stores).await;
@@ -312,8 +312,8 @@ async fn dropped_generations_stay_readable(stores: Stores<'_>) {
     );
 }
 
-async fn spilled_generations_are_read(stores: Stores<'_>) {
-    let recovered = open(stores, "spill").await;
+async fn sealed_generations_are_read(stores: Stores<'_>) {
+    let recovered = open(stores, "sealed").await;
     let store = &recovered.store;
     for lsn in 1..=20 {
         commit(
@@ -325,10 +325,6 @@ async fn spilled_generations_are_read(stores: Stores<'_>) {
     }
     let (sealed, handle) = store.seal().await.expect("sealing succeeds");
     commit(store, 21, vec![data(21, 21, 4096)]).await;
-    store
-        .spill(sealed)
-        .await
-        .expect("a sealed generation can be spilled");
     for lsn in 1..=20 {
         expect_content(&handle, lsn, lsn, RECORD_MAX_BYTES);
     }
@@ -336,29 +332,29 @@ async fn spilled_generations_are_read(stores: Stores<'_>) {
     commit(store, 22, vec![data(22, 22, 4096)]).await;
     drop((handle, recovered));
 
-    let recovered = open(stores, "spill").await;
+    let recovered = open(stores, "sealed").await;
     assert_eq!(
         recovered.generations.len(),
         2,
         "generations after reopening"
     );
-    let spilled = &recovered.generations[0];
-    assert_eq!(spilled.generation, sealed);
-    assert_eq!(spilled.records.len(), 40, "records of a spilled generation");
+    let found = &recovered.generations[0];
+    assert_eq!(found.generation, sealed);
+    assert_eq!(found.records.len(), 40, "records of a sealed generation");
     assert!(
-        spilled.records.is_sorted_by_key(|r| r.at),
+        found.records.is_sorted_by_key(|r| r.at),
         "records are sorted"
     );
     for lsn in 1..=20 {
-        expect_content(&spilled.handle, lsn, lsn, RECORD_MAX_BYTES);
+        expect_content(&found.handle, lsn, lsn, RECORD_MAX_BYTES);
     }
     assert_eq!(
         active(&recovered).records,
         [entry(21, 21, 4096), entry(22, 22, 4096)]
     );
     let dropped = recovered.store.drop_generation(sealed).await;
-    dropped.expect("a spilled generation can be dropped");
-    expect_content(&spilled.handle, 20, 20, RECORD_MAX_BYTES);
+    dropped.expect("a sealed generation can be dropped");
+    expect_content(&found.handle, 20, 20, RECORD_MAX_BYTES);
 }
 
 async fn second_opening_is_refused(stores: Stores<'_>) {

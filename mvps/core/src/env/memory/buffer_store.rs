@@ -8,7 +8,7 @@
 //! It is as weak as the contract allows: [`BufferStore::put_metadata`] syncs the metadata and
 //! nothing else, and a dropped generation may come back until the next sync.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -98,8 +98,6 @@ struct Image {
     incarnation: u64,
     open: bool,
     poisoned: Option<String>,
-    /// Generations being moved to the disk.
-    spilling: BTreeSet<Generation>,
     faults: VecDeque<BufferFault>,
 }
 
@@ -113,7 +111,6 @@ impl Image {
         self.incarnation += 1;
         self.open = false;
         self.poisoned = None;
-        self.spilling.clear();
     }
 }
 
@@ -136,8 +133,7 @@ impl MemoryBufferStores {
             .expect("no holder of this lock panics but on a contract violation")
     }
 
-    /// From now on commits and syncs take this long, a drop as long as two syncs, a spill as
-    /// long as eight. Half of a commit's delay passes before it is applied and half after, so that
+    /// From now on commits and syncs take this long, a drop as long as two syncs. Half of a commit's delay passes before it is applied and half after, so that
     /// a crash meanwhile finds both outcomes.
     pub fn set_delays(&self, clock: Arc<dyn Clock>, commit: Duration, sync: Duration) {
         self.lock().delays = Some(Delays {
@@ -459,25 +455,11 @@ impl BufferStore for MemoryBufferStore {
         Ok((generation, self.access.handle(generation, records)))
     }
 
-    async fn spill(&self, generation: Generation) -> Result<(), BufferError> {
-        self.access.with(Intent::Change, |image| {
-            let sealed = image.disk.is_sealed(generation);
-            assert!(sealed, "generation {generation} is not sealed");
-            image.spilling.insert(generation);
-        })?;
-        self.access.delay(|d| d.sync * 8).await;
-        self.access.with(Intent::Change, |image| {
-            image.spilling.remove(&generation);
-        })
-    }
-
     async fn drop_generation(&self, generation: Generation) -> Result<(), BufferError> {
         self.access.delay(|d| d.sync * 2).await;
         self.access.with(Intent::Change, |image| {
             let sealed = image.disk.is_sealed(generation);
             assert!(sealed, "generation {generation} is not sealed");
-            let spilling = image.spilling.contains(&generation);
-            assert!(!spilling, "generation {generation} is being spilled");
             image.disk.drop_generation(generation);
         })
     }

@@ -94,3 +94,33 @@ async fn the_least_budget_lets_the_largest_reads_through() {
         wire.stream.read_exact(&mut content[..bytes]).await.unwrap();
     }
 }
+
+/// What writes take is not asked of the budget of reads, and who waits for more than it needs by now
+/// asks again.
+#[tokio::test(start_paused = true)]
+async fn writes_that_wait_keep_nobodys_reads() {
+    const LARGEST: u32 = 4 << 20;
+    let disk = MemoryDisk::new();
+    let least = PayloadLimits {
+        write_bytes: u64::from(LARGEST),
+        read_bytes: u64::from(LARGEST),
+    };
+    let budget = PayloadBudget::new(least);
+    let admission = || OneDisk {
+        budget: budget.clone(),
+        ..OneDisk::new(&disk)
+    };
+    let mut both = Wire::attach(admission()).await;
+    let mut other = Wire::attach(admission()).await;
+    disk.set_running(false);
+    both.send(&[(1, write(0, LARGEST))]).await;
+    let mut content = vec![0; LARGEST as usize];
+    for is_both in [true, false, true] {
+        let wire = if is_both { &mut both } else { &mut other };
+        wire.send(&[(2, read(0, LARGEST))]).await;
+        assert_eq!(wire.reply().await.cookie, Cookie(2));
+        wire.stream.read_exact(&mut content).await.unwrap();
+    }
+    disk.set_running(true);
+    assert_eq!(both.reply().await.cookie, Cookie(1));
+}

@@ -143,14 +143,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin, D: Disk> Transmission<'_, S, D> {
         if !is_status && !matches!(request, Request::Read { .. }) {
             return Poll::Ready(extents_max);
         }
+        let answering = self.answering_bytes();
         if self
             .payload
-            .poll_reach(context, occupied + weight)
+            .poll_reach(context, answering + weight)
             .is_ready()
         {
             return Poll::Ready(extents_max);
         }
-        if !is_status || occupied + STATUS_SHORT_BYTES > PAYLOAD_EXEMPT_BYTES {
+        if !is_status || answering + STATUS_SHORT_BYTES > PAYLOAD_EXEMPT_BYTES {
             return Poll::Pending;
         }
         self.payload.stop_reaching();

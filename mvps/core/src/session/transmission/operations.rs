@@ -50,9 +50,12 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin, D: Disk> Transmission<'a, S, D> {
         given: Given,
     ) {
         let disk = self.disk;
+        let bytes = self.weight(&request, given.extents_max);
+        let is_answered = matches!(request, Request::Read { .. } | Request::BlockStatus { .. });
         let ticket = Ticket {
             to,
-            bytes: self.weight(&request, given.extents_max),
+            bytes,
+            answer_bytes: if is_answered { bytes } else { 0 },
             is_part: false,
             is_walk: matches!(request, Request::BlockStatus { .. } | Request::Cache { .. }),
         };

@@ -4,11 +4,12 @@
 //! and the segment writer; a step that is asked to hurry ends after the batch that it is in, and
 //! what it copied counts. Between batches it pauses as long as the batch took, so that cleaning
 //! takes at most half of what the machine and the store give, unless a checkpoint waits for its
-//! end.
+//! end: of this image, or of another one that needs the memory.
 //!
 //! Must never: keep an upload for a later job, or hold a frame in the cache that clients use.
 
 use std::collections::BTreeSet;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,6 +22,7 @@ use crate::engine::publisher::job::JobOutcome;
 use crate::engine::publisher::segment_writer::WrittenSegment;
 use crate::engine::publisher::state::Publisher;
 use crate::engine::read::MapRun;
+use crate::engine::upload_budget::UploadReservation;
 use crate::env::StoreError;
 use crate::format::manifest::{Manifest, SegmentId};
 use crate::ids::PageNumber;
@@ -28,6 +30,9 @@ use crate::protocol::WriterPart;
 
 /// Longest pause between two batches.
 const PAUSE_MAX: Duration = Duration::from_millis(500);
+
+/// How often who waits for memory looks whether the publisher is wanted.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// Pages that follow each other are handed to the writer in pieces of at most this size.
 const PIECE_BYTES: usize = 1 << 20;
@@ -41,7 +46,13 @@ impl Publisher {
         let Some(mut round) = self.cleaning.round.take() else {
             return JobOutcome::Cleaned { map: None };
         };
+        let step_bytes = self.cleaning.settings.step_bytes.min(round.left_bytes());
+        let Some(memory) = self.memory_unless_wanted(step_bytes, hurry).await else {
+            self.cleaning.round = Some(round);
+            return JobOutcome::Cleaned { map: None };
+        };
         let copied = self.copy(&mut round, hurry).await;
+        drop(memory);
         let victims = round.victims.clone();
         if round.is_done() {
             self.cleaning.cleaned.extend(victims.iter().copied());
@@ -152,6 +163,22 @@ impl Publisher {
         outcome
     }
 
+    /// Memory to copy so much with; none if the publisher is wanted for something else before there is
+    /// some.
+    async fn memory_unless_wanted(&self, bytes: u64, hurry: &Hurry) -> Option<UploadReservation> {
+        let mut memory = pin!(self.memory_for(bytes));
+        loop {
+            tokio::select! {
+                biased;
+                memory = &mut memory => return Some(memory),
+                () = self.host.environment.clock.sleep(LOOK_EVERY) => {}
+            }
+            if hurry.is(Pace::Ending) {
+                return None;
+            }
+        }
+    }
+
     /// Copies live pages into a new segment, until the step's limit, the round's end or somebody
     /// else's wish. No segment if there were none.
     async fn copy(
@@ -160,10 +187,9 @@ impl Publisher {
         hurry: &Hurry,
     ) -> Result<Vec<WrittenSegment>, CheckpointError> {
         let clock = Arc::clone(&self.host.environment.clock);
-        let step_bytes = self.cleaning.settings.step_bytes;
-        let _memory = self.memory_for(step_bytes.min(round.left_bytes())).await;
         let mut writer = segment_writer(self);
         let mut copied_bytes = 0;
+        let step_bytes = self.cleaning.settings.step_bytes;
         while !round.is_done() && copied_bytes < step_bytes {
             let began = clock.now();
             let left_pages = (step_bytes - copied_bytes) >> self.newest.page_size.bits();
@@ -174,7 +200,8 @@ impl Publisher {
                 copied_bytes += piece.len() as u64;
                 writer.pages(first, piece).await?;
             }
-            if hurry.is(Pace::Ending) {
+            // Other images' uploads wait for the memory that this one holds.
+            if hurry.is(Pace::Ending) || self.host.upload_budget.is_awaited() {
                 break;
             }
             if hurry.is(Pace::Leisurely) && !round.is_done() {

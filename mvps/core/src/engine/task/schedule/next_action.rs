@@ -1,14 +1,11 @@
 //! What an image's task does next: pure.
 
-use crate::engine::config::{SEALED_IN_MEMORY_MAX, SPILL_AT_QUARTERS};
 use crate::engine::publisher::{Pace, Urgency};
-use crate::ids::Generation;
 
 /// What to do next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Action {
     Seal,
-    Spill(Generation),
     Checkpoint,
     Clean,
     Release,
@@ -27,10 +24,6 @@ pub(super) struct Picture {
     pub(super) active_bytes: u64,
     pub(super) checkpoint_bytes: u64,
     pub(super) sealed: usize,
-    /// The oldest sealed generation that is still in memory.
-    pub(super) unspilled: Option<Generation>,
-    /// Sealed generations in memory, those that are being spilled included.
-    pub(super) in_memory: usize,
     pub(super) publisher_idle: bool,
     /// A checkpoint was asked for, or its time has come.
     pub(super) due: bool,
@@ -59,16 +52,8 @@ pub(super) fn next_action(picture: &Picture) -> Option<Action> {
     }
     // A limit of nothing asks for a checkpoint of every commit, not of none.
     let full_bytes = picture.checkpoint_bytes.max(1);
-    let seals = picture.in_memory < SEALED_IN_MEMORY_MAX && !picture.no_room;
-    if picture.active_bytes >= full_bytes && seals {
+    if picture.active_bytes >= full_bytes && !picture.no_room {
         return Some(Action::Seal);
-    }
-    let spill_from = picture.checkpoint_bytes / 4 * SPILL_AT_QUARTERS;
-    if picture.active_bytes >= spill_from
-        && picture.in_memory >= SEALED_IN_MEMORY_MAX
-        && let Some(generation) = picture.unspilled
-    {
-        return Some(Action::Spill(generation));
     }
     if !picture.publisher_idle {
         return None;

@@ -1,8 +1,6 @@
 //! What comes next, as a table.
 
-use crate::engine::config::SEALED_IN_MEMORY_MAX;
 use crate::engine::publisher::Urgency;
-use crate::ids::Generation;
 
 use super::*;
 use crate::engine::publisher::Pace;
@@ -112,46 +110,6 @@ fn the_publisher_grows_first_and_then_checkpoints() {
         },
         None,
     );
-}
-
-#[test]
-fn generations_that_pile_up_leave_memory_before_another_is_sealed() {
-    let piled = Picture {
-        publisher_idle: false,
-        sealed: 1,
-        unspilled: Some(Generation(7)),
-        in_memory: SEALED_IN_MEMORY_MAX,
-        ..serving()
-    };
-    check(
-        Picture {
-            active_bytes: 74,
-            ..piled
-        },
-        None,
-    );
-    check(
-        Picture {
-            active_bytes: 75,
-            ..piled
-        },
-        Some(Action::Spill(Generation(7))),
-    );
-    check(
-        Picture {
-            active_bytes: 100,
-            unspilled: None,
-            ..piled
-        },
-        None,
-    );
-    let spilled = Picture {
-        active_bytes: 100,
-        unspilled: None,
-        in_memory: 0,
-        ..piled
-    };
-    check(spilled, Some(Action::Seal));
 }
 
 #[test]
