@@ -38,8 +38,9 @@ pub(super) struct Operation {
     pub(super) locked: bool,
     /// Somebody else's commit while it held the lock.
     pub(super) lock_broken: Option<Lsn>,
-    /// Since when it waits for the object store alone, if it does.
-    pub(super) wants_store_since: Option<Duration>,
+    /// Since when it waits for the object store alone, if it does, and for how many bytes of its server
+    /// that had not landed then.
+    pub(super) wants_store_since: Option<(Duration, u64)>,
     /// The last acknowledged commit when a flush was sent.
     pub(super) floor: Lsn,
 }

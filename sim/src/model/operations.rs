@@ -101,9 +101,14 @@ impl Model {
 
     /// The flush, or the checkpoint, waits for the object store: its client goes on waiting.
     pub fn waits_for_store(&self, id: OperationId) {
-        let now = journal::now();
-        if let Some(operation) = self.state().operations.get_mut(&id.0) {
-            operation.wants_store_since = Some(now);
+        let mut state = self.state();
+        let Some(operation) = state.operations.get(&id.0) else {
+            return;
+        };
+        let server = state.servers.get(&operation.server);
+        let behind = server.map_or(0, |server| server.unlanded_bytes);
+        if let Some(operation) = state.operations.get_mut(&id.0) {
+            operation.wants_store_since = Some((journal::now(), behind));
         }
     }
 

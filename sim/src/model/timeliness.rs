@@ -98,10 +98,10 @@ impl Model {
                     ),
                 );
             }
-            let backlog = self.upload_of(server.unlanded_bytes);
             let waiting = state.operations.iter().filter(|(_, it)| it.server == *name);
             let mut waiting = waiting.filter_map(|(id, it)| Some((id, it.wants_store_since?)));
-            if let Some((id, since)) = waiting.find(|(_, since)| late(*since, SLACK + backlog)) {
+            let is_late = |since: Duration, behind| late(since, SLACK + self.upload_of(behind));
+            if let Some((id, (since, _))) = waiting.find(|(_, (since, it))| is_late(*since, *it)) {
                 self.journal.fail(
                     "11 (timeliness)",
                     format_args!(
