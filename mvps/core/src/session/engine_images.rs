@@ -92,9 +92,10 @@ impl Images for EngineImages {
     async fn open(&self, grant: &Grant) -> Result<ServedImage, OpenFailure> {
         match grant.shown {
             Shown::Newest => self.open_live(grant).await.map(ServedImage::Live),
-            Shown::Version(_) | Shown::Snapshot(_) => {
-                self.open_version(grant).await.map(ServedImage::Version)
-            }
+            Shown::Version(_) | Shown::Snapshot(_) => self
+                .open_version(grant)
+                .await
+                .map(|export| ServedImage::Version(Box::new(export))),
         }
     }
 

@@ -22,7 +22,7 @@ pub enum ServedImage {
     /// The image as it changes. This server is its active writer.
     Live(Image),
     /// A published version of it, which does not change.
-    Version(VersionExport),
+    Version(Box<VersionExport>),
 }
 
 impl ServedImage {
