@@ -30,6 +30,7 @@ const TESTS: &[&str] = &[
     "reachability::",
     "scenarios::",
     "session::server::tests::a_flood_",
+    "session::server::tests::what_a_lost_",
     "session::tests::a_disconnect_",
 ];
 
