@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 
 use clap::CommandFactory as _;
+use mvps_core::engine::MemoryShares;
 use mvps_core::env::Address;
 
 use super::*;
@@ -40,6 +41,27 @@ fn a_buffer_that_its_own_journals_would_fill_is_refused() {
     let parsed = |size: &str| parse_line(&format!("mvps --buffer-limit-bytes {size}")).is_ok();
     assert!(!parsed("255MiB"));
     assert!(parsed("256MiB"));
+}
+
+#[test]
+fn the_memory_is_shared_out_around_the_cache() {
+    let memory = |line: &str| serve_args(line).settings().map(|it| it.engine.memory);
+    let default = memory("mvps").expect("it is the default");
+    assert_eq!(default, MemoryShares::default());
+    let limited = memory("mvps --memory-limit 256MiB").expect("the least");
+    assert_eq!(limited.cache_bytes, 48 << 20);
+    let cached = memory("mvps --cache-bytes 4GiB").expect("the others keep their own");
+    assert_eq!(
+        (cached.cache_bytes, cached.write_bytes),
+        (4 << 30, default.write_bytes)
+    );
+    let both = memory("mvps --memory-limit 2GiB --cache-bytes 1216MiB").expect("the rest");
+    assert_eq!(both.index_bytes, default.index_bytes);
+    let refused = memory("mvps --memory-limit 1GiB --cache-bytes 1GiB");
+    let refused = refused.expect_err("nothing is left").to_string();
+    assert!(refused.contains("raise the limit"), "{refused}");
+    parse_line("mvps --memory-limit 255MiB").expect_err("too little");
+    assert!(memory("mvps --memory-limit 18446744073709551615 --cache-bytes 0").is_ok());
 }
 
 #[test]

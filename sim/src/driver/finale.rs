@@ -11,8 +11,8 @@ use crate::workload::orders::Status;
 /// Longest time to get in, with zombies about and an operator who helps.
 const OPEN_LIMIT: Duration = Duration::from_mins(30);
 
-/// Longest time to close: a backlog of a hundred generations lands on a narrow link.
-const CLOSE_LIMIT: Duration = Duration::from_mins(30);
+/// Longest time to close, beside that for the bytes that have to land first.
+const CLOSE_LIMIT: Duration = Duration::from_mins(10);
 
 /// Until every request that was ever sent has landed.
 const ZOMBIES_LAND: Duration = Duration::from_hours(3);
@@ -70,10 +70,14 @@ impl Driver {
             .await;
         let running = self.running[self.in_charge].as_ref();
         let running = running.expect("it serves");
+        let backlog = self
+            .site
+            .model
+            .backlog_of(&self.machines[self.in_charge].name);
         // A server that ended does not listen.
         let _ = running.stop.send(true);
         let ended = |status: &Status| *status != Status::Serving;
-        self.wait_for(CLOSE_LIMIT, ended).await;
+        self.wait_for(CLOSE_LIMIT + backlog, ended).await;
         match self.status(self.in_charge) {
             Some(Status::Closed) => {}
             other => self.site.journal.fail(

@@ -42,6 +42,16 @@ impl Model {
         Duration::from_secs(bytes / self.upload_bytes_per_second)
     }
 
+    /// What the uploads take, at most, that the servers of `machine` have before them.
+    #[must_use]
+    pub fn backlog_of(&self, machine: &str) -> Duration {
+        let state = self.state();
+        let servers = state.servers.iter();
+        let of_machine = servers.filter(|(name, it)| machine_of(name) == machine && !it.ended);
+        let bytes = of_machine.map(|(_, server)| server.unlanded_bytes).max();
+        self.upload_of(bytes.unwrap_or(0))
+    }
+
     /// Until `until` the store did not do for `process` what it was asked.
     pub(super) fn trouble(&self, process: &str, until: Duration) {
         let mut state = self.state();

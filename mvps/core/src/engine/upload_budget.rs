@@ -43,7 +43,16 @@ impl Drop for Waiting<'_> {
 /// What a job has of the budget, until dropped.
 #[derive(Debug)]
 pub struct UploadReservation {
-    _permit: OwnedSemaphorePermit,
+    permit: Option<OwnedSemaphorePermit>,
+}
+
+impl Drop for UploadReservation {
+    fn drop(&mut self) {
+        let permit = self.permit.take();
+        if crate::mutant::is("the memory of an upload is not given back") {
+            permit.into_iter().for_each(OwnedSemaphorePermit::forget);
+        }
+    }
 }
 
 impl UploadBudget {
@@ -92,7 +101,7 @@ impl Lane {
         let _waiting = Waiting(&self.waiting);
         let permit = Arc::clone(&self.free).acquire_many_owned(units).await;
         UploadReservation {
-            _permit: permit.expect("the semaphore is never closed"),
+            permit: Some(permit.expect("the semaphore is never closed")),
         }
     }
 }

@@ -2,8 +2,8 @@
 //!
 //! [`changes`]: bytes as changes of pages. [`RangeMap`]: values of runs of pages. `buffer_index`:
 //! where the newest content of each page is within a generation; [`IndexMemory`]: what that takes.
-//! [`backpressure`]: how long a write
-//! waits as the buffer fills. [`patient`]: stores that wait for room on the disk.
+//! [`backpressure`]: how long a write waits as the buffer fills. [`patient`]: stores that wait for
+//! room on the disk.
 //!
 //! Must never: know the image's task, the publisher or the map.
 

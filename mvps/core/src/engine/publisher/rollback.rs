@@ -23,7 +23,8 @@ use crate::protocol::{Outcome, compose_rollback, next_tenure, own_publication};
 /// Completes when the task wants what is being uploaded abandoned, or is gone: nothing is published
 /// any more then.
 pub(super) async fn abandoned(order: &mut watch::Receiver<bool>) {
-    let _gone = order.wait_for(|abandon| *abandon).await.is_err();
+    // An error says that the task is gone.
+    let _ = order.wait_for(|abandon| *abandon).await;
 }
 
 impl Publisher {

@@ -9,8 +9,8 @@ use crate::engine::{
     Acknowledge, Attachment, BufferLimit, DiskLimits, Durability, EngineConfig, EngineError, Image,
     MemoryShares,
 };
-use crate::env::Files;
 use crate::env::memory::{DiskFault, MemoryFiles, Verdict};
+use crate::env::{Files, OperationKind, RECORD_MAX_BYTES};
 use crate::ids::ImageId;
 
 /// More than any wait for a timer, less than any for a checkpoint by time.
@@ -330,5 +330,46 @@ async fn a_transaction_that_holds_the_memory_for_indexes_is_aborted() {
         matches!(&read, Err(EngineError::Aborted { .. })),
         "{read:?}"
     );
+    assert_healthy(&disk).await;
+}
+
+/// Those that waited are composed together and committed in groups: each group takes room from those
+/// behind it.
+#[tokio::test(start_paused = true)]
+async fn who_waits_behind_a_group_that_takes_the_last_room_waits_on() {
+    // What 32 pages of one group fill: the records are counted, not their content.
+    const GROUP: u64 = (RECORD_MAX_BYTES / 4096) as u64;
+    let (world, files) = (World::new(), MemoryFiles::new());
+    let mut machine = world.machine_on(1, &files);
+    machine.host = machine.host.with_memory(MemoryShares {
+        index_bytes: GROUP * 168,
+        ..MemoryShares::default()
+    });
+    let disk = machine.try_open(config()).await.expect("it opens").attach();
+    world.objects.set_script(|_| Verdict::unavailable());
+    assert_eq!(fill(&disk, 100).await, GROUP, "there is no more room");
+    let writes = (0..3 * GROUP).map(|number| {
+        let disk = disk.clone();
+        tokio::spawn(async move { write(&disk, number, 9).await })
+    });
+    let writes: Vec<_> = writes.collect();
+    settle().await;
+    // One checkpoint lands.
+    let mut has_landed = false;
+    world.objects.set_script(move |operation| match has_landed {
+        true => Verdict::unavailable(),
+        false => {
+            has_landed = operation.kind == OperationKind::Create;
+            Verdict::Serve
+        }
+    });
+    tokio::time::sleep(LONG).await;
+    let status = disk.image().status().await.expect("it is open");
+    // The write that gave up waiting is still in the queue, or was forgotten.
+    assert_eq!(status.lsn.0 - status.published_lsn.0, GROUP, "{status:?}");
+    world.objects.clear_script();
+    for write in writes {
+        write.await.expect("it is written");
+    }
     assert_healthy(&disk).await;
 }

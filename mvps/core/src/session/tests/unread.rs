@@ -71,16 +71,21 @@ async fn a_client_that_never_reads_holds_no_more_than_its_image_may() {
     assert_eq!(deaf.session.await.unwrap(), Ended::Stalled);
 }
 
-#[tokio::test(start_paused = true)]
-async fn the_least_budget_lets_the_largest_reads_through() {
-    const LARGEST: u32 = 4 << 20;
-    let disk = MemoryDisk::new();
-    let least = PayloadLimits {
+/// The largest request of the tests with a budget of that size.
+const LARGEST: u32 = 4 << 20;
+
+fn least_budget() -> PayloadBudget {
+    PayloadBudget::new(PayloadLimits {
         write_bytes: u64::from(LARGEST),
         read_bytes: u64::from(LARGEST),
-    };
+    })
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_least_budget_lets_the_largest_reads_through() {
+    let disk = MemoryDisk::new();
     let mut wire = Wire::attach(OneDisk {
-        budget: PayloadBudget::new(least),
+        budget: least_budget(),
         ..OneDisk::new(&disk)
     })
     .await;
@@ -99,13 +104,8 @@ async fn the_least_budget_lets_the_largest_reads_through() {
 /// asks again.
 #[tokio::test(start_paused = true)]
 async fn writes_that_wait_keep_nobodys_reads() {
-    const LARGEST: u32 = 4 << 20;
     let disk = MemoryDisk::new();
-    let least = PayloadLimits {
-        write_bytes: u64::from(LARGEST),
-        read_bytes: u64::from(LARGEST),
-    };
-    let budget = PayloadBudget::new(least);
+    let budget = least_budget();
     let admission = || OneDisk {
         budget: budget.clone(),
         ..OneDisk::new(&disk)
