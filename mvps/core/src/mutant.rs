@@ -97,12 +97,6 @@ pub const ALL: &[&str] = &[
 pub const ON_FILES: &[&str] = &[
     "the memory of an upload is not given back",
     "the memory of dropped generations is not given back",
-    "cache entry served under another object's name",
-    "cache entry kept after damage",
-    "index place trusted without the header",
-    "slabs of another index are kept",
-    "an index that fails is asked again",
-    "second chance for what was removed",
     "a new log's name is not synced",
     "a superblock's slot is written over",
     "only the active log is synced",
